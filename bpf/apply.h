@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What user space does to flows, as operations of a batch: in the kernel, so that a counter that packets are adding
+ * to is never overwritten, and only to the generation of the flow that was meant. */
+#ifndef DPCLASS_APPLY_H
+#define DPCLASS_APPLY_H
+
+#include "flow.h"
+
+static __always_inline void set_verdict(struct flow *f, const struct op *op)
+{
+	/* An operator's verdict stays, whatever the model says. */
+	if (op->category_source && (f->category_source != source_operator || op->category_source == source_operator)) {
+		f->category = op->category;
+		f->category_confidence = op->category_confidence;
+		f->category_source = op->category_source;
+		f->category_model = op->category_model;
+	}
+	if (op->app_source && (f->app_source != source_operator || op->app_source == source_operator)) {
+		f->app = op->app;
+		f->app_confidence = op->app_confidence;
+		f->app_source = op->app_source;
+		f->app_model = op->app_model;
+	}
+	if (op->final)
+		f->final = 1;
+	f->policy_epoch = 0;
+}
+
+/* Adds what was counted in the pending entry to the promoted flow, and leaves zero behind. */
+static __always_inline void move_counts(struct flow *to, struct flow *from)
+{
+	__sync_fetch_and_add(&to->packets_in, __sync_lock_test_and_set(&from->packets_in, 0));
+	__sync_fetch_and_add(&to->bytes_in, __sync_lock_test_and_set(&from->bytes_in, 0));
+	__sync_fetch_and_add(&to->packets_out, __sync_lock_test_and_set(&from->packets_out, 0));
+	__sync_fetch_and_add(&to->bytes_out, __sync_lock_test_and_set(&from->bytes_out, 0));
+	__sync_fetch_and_add(&to->dropped, __sync_lock_test_and_set(&from->dropped, 0));
+}
+
+/* Moves a flow with a final verdict from pending to flows. The pending entry stays until op_merge: a packet that
+ * found it just before may still be counting there. */
+static __always_inline void promote(void *flows, const void *key, struct flow *f)
+{
+	struct flow copy = *f, *to;
+
+	copy.packets_in = copy.bytes_in = copy.packets_out = copy.bytes_out = copy.dropped = 0;
+	if (bpf_map_update_elem(flows, key, &copy, BPF_NOEXIST)) {
+		count(reason_table_full); /* the verdict acts from pending */
+		return;
+	}
+	to = bpf_map_lookup_elem(flows, key);
+	if (!to)
+		return;
+	__sync_fetch_and_or(&f->state, state_promoted);
+	move_counts(to, f);
+	/* What a packet changed while the copy was made. */
+	__sync_fetch_and_or(&to->state, f->state & ~state_promoted);
+	to->last_jiffies = f->last_jiffies;
+}
+
+static __always_inline bool is_meant(const struct flow *f, const struct op *op)
+{
+	return f && (!op->generation || f->generation == op->generation);
+}
+
+static __always_inline bool apply_to(struct op *op, const void *key, void *flows, void *pending, const int family)
+{
+	struct flow *decided = bpf_map_lookup_elem(flows, key);
+	struct flow *open = bpf_map_lookup_elem(pending, key);
+	struct flow *f;
+
+	if (!is_meant(decided, op))
+		decided = NULL;
+	if (!is_meant(open, op))
+		open = NULL;
+	f = decided ? decided : open;
+	if (!f)
+		return false;
+
+	switch (op->kind) {
+	case op_verdict:
+		set_verdict(f, op);
+		if (!decided && f->final)
+			promote(flows, key, f);
+		return true;
+	case op_resample:
+		if (decided)
+			return false;
+		__sync_fetch_and_add(&f->samples, f->samples < op->samples ? -f->samples : -(__u32)op->samples);
+		return true;
+	case op_merge:
+		if (!decided || !open)
+			return false;
+		move_counts(decided, open);
+		bpf_map_delete_elem(pending, key);
+		return true;
+	case op_idle:
+		if (f->last_jiffies != op->last_jiffies)
+			return false;
+		__sync_fetch_and_or(&f->state, state_idle);
+		return true;
+	case op_report:
+		report_end(f, &op->key, family);
+		return true;
+	case op_remove:
+		if (f->last_jiffies != op->last_jiffies)
+			return false;
+		if (has_ended(f->state))
+			report_end(f, &op->key, family);
+		if (decided)
+			bpf_map_delete_elem(flows, key);
+		if (open)
+			bpf_map_delete_elem(pending, key);
+		return true;
+	}
+	return false;
+}
+
+/* One operation of the inbox; a callback of bpf_loop. */
+static long apply_one(__u32 index, struct batch *batch)
+{
+	struct op *op = bpf_map_lookup_elem(&inbox, &index);
+	bool applied;
+
+	if (!op)
+		return 1;
+	if (op->family == 4) {
+		struct flow_key key = {};
+
+		*(__be32 *)key.addr_a = *(__be32 *)op->key.addr_a;
+		*(__be32 *)key.addr_b = *(__be32 *)op->key.addr_b;
+		key.port_a = op->key.port_a;
+		key.port_b = op->key.port_b;
+		key.proto = op->key.proto;
+		__builtin_memcpy(key.vlan, op->key.vlan, sizeof(key.vlan));
+		applied = apply_to(op, &key, &flows, &pending, 4);
+	} else {
+		struct flow_key6 key = op->key;
+
+		applied = apply_to(op, &key, &flows6, &pending6, 6);
+	}
+	op->applied = applied;
+	if (applied) {
+		batch->applied++;
+	} else {
+		batch->stale++;
+		if (op->kind == op_verdict)
+			count(reason_stale_verdict);
+	}
+	return 0;
+}
+
+#endif

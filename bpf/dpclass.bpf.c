@@ -1,0 +1,104 @@
+//go:build ignore
+// SPDX-License-Identifier: GPL-2.0
+/* The programs of one interface: XDP or tcx ingress, tcx egress, and the one through which user space changes flows.
+ * Everything that cannot be handled is passed and counted by reason. */
+#include <linux/bpf.h>
+#include <linux/pkt_cls.h>
+#include <bpf/bpf_helpers.h>
+#include "config.h"
+#include "apply.h"
+
+char LICENSE[] SEC("license") = "GPL";
+
+#define TC_NEXT TC_ACT_UNSPEC /* let the next program decide; TCX_NEXT, and the next filter in clsact */
+#define PULL_LEN 128 /* link layer, IPv6 with some extension headers, TCP */
+
+/* Returns whether to drop. length: of the whole frame, which may be longer than its linear part. */
+static __always_inline bool handle(void *ctx, void *data, void *end, __u32 length, struct packet *p, const int dir,
+				   const bool xdp)
+{
+	void *pos = data;
+	bool drop = false;
+	int err;
+
+	err = parse_link(&pos, end, p);
+	if (err)
+		goto failed;
+	if (p->ethertype == bpf_htons(ETH_P_IP)) {
+		struct flow_key key = {};
+
+		err = parse_ipv4(pos, end, length - p->l3_offset, p, &key);
+		if (!err)
+			drop = handle_flow(ctx, p, &key, &flows, &pending, dir, 4, xdp);
+	} else if (p->ethertype == bpf_htons(ETH_P_IPV6)) {
+		struct flow_key6 key = {};
+
+		err = parse_ipv6(pos, end, length - p->l3_offset, p, &key);
+		if (!err)
+			drop = handle_flow(ctx, p, &key, &flows6, &pending6, dir, 6, xdp);
+	} else {
+		err = -reason_not_ip;
+	}
+	if (!err)
+		return drop;
+failed:
+	count(-err);
+	return false;
+}
+
+SEC("xdp")
+int dpclass_xdp(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct packet p = {};
+	__u32 length = end - data;
+
+	if (has_xdp_load_bytes)
+		length = bpf_xdp_get_buff_len(ctx);
+	return handle(ctx, data, end, length, &p, direction_in, true) ? XDP_DROP : XDP_PASS;
+}
+
+/* The tc hooks: a tag that the device took off stands in the skb, and headers may lie outside the linear part. */
+static __always_inline int handle_skb(struct __sk_buff *skb, const int dir)
+{
+	struct packet p = {};
+
+	if (skb->data + PULL_LEN > skb->data_end && skb->len > skb->data_end - skb->data)
+		bpf_skb_pull_data(skb, skb->len < PULL_LEN ? skb->len : PULL_LEN);
+	if (vlan_in_key && skb->vlan_present)
+		p.vlan = skb->vlan_tci & 0xfff;
+	p.gso_size = skb->gso_size;
+	return handle(skb, (void *)(long)skb->data, (void *)(long)skb->data_end, skb->len, &p, dir, false) ?
+		       TC_ACT_SHOT : TC_NEXT;
+}
+
+SEC("tc")
+int dpclass_in(struct __sk_buff *skb)
+{
+	return handle_skb(skb, direction_in);
+}
+
+SEC("tc")
+int dpclass_out(struct __sk_buff *skb)
+{
+	return handle_skb(skb, direction_out);
+}
+
+/* Applies the inbox: context struct batch. Without bpf_loop at most 32 operations a run. */
+SEC("syscall")
+int dpclass_apply(struct batch *ctx)
+{
+	struct batch batch = { .count = ctx->count };
+
+	if (has_bpf_loop) {
+		bpf_loop(batch.count < MAX_BATCH ? batch.count : MAX_BATCH, apply_one, &batch, 0);
+	} else {
+		for (__u32 i = 0; i < 32; i++) {
+			if (i >= batch.count || apply_one(i, &batch))
+				break;
+		}
+	}
+	ctx->applied = batch.applied;
+	ctx->stale = batch.stale;
+	return 0;
+}

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package flow
+
+import (
+	"encoding/json"
+	"net/netip"
+	"strings"
+	"testing"
+)
+
+func TestParseKey(t *testing.T) {
+	for _, test := range []struct{ expr, want string }{
+		{"tcp 10.0.0.2:4000 10.0.0.1:80", "tcp 10.0.0.1:80 10.0.0.2:4000"},
+		{"TCP 10.0.0.1:80 10.0.0.2:4000", "tcp 10.0.0.1:80 10.0.0.2:4000"},
+		{"udp [fd00::1]:5000 [fd00::1]:4000", "udp [fd00::1]:4000 [fd00::1]:5000"},
+		{"udp [::ffff:10.0.0.9]:1 10.0.0.1:2", "udp 10.0.0.1:2 10.0.0.9:1"},
+	} {
+		key, err := ParseKey(test.expr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if key.String() != test.want {
+			t.Errorf("ParseKey(%q) = %q, want %q", test.expr, key, test.want)
+		}
+	}
+	for _, bad := range []string{
+		"", "tcp", "tcp 10.0.0.1:80", "sctp 10.0.0.1:1 10.0.0.2:2", "tcp 10.0.0.1 10.0.0.2:2",
+		"tcp fd00::1:80 [fd00::2]:80", "tcp 10.0.0.1:80 [fd00::1]:80", "tcp 10.0.0.1:99999 10.0.0.2:1",
+	} {
+		if key, err := ParseKey(bad); err == nil {
+			t.Errorf("ParseKey(%q) = %v, want an error", bad, key)
+		}
+	}
+}
+
+func TestMakeKeyDirection(t *testing.T) {
+	a, b := netip.MustParseAddrPort("10.0.0.1:9"), netip.MustParseAddrPort("10.0.0.1:10")
+	forward, fromA := MakeKey(TCP, a, b, 0)
+	back, backFromA := MakeKey(TCP, b, a, 0)
+	if forward != back || !fromA || backFromA {
+		t.Errorf("directions differ: %v %v, %v %v", forward, fromA, back, backFromA)
+	}
+}
+
+func TestVocabulary(t *testing.T) {
+	seen := map[string]bool{}
+	for _, name := range Vocabulary {
+		if seen[name] {
+			t.Errorf("label %q stands twice", name)
+		}
+		seen[name] = true
+	}
+	for _, name := range append(append([]string{}, Categories...), Apps...) {
+		if !seen[name] {
+			t.Errorf("label %q has no id", name)
+		}
+	}
+}
+
+func TestRecordJSON(t *testing.T) {
+	record := Record{Src: netip.MustParseAddr("10.0.0.1"), Dst: netip.MustParseAddr("10.0.0.2"), Proto: "tcp"}
+	offline, err := json.Marshal(record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(offline), "packets_in") || strings.Contains(string(offline), "iface") {
+		t.Errorf("an offline flow prints what only a live flow has: %s", offline)
+	}
+	record.Live = &Live{}
+	live, err := json.Marshal(record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"src", "dst", "src_port", "dst_port", "proto", "category", "category_confidence", "app",
+		"app_confidence", "source", "final", "packets", "bytes", "packets_in", "bytes_in", "packets_out", "bytes_out",
+		"dropped", "samples", "first_seen", "last_seen"} {
+		if !strings.Contains(string(live), `"`+name+`":`) {
+			t.Errorf("field %q is missing in %s", name, live)
+		}
+	}
+}

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package flow
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// Proto is an IP protocol number of the two that dpclass tracks (IANA
+// protocol numbers).
+type Proto uint8
+
+// The protocols that have flows.
+const (
+	TCP Proto = 6
+	UDP Proto = 17
+)
+
+// String returns "tcp", "udp" or the number.
+func (p Proto) String() string {
+	switch p {
+	case TCP:
+		return "tcp"
+	case UDP:
+		return "udp"
+	}
+	return fmt.Sprintf("proto-%d", uint8(p))
+}
+
+// Key is the canonical 5-tuple of a flow: both directions of a connection have
+// the same Key. A is the endpoint that sorts first, by address and then port.
+// VLAN is 0 unless VLAN ids are part of the key; then it is the outer id << 12
+// | the inner id.
+type Key struct {
+	A, B  netip.AddrPort
+	Proto Proto
+	VLAN  uint32
+}
+
+// MakeKey returns the canonical key of a packet from src to dst. fromA is true
+// where src is the key's A.
+func MakeKey(proto Proto, src, dst netip.AddrPort, vlan uint32) (key Key, fromA bool) {
+	src = netip.AddrPortFrom(src.Addr().Unmap().WithZone(""), src.Port())
+	dst = netip.AddrPortFrom(dst.Addr().Unmap().WithZone(""), dst.Port())
+	if src.Compare(dst) <= 0 {
+		return Key{A: src, B: dst, Proto: proto, VLAN: vlan}, true
+	}
+	return Key{A: dst, B: src, Proto: proto, VLAN: vlan}, false
+}
+
+// Is6 tells whether the flow is an IPv6 flow.
+func (k Key) Is6() bool { return k.A.Addr().Is6() }
+
+// String returns the FLOW expression of the key: "tcp 10.0.0.2:4000 10.0.0.1:80".
+func (k Key) String() string {
+	return k.Proto.String() + " " + k.A.String() + " " + k.B.String()
+}
+
+// ParseKey reads a FLOW expression: protocol and both endpoints, either end
+// first, IPv6 addresses in brackets ("udp [fd00::1]:5000 [fd00::2]:4000").
+func ParseKey(expr string) (Key, error) {
+	const want = `want "tcp|udp ADDR:PORT ADDR:PORT", as "tcp 10.0.0.2:4000 10.0.0.1:80" or "udp [fd00::1]:5000 [fd00::2]:4000"`
+	words := strings.Fields(expr)
+	if len(words) != 3 {
+		return Key{}, fmt.Errorf("flow %q: %d words; %s", expr, len(words), want)
+	}
+	var proto Proto
+	switch strings.ToLower(words[0]) {
+	case "tcp":
+		proto = TCP
+	case "udp":
+		proto = UDP
+	default:
+		return Key{}, fmt.Errorf("flow %q: protocol %q; %s", expr, words[0], want)
+	}
+	var ends [2]netip.AddrPort
+	for i, word := range words[1:] {
+		end, err := netip.ParseAddrPort(word)
+		if err != nil {
+			return Key{}, fmt.Errorf("flow %q: endpoint %q: %w; %s", expr, word, err, want)
+		}
+		ends[i] = netip.AddrPortFrom(end.Addr().Unmap().WithZone(""), end.Port())
+	}
+	if ends[0].Addr().Is4() != ends[1].Addr().Is4() {
+		return Key{}, fmt.Errorf("flow %q: one endpoint is IPv4 and one is IPv6", expr)
+	}
+	key, _ := MakeKey(proto, ends[0], ends[1], 0)
+	return key, nil
+}

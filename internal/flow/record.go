@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package flow
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Record is a flow as it is printed (-o json): one object a line. Src is the
+// sender of the first packet seen. Times are UTC.
+type Record struct {
+	Iface              string     `json:"iface,omitempty"`
+	Src                netip.Addr `json:"src"`
+	Dst                netip.Addr `json:"dst"`
+	SrcPort            uint16     `json:"src_port"`
+	DstPort            uint16     `json:"dst_port"`
+	Proto              string     `json:"proto"`
+	VLAN               uint32     `json:"vlan,omitempty"` // outer id << 12 | inner id
+	Category           string     `json:"category"`
+	CategoryConfidence float64    `json:"category_confidence"`
+	App                string     `json:"app"`
+	AppConfidence      float64    `json:"app_confidence"`
+	Source             string     `json:"source"`
+	Final              bool       `json:"final"`
+	Packets            uint64     `json:"packets"`
+	Bytes              uint64     `json:"bytes"`
+	*Live
+	Samples   int       `json:"samples"`
+	FirstSeen time.Time `json:"first_seen"`
+	LastSeen  time.Time `json:"last_seen"`
+}
+
+// Live is the part of a Record that only a flow on an interface has.
+type Live struct {
+	PacketsIn  uint64 `json:"packets_in"`
+	BytesIn    uint64 `json:"bytes_in"`
+	PacketsOut uint64 `json:"packets_out"`
+	BytesOut   uint64 `json:"bytes_out"`
+	Dropped    uint64 `json:"dropped"`
+	Generation uint32 `json:"generation"`
+	Midstream  bool   `json:"midstream,omitempty"`
+	Ended      string `json:"ended,omitempty"` // fin, rst or idle
+	Rule       int    `json:"rule,omitempty"`  // number of the policy rule that acts on it, from 1
+	Model      string `json:"model,omitempty"` // of the category, else of the app
+}
+
+// SetVerdict copies the verdict into the record.
+func (r *Record) SetVerdict(v Verdict) {
+	r.Category, r.CategoryConfidence = v.Category.Label, v.Category.Confidence
+	r.App, r.AppConfidence = v.App.Label, v.App.Confidence
+	r.Source = max(v.Category.Source, v.App.Source).String()
+	r.Final = v.Final
+}
+
+// Key returns the flow's canonical key.
+func (r *Record) Key() Key {
+	proto := UDP
+	if r.Proto == TCP.String() {
+		proto = TCP
+	}
+	key, _ := MakeKey(proto, netip.AddrPortFrom(r.Src, r.SrcPort), netip.AddrPortFrom(r.Dst, r.DstPort), r.VLAN)
+	return key
+}
