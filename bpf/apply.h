@@ -99,6 +99,8 @@ static __always_inline bool apply_to(struct op *op, const void *key, void *flows
 		__sync_fetch_and_or(&f->state, state_idle);
 		return true;
 	case op_report:
+		if (!has_ended(f->state))
+			return false;
 		report_end(f, &op->key, family);
 		return true;
 	case op_remove:

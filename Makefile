@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+
+PREFIX ?= /usr/local
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+GO = $(shell scripts/find-go.sh)
+LINT_VERSION = v2.15.0
+
+.DEFAULT_GOAL := all
+.PHONY: all help deps deps-generate generate lint test demo attach install uninstall train-deps clean check-go FORCE
+
+all: bin/dpclass bin/libonnxruntime.so.1 ## build bin/dpclass and put ONNX Runtime beside it
+
+help: ## print this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
+
+deps: ## install what is missing to build, demo and test (apt, Go, ONNX Runtime); sudo where you are not root
+	@scripts/deps.sh build demo
+	@scripts/get-onnxruntime.sh
+
+deps-generate: ## install clang and libbpf's headers, for make generate alone
+	@scripts/deps.sh generate
+
+generate: check-go ## compile bpf/ anew with the pinned clang
+	$(GO) generate ./bpf/...
+
+lint: check-go bin/golangci-lint ## format, vet, golangci-lint, shellcheck
+	@GO="$(GO)" scripts/lint.sh
+
+test: deps all ## every check and test; installs what it needs; as root all of them run
+	@GO="$(GO)" scripts/test.sh
+
+demo: deps all bin/demo ## show the main job on real traffic in namespaces, then clean up
+	@scripts/as-root.sh bin/demo
+
+attach: all ## watch an interface: make attach IFACE=eth0 [ARGS="--policy FILE"]
+	@test -n "$(IFACE)" || { echo 'which interface? make attach IFACE=eth0' >&2; exit 2; }
+	@scripts/as-root.sh bin/dpclass attach $(IFACE) $(ARGS)
+
+install: all ## install to PREFIX (/usr/local), below DESTDIR
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/dpclass $(DESTDIR)$(PREFIX)/share/doc/dpclass \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
+		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	install -m 755 bin/dpclass $(DESTDIR)$(PREFIX)/bin/dpclass
+	install -m 755 bin/libonnxruntime.so.1 $(DESTDIR)$(PREFIX)/lib/dpclass/
+	install -m 644 README.md LICENSE LICENSES/*.txt docs/*.md $(DESTDIR)$(PREFIX)/share/doc/dpclass/
+	bin/dpclass completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/dpclass
+	bin/dpclass completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_dpclass
+	bin/dpclass completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/dpclass.fish
+
+uninstall: ## remove what install put there
+	rm -rf $(DESTDIR)$(PREFIX)/lib/dpclass $(DESTDIR)$(PREFIX)/share/doc/dpclass
+	rm -f $(DESTDIR)$(PREFIX)/bin/dpclass $(DESTDIR)$(PREFIX)/share/bash-completion/completions/dpclass \
+		$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_dpclass \
+		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/dpclass.fish
+
+train-deps: ## make the trainer's Python environment in .venv (5 GB: PyTorch)
+	@scripts/train-deps.sh
+
+clean: ## remove bin/ (not .venv)
+	chmod -R u+w bin 2>/dev/null || true
+	rm -rf bin
+
+check-go:
+	@test -n "$(GO)" || { echo 'no Go as new as go.mod asks: run make deps' >&2; exit 1; }
+
+# Go knows best what is to be built anew.
+bin/dpclass: check-go FORCE
+	@mkdir -p bin
+	CGO_ENABLED=1 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o $@ ./cmd/dpclass
+
+bin/demo: check-go FORCE
+	@mkdir -p bin
+	@$(GO) build -trimpath -o $@ ./scripts/demo
+
+bin/libonnxruntime.so.1:
+	@scripts/get-onnxruntime.sh
+
+bin/golangci-lint: | check-go
+	@mkdir -p bin
+	GOBIN=$(CURDIR)/bin GOFLAGS= $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION) || \
+		echo '!!! SKIPPED: golangci-lint $(LINT_VERSION) did not install' >&2
+
+FORCE:

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package classifier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dpclass/dpclass/internal/flow"
+	"github.com/dpclass/dpclass/internal/vector"
+)
+
+// slot is a queued sample.
+type slot struct {
+	id     flow.ID
+	index  int
+	time   int64         // the sample's kernel time
+	queued time.Duration // since the classifier's start
+	vector [vector.Size]byte
+}
+
+// shard is the queue and the flow table of one worker. All samples of a flow go
+// to the same shard, so that they are combined in the order of their coming.
+type shard struct {
+	batch int
+	delay time.Duration
+	clock func() time.Duration
+
+	mu     sync.Mutex
+	queue  []slot // a ring
+	head   int
+	length int
+	table  *table
+	fresh  *runner // to be taken by the worker in place of its own
+	filled bool    // the worker waits for a full batch
+
+	pending chan struct{} // holds a token once the queue is not empty
+	full    int           // eventfd: the batch that the worker waits for is full
+	buffer  [8]byte       // for reading it
+	poll    [1]unix.PollFd
+	timeout unix.Timespec
+}
+
+func newShard(queue, batch, flows int, delay time.Duration, d *decider, clock func() time.Duration) (*shard, error) {
+	// Go's timers wait for whole milliseconds in an idle program, so a batch's
+	// deadline is kept by ppoll on an eventfd.
+	full, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("eventfd: %w", err)
+	}
+	s := &shard{
+		batch: batch, delay: delay, clock: clock, queue: make([]slot, queue),
+		table: newTable(d, flows), pending: make(chan struct{}, 1), full: full,
+	}
+	s.poll[0] = unix.PollFd{Fd: int32(full), Events: unix.POLLIN}
+	return s, nil
+}
+
+// put queues a sample; false: the queue is full.
+func (s *shard) put(sample *flow.Sample) bool {
+	now := s.clock()
+	s.mu.Lock()
+	if s.length == len(s.queue) {
+		s.mu.Unlock()
+		return false
+	}
+	to := &s.queue[(s.head+s.length)%len(s.queue)]
+	to.id, to.index, to.time, to.queued = sample.ID, sample.Index, sample.Time, now
+	vector.Make(&to.vector, sample.Packet, false)
+	s.length++
+	first := s.length == 1
+	signal := s.filled && s.length >= s.batch
+	if signal {
+		s.filled = false
+	}
+	s.mu.Unlock()
+	if first {
+		select {
+		case s.pending <- struct{}{}:
+		default: // the token is there already
+		}
+	}
+	if signal {
+		// It cannot fail: the counter is far from its limit.
+		_, _ = unix.Write(s.full, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	}
+	return true
+}
+
+// wait returns once a batch is due: it is full, or the oldest sample has waited
+// for the delay.
+func (s *shard) wait(ctx context.Context) error {
+	for {
+		s.mu.Lock()
+		length, left := s.length, time.Duration(0)
+		if length > 0 {
+			left = s.queue[s.head].queued + s.delay - s.clock()
+		}
+		s.filled = length > 0 && length < s.batch && left > 0
+		wait := s.filled
+		s.mu.Unlock()
+		if length == 0 {
+			select {
+			case <-s.pending:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			continue
+		}
+		if !wait {
+			return ctx.Err()
+		}
+		s.timeout = unix.NsecToTimespec(int64(left))
+		n, err := unix.Ppoll(s.poll[:], &s.timeout, nil)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("wait for a batch: %w", err)
+		}
+		if n > 0 {
+			// Emptied for the next time; it was just seen to be readable.
+			_, _ = unix.Read(s.full, s.buffer[:])
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+// ticket is what a batch remembers of a sample.
+type ticket struct {
+	id    flow.ID
+	state *state // of the flow, unless it was forgotten meanwhile
+	index int
+	time  int64
+}
+
+// take moves up to a batch of samples into the runner and the tickets. Samples
+// of flows that have their final verdict are left out and counted.
+func (s *shard) take(r *runner, tickets []ticket) (taken []ticket, late int) {
+	tickets = tickets[:0]
+	for s.length > 0 && len(tickets) < s.batch {
+		from := &s.queue[s.head]
+		s.head = (s.head + 1) % len(s.queue)
+		s.length--
+		st := s.table.get(from.id, from.index)
+		if st.evidence == nil {
+			late++
+			continue
+		}
+		*r.vector(len(tickets)) = from.vector
+		tickets = append(tickets, ticket{id: from.id, state: st, index: from.index, time: from.time})
+	}
+	return tickets, late
+}
+
+// decide combines a batch's results with what is known of the flows. Each flow
+// of the batch gives one decision, its newest.
+func (s *shard) decide(r *runner, tickets []ticket, decisions []flow.Decision) []flow.Decision {
+	d := s.table.decider
+	decisions = decisions[:0]
+	for i := range tickets {
+		t := &tickets[i]
+		st := t.state
+		if st.id != t.id || st.evidence == nil {
+			continue // forgotten, or an earlier sample of this batch was decisive
+		}
+		st.evidence.add(r.row(i))
+		// The kernel samples the budget and no more: where samples were lost
+		// on the way here, its last one must be the last one here too.
+		last := st.missed && t.index >= d.samples-1
+		decision := flow.Decision{ID: t.id, Verdict: d.verdict(st.evidence, last), Samples: st.evidence.n, Time: t.time}
+		if decision.Verdict.Final {
+			s.table.decided(st)
+		}
+		decisions = putDecision(decisions, decision)
+	}
+	return decisions
+}
+
+// putDecision appends a decision, in place of an older one on the same flow.
+func putDecision(decisions []flow.Decision, decision flow.Decision) []flow.Decision {
+	for i := range decisions {
+		if decisions[i].ID == decision.ID {
+			decisions[i] = decision
+			return decisions
+		}
+	}
+	return append(decisions, decision)
+}
+
+func (s *shard) close() error { return unix.Close(s.full) }

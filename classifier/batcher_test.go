@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package classifier
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/dpclass/dpclass/internal/flow"
+)
+
+// testShard returns a shard with a clock that stands still until it is set, and
+// a runner without a network: its rows are what the test writes into them.
+func testShard(t *testing.T, queue, batch, flows int, delay time.Duration) (*shard, *runner, *atomic.Int64) {
+	t.Helper()
+	d := testDecider(false)
+	now := &atomic.Int64{}
+	s, err := newShard(queue, batch, flows, delay, d, func() time.Duration { return time.Duration(now.Load()) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &engine{decider: d}
+	e.users.Store(1)
+	r := newRunner(e, batch)
+	t.Cleanup(func() {
+		r.close()
+		if err := s.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s, r, now
+}
+
+// fill writes the same row for every vector of the batch.
+func fill(r *runner, row ...float32) {
+	for i := range r.batch {
+		copy(r.row(i)[0], row)
+	}
+}
+
+func TestBatchWhenFull(t *testing.T) {
+	s, r, _ := testShard(t, 64, 4, 100, time.Hour)
+	due := make(chan error)
+	go func() { due <- s.wait(t.Context()) }()
+	for i := range 3 {
+		s.put(sample(i, 0))
+	}
+	select {
+	case err := <-due:
+		t.Fatalf("a batch of 3 of 4 went out before its deadline: %v", err)
+	case <-time.After(20 * time.Millisecond):
+	}
+	s.put(sample(3, 0))
+	s.put(sample(4, 0))
+	if err := <-due; err != nil {
+		t.Fatal(err)
+	}
+	tickets, _ := s.take(r, nil)
+	if len(tickets) != 4 || s.length != 1 {
+		t.Errorf("batch of %d, %d left; want 4 and 1", len(tickets), s.length)
+	}
+	for i, ticket := range tickets {
+		if ticket.id != flowID(i) {
+			t.Errorf("sample %d of the batch is of flow %v", i, ticket.id)
+		}
+		if got, want := string(r.vector(i)[:]), string(vectorOf(sample(i, 0))); got != want {
+			t.Errorf("vector %d is not that of its packet", i)
+		}
+	}
+}
+
+func TestBatchAtDeadline(t *testing.T) {
+	s, r, now := testShard(t, 64, 4, 100, 300*time.Microsecond)
+	s.put(sample(0, 0))
+	now.Store(int64(299 * time.Microsecond))
+	s.put(sample(1, 0))
+	now.Store(int64(300 * time.Microsecond))
+	// The oldest sample's deadline counts, and time spent waiting for the worker is part of it.
+	if err := s.wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if tickets, _ := s.take(r, nil); len(tickets) != 2 {
+		t.Errorf("batch of %d, want 2", len(tickets))
+	}
+}
+
+func TestBatchAtDeadlineInRealTime(t *testing.T) {
+	s, _, _ := testShard(t, 64, 4, 100, 2*time.Millisecond)
+	begin := time.Now()
+	s.clock = func() time.Duration { return time.Since(begin) }
+	go func() { s.put(sample(0, 0)) }()
+	if err := s.wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if s.clock() < 2*time.Millisecond {
+		t.Error("the batch went out before its deadline")
+	}
+}
+
+func TestWaitEndsWithContext(t *testing.T) {
+	s, _, _ := testShard(t, 64, 4, 100, time.Hour)
+	ctx, cancel := context.WithCancel(t.Context())
+	due := make(chan error)
+	go func() { due <- s.wait(ctx) }()
+	cancel()
+	if err := <-due; !errors.Is(err, context.Canceled) {
+		t.Errorf("wait returned %v", err)
+	}
+}
+
+func TestShedWhenFull(t *testing.T) {
+	s, r, _ := testShard(t, 8, 4, 100, time.Hour)
+	for i := range 8 {
+		if !s.put(sample(i, 0)) {
+			t.Fatalf("sample %d of 8 was shed", i)
+		}
+	}
+	if s.put(sample(8, 0)) {
+		t.Fatal("a full queue took a sample")
+	}
+	s.take(r, nil)
+	for i := range 4 {
+		if !s.put(sample(9+i, 0)) {
+			t.Fatal("a sample was shed although a batch has gone")
+		}
+	}
+	var got []flow.ID
+	for range 2 {
+		tickets, _ := s.take(r, nil)
+		for _, ticket := range tickets {
+			got = append(got, ticket.id)
+		}
+	}
+	for i, n := range []int{4, 5, 6, 7, 9, 10, 11, 12} {
+		if got[i] != flowID(n) {
+			t.Errorf("place %d has flow %v, want flow %d: the order is lost", i, got[i], n)
+		}
+	}
+}
+
+func TestDecideOneFlow(t *testing.T) {
+	s, r, _ := testShard(t, 64, 4, 100, time.Hour)
+	fill(r, .8, .1, .1)
+	for i := range 3 {
+		s.put(sample(0, i))
+	}
+	s.put(sample(1, 0))
+	tickets, _ := s.take(r, nil)
+	decisions := s.decide(r, tickets, nil)
+	if len(decisions) != 2 {
+		t.Fatalf("%d decisions on two flows", len(decisions))
+	}
+	// .8 and .1: final after the second sample, the third changes nothing.
+	if d := decisions[0]; d.ID != flowID(0) || d.Samples != 2 || !d.Verdict.Final || d.Time != sample(0, 1).Time {
+		t.Errorf("flow 0: %+v, want it final with 2 samples", d)
+	}
+	if d := decisions[1]; d.ID != flowID(1) || d.Samples != 1 || d.Verdict.Final {
+		t.Errorf("flow 1: %+v, want it provisional with 1 sample", d)
+	}
+	s.put(sample(0, 3))
+	s.put(sample(1, 1))
+	tickets, late := s.take(r, nil)
+	if len(tickets) != 1 || late != 1 {
+		t.Errorf("batch of %d, %d late; want the sample of the decided flow left out", len(tickets), late)
+	}
+}
+
+func TestDecideBudget(t *testing.T) {
+	s, r, _ := testShard(t, 64, 8, 100, time.Hour)
+	fill(r, .34, .33, .33)
+	for i := range 6 {
+		s.put(sample(0, i))
+	}
+	// Its first samples went to an agent that is gone.
+	for i := 3; i < 5; i++ {
+		s.put(sample(1, i))
+	}
+	tickets, _ := s.take(r, nil)
+	for _, d := range s.decide(r, tickets, nil) {
+		want := map[flow.ID]int{flowID(0): 5, flowID(1): 2}[d.ID]
+		if d.Samples != want || !d.Verdict.Final || d.Verdict.Category.Label != flow.Unknown {
+			t.Errorf("%+v, want a final unknown after %d samples", d, want)
+		}
+	}
+}
+
+func TestForgetOnTheWay(t *testing.T) {
+	s, r, _ := testShard(t, 64, 4, 10, time.Hour)
+	fill(r, .5, .3, .2)
+	s.put(sample(0, 0))
+	s.put(sample(1, 0))
+	tickets, _ := s.take(r, nil)
+	s.table.forget(flowID(0))
+	s.table.get(flowID(2), 0) // takes the place of flow 0
+	decisions := s.decide(r, tickets, nil)
+	if len(decisions) != 1 || decisions[0].ID != flowID(1) {
+		t.Errorf("%+v, want a decision on flow 1 alone", decisions)
+	}
+	if n := s.table.get(flowID(2), 0).evidence.n; n != 0 {
+		t.Errorf("flow 2 has %d samples of a flow that was forgotten", n)
+	}
+}
+
+func TestTableIsBounded(t *testing.T) {
+	s, r, _ := testShard(t, 64, 4, 3, time.Hour)
+	fill(r, .5, .3, .2)
+	decide := func(n, i int) flow.Decision {
+		s.put(sample(n, i))
+		tickets, _ := s.take(r, nil)
+		return s.decide(r, tickets, nil)[0]
+	}
+	for n := range 3 {
+		decide(n, 0)
+	}
+	decide(0, 1) // 1 is the oldest now
+	decide(3, 0)
+	if len(s.table.states) != 3 || s.table.evicted != 1 {
+		t.Errorf("%d flows, %d evicted; want 3 and 1", len(s.table.states), s.table.evicted)
+	}
+	if d := decide(0, 2); d.Samples != 3 {
+		t.Errorf("flow 0 was forgotten: %d samples", d.Samples)
+	}
+	if d := decide(1, 1); d.Samples != 1 {
+		t.Errorf("flow 1 was not forgotten: %d samples", d.Samples)
+	}
+	s.table.forget(flowID(1))
+	s.table.forget(flowID(99)) // never seen
+	if d := decide(1, 0); d.Samples != 1 || len(s.table.states) != 3 {
+		t.Errorf("flow 1 was not forgotten: %d samples, %d flows", d.Samples, len(s.table.states))
+	}
+}
+
+func TestTableRestart(t *testing.T) {
+	s, r, _ := testShard(t, 64, 4, 10, time.Hour)
+	fill(r, .98, .01, .01)
+	s.put(sample(0, 0))
+	tickets, _ := s.take(r, nil)
+	s.decide(r, tickets, nil)
+	fill(r, .5, .3, .2)
+	s.put(sample(1, 0))
+	tickets, _ = s.take(r, nil)
+	s.decide(r, tickets, nil)
+
+	s.table.restart(testDecider(true))
+	if st := s.table.states[flowID(0)]; st == nil || st.evidence != nil {
+		t.Error("the final verdict is gone")
+	}
+	if _, there := s.table.states[flowID(1)]; there {
+		t.Error("the flow without a final verdict is still there")
+	}
+	if a := s.table.get(flowID(1), 0).evidence; a.n != 0 || len(a.sums[1]) != 2 {
+		t.Errorf("it begins with %+v", a)
+	}
+}

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dpclass/dpclass/internal/dataset"
+)
+
+func newDatasetCommand(g *globals) *cobra.Command {
+	command := newGroupCommand("dataset", "Make the data that models are trained on",
+		"Turn labelled captures into the directory of arrays that the trainer reads.",
+		"  dpclass dataset build --manifest corpus/manifest.csv -o dataset")
+	command.AddCommand(newDatasetBuildCommand())
+	return command
+}
+
+// datasetFlags are the flags of "dataset build".
+type datasetFlags struct {
+	manifest, root, iscx, out string
+	sets                      []string
+	skipUnknown, checksums    bool
+	perFlow                   int
+}
+
+func newDatasetBuildCommand() *cobra.Command {
+	var flags datasetFlags
+	command := &cobra.Command{
+		Use:   "build --manifest CSV | --iscx DIR -o DIR",
+		Short: "Turn labelled captures into a directory of NumPy arrays",
+		Long: `Turn labelled captures into a directory of memory-mappable NumPy arrays: one row
+for each payload packet (packet, category, app, flow, capture, set, index, time,
+length, l4_offset, payload_offset), and meta.json with the names.
+
+The captures are those of a manifest (a CSV file with the columns path, category
+and app; set, vpn, capture and use where there are any), or the files of the
+original UNB ISCX VPN-nonVPN 2016 release, labelled by their names.`,
+		Example: `  dpclass dataset build --manifest corpus/manifest.csv -o dataset
+  dpclass dataset build --manifest labels.csv --root /captures --set office -o dataset
+  dpclass dataset build --iscx /data/ISCX-VPN-NonVPN-2016 -o iscx
+  dpclass dataset build --manifest labels.csv --checksums --per-flow 0 -o all`,
+		Args: exactly(),
+		RunE: func(command *cobra.Command, _ []string) error { return buildDataset(command, &flags) },
+	}
+	set := command.Flags()
+	set.StringVar(&flags.manifest, "manifest", "", "CSV file that lists and labels the captures")
+	set.StringVar(&flags.root, "root", "", "directory of the manifest's paths (default the manifest's own)")
+	set.StringArrayVar(&flags.sets, "set", nil, "take only the manifest's rows of this set (may be given more than once)")
+	set.StringVar(&flags.iscx, "iscx", "", "directory of the original ISCX VPN-nonVPN 2016 captures")
+	set.BoolVar(&flags.skipUnknown, "skip-unknown", false, "with --iscx: leave out files whose names are not known")
+	// -o is the format of the output everywhere else.
+	set.StringVarP(&flags.out, "output", "o", "", "`directory` to write, new or empty")
+	set.BoolVar(&flags.checksums, "checksums", false, "keep the checksums in the vectors")
+	set.IntVar(&flags.perFlow, "per-flow", dataset.PerFlow, "payload packets kept of each flow, 0 for all")
+	return command
+}
+
+func buildDataset(command *cobra.Command, flags *datasetFlags) error {
+	switch {
+	case flags.out == "":
+		return usagef("dataset build: -o is missing; name the directory to write, as -o dataset")
+	case (flags.manifest == "") == (flags.iscx == ""):
+		return usagef("dataset build: want one of --manifest CSV and --iscx DIR")
+	case flags.iscx != "" && (flags.root != "" || len(flags.sets) > 0):
+		return usagef("dataset build: --root and --set belong to --manifest, not to --iscx")
+	case flags.manifest != "" && flags.skipUnknown:
+		return usagef("dataset build: --skip-unknown belongs to --iscx, not to --manifest")
+	case flags.perFlow < 0:
+		return usagef("dataset build: --per-flow is %d, want 0 (all) or more", flags.perFlow)
+	}
+	stderr := command.ErrOrStderr()
+	captures, err := datasetCaptures(flags, stderr)
+	if err != nil {
+		return err
+	}
+	source := flags.manifest
+	if source == "" {
+		source = flags.iscx
+	}
+	began := time.Now()
+	progress := newProgress(stderr, "captures", len(captures))
+	meta, err := dataset.Build(command.Context(), flags.out, captures, dataset.BuildOptions{
+		Source:    source,
+		Checksums: flags.checksums,
+		PerFlow:   flags.perFlow,
+		Warn:      func(err error) { progress.note("dpclass: warning: %v", err) },
+		Progress:  func(captures, packets int) { progress.step(captures, fmt.Sprintf("%d packets", packets)) },
+	})
+	progress.done()
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(command.OutOrStdout(), "%s: %d packets of %d flows in %d captures, %.1f s\n",
+		flags.out, meta.Packets, meta.Flows, len(meta.Captures), time.Since(began).Seconds())
+	return err
+}
+
+// datasetCaptures lists the captures that the flags name.
+func datasetCaptures(flags *datasetFlags, stderr io.Writer) ([]dataset.Capture, error) {
+	if flags.iscx != "" {
+		var skip func(string)
+		if flags.skipUnknown {
+			skip = func(path string) {
+				fmt.Fprintf(stderr, "dpclass: warning: %q has no name of the ISCX release, left out\n", path)
+			}
+		}
+		return dataset.ReadISCX(flags.iscx, skip)
+	}
+	captures, err := dataset.ReadManifest(flags.manifest, flags.root)
+	if err != nil {
+		return nil, err
+	}
+	if captures, err = dataset.OfSets(captures, flags.sets); err != nil {
+		return nil, fmt.Errorf("manifest %q: %w", flags.manifest, err)
+	}
+	return captures, nil
+}

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dpclass/dpclass/loader"
+)
+
+func newDetachCommand(g *globals) *cobra.Command {
+	var all bool
+	cmd := &cobra.Command{
+		Use:   "detach IFACE... | --all",
+		Short: "Detach interfaces and leave nothing behind",
+		Long: `Take the programs, flows and policy off the interfaces, and end the agent that
+serves them. It is no error where nothing is attached. --all covers every
+interface of every network namespace.`,
+		Example: "  dpclass detach eth0\n  dpclass detach veth1 --netns lab\n  dpclass detach --all",
+		Args: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case all && len(args) > 0:
+				return usagef("--all excludes IFACE")
+			case all && g.netns != "":
+				return usagef("--all covers every network namespace: leave --netns out")
+			case all:
+				return nil
+			}
+			return interfaces(cmd, args)
+		},
+		ValidArgsFunction: completeAttached(g, cobra.ShellCompDirectiveNoFileComp),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if all {
+				return loader.DetachAll()
+			}
+			return g.inNetns(func() error {
+				var problems []error
+				for _, name := range args {
+					if err := loader.Detach(name); err != nil {
+						problems = append(problems, err)
+						continue
+					}
+					if g.json() {
+						continue
+					}
+					if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s: detached\n", name); err != nil {
+						return err
+					}
+				}
+				return errors.Join(problems...)
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&all, "all", false, "every interface of every network namespace")
+	return cmd
+}

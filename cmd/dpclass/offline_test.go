@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/internal/flow"
+	"github.com/dpclass/dpclass/internal/vector/packettest"
+)
+
+// needRuntime skips a test that runs a model where ONNX Runtime's library is not
+// found.
+func needRuntime(t *testing.T) {
+	t.Helper()
+	if _, err := classifier.FindLibrary(""); err != nil {
+		t.Skipf("no model can be run: %v", err)
+	}
+}
+
+// offlineRun runs the program with the arguments.
+func offlineRun(t *testing.T, in []byte, args ...string) (code int, out, errOut string) {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	code = execute(context.Background(), args, bytes.NewReader(in), &stdout, &stderr)
+	return code, stdout.String(), stderr.String()
+}
+
+func offlineSave(t *testing.T, path string, data []byte) string {
+	t.Helper()
+	if err := os.WriteFile(path, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// twoFlows is a capture of a TCP connection over IPv4 and one UDP packet over IPv6.
+func twoFlows() []byte {
+	client, server := netip.MustParseAddrPort("10.0.0.9:40000"), netip.MustParseAddrPort("10.0.0.2:443")
+	tcp := func(src, dst netip.AddrPort, payload int) []byte {
+		return packettest.Spec{Payload: payload, Src: src, Dst: dst}.Build().Data
+	}
+	return packettest.Pcap(
+		tcp(client, server, 0), tcp(client, server, 200), tcp(server, client, 1200), tcp(client, server, 60),
+		packettest.Spec{IPv6: true, Proto: packettest.UDP, Payload: 30}.Build().Data,
+	)
+}
+
+func TestClassify(t *testing.T) {
+	needRuntime(t)
+	name := offlineSave(t, filepath.Join(t.TempDir(), "two.pcap"), twoFlows())
+	code, out, errOut := offlineRun(t, nil, "classify", name, "-o", "json")
+	if code != 0 || errOut != "" {
+		t.Fatalf("exit %d: %s", code, errOut)
+	}
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	if len(lines) != 2 {
+		t.Fatalf("%d lines, want one for each flow:\n%s", len(lines), out)
+	}
+	var record flow.Record
+	if err := json.Unmarshal([]byte(lines[0]), &record); err != nil {
+		t.Fatal(err)
+	}
+	if record.Src.String() != "10.0.0.9" || record.DstPort != 443 || record.Proto != "tcp" || record.Packets != 4 || record.Bytes != 4*40+1460 ||
+		!record.FirstSeen.Equal(packettest.Began) || !record.LastSeen.Equal(packettest.Began.Add(3*packettest.Step)) {
+		t.Errorf("%s", lines[0])
+	}
+	if record.Category == "" || record.Source != "model" || record.Samples < 1 || record.Samples > 3 || record.CategoryConfidence <= 0 {
+		t.Errorf("%s", lines[0])
+	}
+	for _, field := range []string{"iface", "packets_in", "dropped", "generation", "file"} {
+		if strings.Contains(out, `"`+field+`"`) {
+			t.Errorf("field %q stands in %s", field, out)
+		}
+	}
+
+	code, out, _ = offlineRun(t, nil, "classify", name, "--filter", "proto:udp")
+	if code != 0 || !strings.Contains(out, "[2001:db8:1:2:3:4:5:6]:40001") || strings.Contains(out, "10.0.0.9") {
+		t.Errorf("exit %d:\n%s", code, out)
+	}
+}
+
+func TestClassifyBadFiles(t *testing.T) {
+	needRuntime(t)
+	dir := t.TempDir()
+	whole := twoFlows()
+	lying := bytes.Clone(whole)
+	copy(lying[24+8:], []byte{0xf0, 0xff, 0xff, 0xff, 0xf0, 0xff, 0xff, 0xff})
+	for _, test := range []struct {
+		name string
+		data []byte // nil: there is no such file
+		code int
+		says string // on standard error
+	}{
+		{"missing", nil, 1, "no such file"},
+		{"empty", []byte{}, 1, "empty"},
+		{"random", []byte("certainly no capture"), 1, "neither pcap nor pcapng"},
+		{"header", whole[:24], 0, ""},
+		{"cut-in-header", whole[:12], 1, "is cut"},
+		{"cut-in-first", whole[:50], 1, "not one whole packet"},
+		{"cut", whole[:len(whole)-1], 0, "warning"},
+		{"lying", lying, 1, "4294967280"},
+	} {
+		path := filepath.Join(dir, test.name)
+		if test.data != nil {
+			offlineSave(t, path, test.data)
+		}
+		code, out, errOut := offlineRun(t, nil, "classify", "-o", "json", path)
+		if code != test.code || !strings.Contains(errOut, test.says) || (errOut == "") != (test.says == "") {
+			t.Errorf("%s: exit %d, %q; want %d and %q", test.name, code, errOut, test.code, test.says)
+		}
+		if strings.Count(errOut, "\n") > 4 || (errOut != "" && !strings.Contains(errOut, path)) {
+			t.Errorf("%s: %q", test.name, errOut)
+		}
+		if flows := strings.Count(out, "\n"); (flows > 0) != (test.name == "cut") {
+			t.Errorf("%s: %d flows", test.name, flows)
+		}
+	}
+	// A bad file does not keep the others from being shown.
+	good := offlineSave(t, filepath.Join(dir, "good"), whole)
+	code, out, errOut := offlineRun(t, nil, "classify", "-o", "json", filepath.Join(dir, "missing"), good)
+	if code != 1 || strings.Count(out, "\n") != 2 || !strings.Contains(out, `"file":"`+good+`"`) || strings.Count(errOut, "\n") != 1 {
+		t.Errorf("exit %d, %q\n%s", code, errOut, out)
+	}
+}
+
+func TestEval(t *testing.T) {
+	needRuntime(t)
+	dir := t.TempDir()
+	offlineSave(t, filepath.Join(dir, "two.pcap"), twoFlows())
+	manifest := offlineSave(t, filepath.Join(dir, "m.csv"), []byte("path,set,category,app,vpn\ntwo.pcap,one,chat,skype,0\n"))
+	for level, n := range map[string]int{"flow": 2, "packet": 4} {
+		code, out, errOut := offlineRun(t, nil, "eval", "--manifest", manifest, "--task", "category", "--level", level, "-o", "json")
+		if code != 0 {
+			t.Fatalf("exit %d: %s", code, errOut)
+		}
+		var result map[string]any
+		if err := json.Unmarshal([]byte(out), &result); err != nil {
+			t.Fatal(err)
+		}
+		for _, field := range []string{"task", "level", "n", "accuracy", "macro_f1", "weighted_precision", "weighted_recall", "weighted_f1",
+			"classes", "confusion", "unknown_share", "left_out"} {
+			if _, ok := result[field]; !ok {
+				t.Errorf("field %q is missing in %s", field, out)
+			}
+		}
+		if result["n"] != float64(n) {
+			t.Errorf("%s: n is %v, want %d", level, result["n"], n)
+		}
+	}
+	// Rows of no known label are left out; with nothing left there is nothing to say.
+	offlineSave(t, manifest, []byte("path,category,app,vpn\ntwo.pcap,other,skype,1\n"))
+	for _, task := range []string{"category", "app"} {
+		code, _, errOut := offlineRun(t, nil, "eval", "--manifest", manifest, "--task", task, "--level", "flow")
+		if code != 1 || !strings.Contains(errOut, "nothing to score") {
+			t.Errorf("%s: exit %d, %q", task, code, errOut)
+		}
+	}
+	if code, out, errOut := offlineRun(t, nil, "eval", "--manifest", manifest, "--task", "app", "--level", "flow", "--include-vpn"); code != 0 {
+		t.Errorf("exit %d, %q\n%s", code, errOut, out)
+	}
+}
+
+func TestDatasetBuild(t *testing.T) {
+	dir := t.TempDir()
+	offlineSave(t, filepath.Join(dir, "two.pcap"), twoFlows())
+	manifest := offlineSave(t, filepath.Join(dir, "m.csv"), []byte("path,category,app\ntwo.pcap,chat,skype\n"))
+	out := filepath.Join(dir, "set")
+	if code, text, errOut := offlineRun(t, nil, "dataset", "build", "--manifest", manifest, "-o", out); code != 0 || !strings.Contains(text, "4 packets of 2 flows in 1 captures") {
+		t.Errorf("exit %d, %q, %q", code, text, errOut)
+	}
+	offlineSave(t, manifest, []byte("path,category,app\nmissing.pcap,chat,skype\n"))
+	for _, test := range []struct {
+		args []string
+		code int
+		says string
+	}{
+		{[]string{"--manifest", manifest}, 2, "-o is missing"},
+		{[]string{"-o", out}, 2, "--manifest"},
+		{[]string{"--manifest", manifest, "--iscx", dir, "-o", out}, 2, "one of"},
+		{[]string{"--manifest", manifest, "-o", out}, 1, "not empty"},
+		{[]string{"--manifest", manifest, "-o", out + "2"}, 1, "missing.pcap"},
+		{[]string{"--manifest", manifest, "-o", out + "2", "--per-flow", "-1"}, 2, "--per-flow"},
+		{[]string{"--manifest", filepath.Join(dir, "none.csv"), "-o", out + "2"}, 1, "none.csv"},
+		{[]string{"--iscx", dir, "-o", out + "2"}, 1, "two.pcap"},
+	} {
+		code, _, errOut := offlineRun(t, nil, append([]string{"dataset", "build"}, test.args...)...)
+		if code != test.code || !strings.Contains(errOut, test.says) || strings.Count(errOut, "\n") > 4 {
+			t.Errorf("%q: exit %d, %q; want %d and %q", test.args, code, errOut, test.code, test.says)
+		}
+		if _, err := os.Stat(out + "2"); err == nil {
+			t.Errorf("%q: half a dataset is left", test.args)
+		}
+	}
+}

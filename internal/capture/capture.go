@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package capture reads IP packets out of capture files: pcap and pcapng, plain
+// or compressed, of the link types that carry IP.
+package capture
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"time"
+)
+
+// maxPacket bounds the bytes of one packet (libpcap's MAXIMUM_SNAPLEN): a length
+// in a file is not to be believed, and memory is not to be taken for it.
+const maxPacket = 262144
+
+// Stdin is the file name that means standard input.
+const Stdin = "-"
+
+// Packet is one IP packet of a capture.
+type Packet struct {
+	Time   time.Time
+	Data   []byte // from the IP header on, as captured; valid until the next call of Next
+	Length int    // bytes of the frame on the wire from the IP header on
+}
+
+// Stats counts what a Reader has read.
+type Stats struct {
+	Frames      int // frames in the file
+	Packets     int // IP packets among them
+	Unsupported int // frames of a link type that is not read
+	Bytes       int64
+}
+
+// DamageError says that a capture ends or breaks off in the middle. Every whole
+// packet before that place has been read.
+type DamageError struct {
+	Name    string
+	Packets int   // whole frames before the place
+	Offset  int64 // of the place, in the plain file where it is compressed
+	Err     error
+}
+
+func (e *DamageError) Error() string {
+	if e.Packets == 0 {
+		return fmt.Sprintf("capture %q: not one whole packet: %v at byte %d; copy it again from where it was recorded", e.Name, e.Err, e.Offset)
+	}
+	return fmt.Sprintf("capture %q: %v at byte %d, behind %d whole packets; these are used", e.Name, e.Err, e.Offset, e.Packets)
+}
+
+func (e *DamageError) Unwrap() error { return e.Err }
+
+// errCut is what is wrong with most damaged captures.
+var errCut = errors.New("the file is cut")
+
+// frame is one record of a capture file, before its link layer is looked at.
+type frame struct {
+	time     time.Time
+	data     []byte
+	length   int // on the wire
+	linkType int
+}
+
+// frameReader reads one file format. next gives io.EOF at a clean end.
+type frameReader interface {
+	next() (frame, error)
+}
+
+// Reader reads the IP packets of one capture.
+type Reader struct {
+	name   string
+	frames frameReader
+	count  *countReader // of the file's own bytes
+	plain  *plainReader
+	closer []func() error
+	stats  Stats
+	odd    int // a link type that is not read
+}
+
+// Open opens a capture file; "-" is standard input.
+func Open(name string) (*Reader, error) {
+	if name == Stdin {
+		return New(os.Stdin, "standard input")
+	}
+	file, err := os.Open(name)
+	if err != nil {
+		var path *fs.PathError
+		if errors.As(err, &path) {
+			err = path.Err
+		}
+		return nil, fmt.Errorf("capture %q: %w", name, err)
+	}
+	if info, err := file.Stat(); err == nil && info.IsDir() {
+		return nil, errors.Join(fmt.Errorf("capture %q: is a directory, want a pcap or pcapng file", name), file.Close())
+	}
+	r, err := New(file, name)
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	r.closer = append(r.closer, file.Close)
+	return r, nil
+}
+
+// New reads a capture from source; name stands in errors.
+func New(source io.Reader, name string) (*Reader, error) {
+	r := &Reader{name: name, count: &countReader{source: source}}
+	plain, err := decompress(r.count)
+	if err != nil {
+		return nil, fmt.Errorf("capture %q: %w", name, err)
+	}
+	r.plain = plain
+	r.closer = append(r.closer, plain.close)
+	if err := r.open(); err != nil {
+		return nil, errors.Join(fmt.Errorf("capture %q: %w", name, err), r.Close())
+	}
+	return r, nil
+}
+
+// open finds out the format and reads the file's header.
+func (r *Reader) open() error {
+	magic, err := r.plain.Peek(4)
+	if len(magic) < 4 {
+		switch {
+		case !errors.Is(err, io.EOF):
+			return cut(err)
+		case len(magic) == 0:
+			return errors.New("the file is empty, want a pcap or pcapng file")
+		}
+		return fmt.Errorf("the file has %d bytes, want a pcap or pcapng file", len(magic))
+	}
+	switch {
+	case isPcap(magic):
+		r.frames, err = newPcap(r.plain.Reader)
+	case isPcapng(magic):
+		r.frames, err = newPcapng(r.plain.Reader)
+	default:
+		err = fmt.Errorf("it begins with %x, which is neither pcap nor pcapng (nor one of those compressed with gzip or zstd)", magic)
+	}
+	return err
+}
+
+// Close closes the file that Open opened.
+func (r *Reader) Close() error {
+	var failed error
+	for _, close := range r.closer {
+		failed = errors.Join(failed, close())
+	}
+	r.closer = nil
+	return failed
+}
+
+// Stats returns what has been read so far.
+func (r *Reader) Stats() Stats {
+	stats := r.stats
+	stats.Bytes = r.count.n
+	return stats
+}
+
+// Next returns the next IP packet; frames that hold none are passed over. It
+// gives io.EOF at the end, a *DamageError where the file breaks off, and an
+// error at the end of a file all of whose frames have a link type that is not
+// read.
+func (r *Reader) Next() (Packet, error) {
+	for {
+		f, err := r.frames.next()
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				if r.stats.Unsupported > 0 && r.stats.Unsupported == r.stats.Frames {
+					return Packet{}, fmt.Errorf("capture %q: link type %d is not read; want Ethernet (1), raw IP (101, 228, 229), Linux cooked (113, 276), null (0) or loop (108)", r.name, r.odd)
+				}
+				return Packet{}, io.EOF
+			}
+			return Packet{}, &DamageError{Name: r.name, Packets: r.stats.Frames, Offset: r.plain.offset(), Err: err}
+		}
+		r.stats.Frames++
+		offset, ok, known := findIP(f.linkType, f.data)
+		if !known {
+			r.stats.Unsupported++
+			r.odd = f.linkType
+			continue
+		}
+		if !ok {
+			continue
+		}
+		r.stats.Packets++
+		return Packet{Time: f.time, Data: f.data[offset:], Length: max(f.length, len(f.data)) - offset}, nil
+	}
+}
+
+// countReader counts the bytes read, for progress and for errors.
+type countReader struct {
+	source io.Reader
+	n      int64
+}
+
+func (r *countReader) Read(p []byte) (int, error) {
+	n, err := r.source.Read(p)
+	r.n += int64(n)
+	return n, err
+}
+
+// cut turns the end of the file within a record into errCut.
+func cut(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return errCut
+	}
+	return err
+}

@@ -1,0 +1,475 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package capture
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/binary"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+	"github.com/google/gopacket/pcapgo"
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/dpclass/dpclass/internal/vector/packettest"
+)
+
+var packet4 = packettest.Spec{Payload: 100}.Build().Data
+var packet6 = packettest.Spec{IPv6: true, Proto: packettest.UDP, Payload: 50}.Build().Data
+var began = time.Date(2026, 3, 4, 5, 6, 7, 123456000, time.UTC)
+
+// pcap builds a pcap file of frames that are one second apart.
+func pcap(order binary.AppendByteOrder, magic uint32, linkType int, frames ...[]byte) []byte {
+	file := order.AppendUint32(nil, magic)
+	file = order.AppendUint16(file, 2)
+	file = order.AppendUint16(file, 4)
+	file = append(file, make([]byte, 8)...)
+	file = order.AppendUint32(file, 65535)
+	file = order.AppendUint32(file, uint32(linkType))
+	fraction := uint32(began.Nanosecond() / 1000)
+	if magic == 0xa1b23c4d {
+		fraction = uint32(began.Nanosecond())
+	}
+	for i, frame := range frames {
+		file = order.AppendUint32(file, uint32(began.Unix())+uint32(i))
+		file = order.AppendUint32(file, fraction)
+		file = order.AppendUint32(file, uint32(len(frame)))
+		file = order.AppendUint32(file, uint32(len(frame)))
+		file = append(file, frame...)
+	}
+	return file
+}
+
+// block builds a pcapng block.
+func block(order binary.AppendByteOrder, kind uint32, body []byte) []byte {
+	for len(body)%4 != 0 {
+		body = append(body, 0)
+	}
+	b := order.AppendUint32(nil, kind)
+	b = order.AppendUint32(b, uint32(len(body)+12))
+	b = append(b, body...)
+	return order.AppendUint32(b, uint32(len(body)+12))
+}
+
+func section(order binary.AppendByteOrder) []byte {
+	body := order.AppendUint32(nil, byteOrderMagic)
+	body = order.AppendUint16(body, 1)
+	body = order.AppendUint16(body, 0)
+	return block(order, blockSection, append(body, bytes.Repeat([]byte{0xff}, 8)...))
+}
+
+func describe(order binary.AppendByteOrder, linkType int, options ...byte) []byte {
+	body := order.AppendUint16(nil, uint16(linkType))
+	body = order.AppendUint16(body, 0)
+	body = order.AppendUint32(body, 65535)
+	return block(order, blockInterface, append(body, options...))
+}
+
+func enhanced(order binary.AppendByteOrder, id int, stamp uint64, frame []byte) []byte {
+	body := order.AppendUint32(nil, uint32(id))
+	body = order.AppendUint32(body, uint32(stamp>>32))
+	body = order.AppendUint32(body, uint32(stamp))
+	body = order.AppendUint32(body, uint32(len(frame)))
+	body = order.AppendUint32(body, uint32(len(frame)))
+	return block(order, blockEnhanced, append(body, frame...))
+}
+
+// read returns the packets of a file, and the error that ended them.
+func read(t testing.TB, file []byte) (packets []Packet, stats Stats, err error) {
+	t.Helper()
+	r, err := New(bytes.NewReader(file), "test")
+	if err != nil {
+		return nil, Stats{}, err
+	}
+	defer r.Close()
+	for {
+		p, err := r.Next()
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				err = nil
+			}
+			return packets, r.Stats(), err
+		}
+		p.Data = bytes.Clone(p.Data)
+		packets = append(packets, p)
+	}
+}
+
+func checkPackets(t *testing.T, name string, file []byte, want ...[]byte) []Packet {
+	t.Helper()
+	packets, _, err := read(t, file)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	if len(packets) != len(want) {
+		t.Fatalf("%s: %d packets, want %d", name, len(packets), len(want))
+	}
+	for i, p := range packets {
+		// Ethernet padding stands behind.
+		if !bytes.HasPrefix(p.Data, want[i]) || p.Length != len(p.Data) {
+			t.Fatalf("%s: packet %d is %x (length %d)\nwant %x", name, i, p.Data, p.Length, want[i])
+		}
+	}
+	return packets
+}
+
+func TestPcap(t *testing.T) {
+	for name, order := range map[string]binary.AppendByteOrder{"little": binary.LittleEndian, "big": binary.BigEndian} {
+		for _, magic := range []uint32{0xa1b2c3d4, 0xa1b23c4d} {
+			packets := checkPackets(t, name, pcap(order, magic, linkRaw, packet4, packet6), packet4, packet6)
+			if !packets[1].Time.Equal(began.Add(time.Second)) {
+				t.Errorf("%s, %x: time %v", name, magic, packets[1].Time)
+			}
+		}
+	}
+}
+
+func TestLinkTypes(t *testing.T) {
+	head := func(head ...byte) func(packet []byte, kind uint16) []byte {
+		return func(packet []byte, _ uint16) []byte { return append(bytes.Clone(head), packet...) }
+	}
+	cooked := func(packet []byte, kind uint16) []byte {
+		return append(binary.BigEndian.AppendUint16(make([]byte, 14), kind), packet...)
+	}
+	cooked2 := func(packet []byte, kind uint16) []byte {
+		return append(append(binary.BigEndian.AppendUint16(nil, kind), make([]byte, 18)...), packet...)
+	}
+	tagged := func(tags ...uint16) func([]byte, uint16) []byte {
+		return func(packet []byte, _ uint16) []byte { return packettest.Ethernet(packet, tags...) }
+	}
+	for _, test := range []struct {
+		name     string
+		linkType int
+		frame    func([]byte, uint16) []byte
+		packets  [][]byte
+	}{
+		{"ethernet", 1, tagged(), [][]byte{packet4, packet6}},
+		{"802.1Q", 1, tagged(0x8100), [][]byte{packet4, packet6}},
+		{"802.1ad", 1, tagged(0x88a8, 0x8100), [][]byte{packet4, packet6}},
+		{"old QinQ", 1, tagged(0x9100, 0x8100), [][]byte{packet4, packet6}},
+		{"three tags", 1, tagged(0x8100, 0x8100, 0x8100), [][]byte{}},
+		{"raw", 101, head(), [][]byte{packet4, packet6}},
+		{"raw 12", 12, head(), [][]byte{packet4, packet6}},
+		{"raw 14", 14, head(), [][]byte{packet4, packet6}},
+		{"ipv4", 228, head(), [][]byte{packet4}},
+		{"ipv6", 229, head(), [][]byte{packet6}},
+		{"cooked", 113, cooked, [][]byte{packet4, packet6}},
+		{"cooked 2", 276, cooked2, [][]byte{packet4, packet6}},
+		{"null, little", 0, head(2, 0, 0, 0), [][]byte{packet4}},
+		{"null, big", 0, head(0, 0, 0, 2), [][]byte{packet4}},
+		{"null, IPv6 of Linux", 0, head(10, 0, 0, 0), [][]byte{packet6}},
+		{"null, IPv6 of macOS", 0, head(30, 0, 0, 0), [][]byte{packet6}},
+		{"loop", 108, head(0, 0, 0, 24), [][]byte{packet6}},
+	} {
+		// Every frame is a valid one of the other version too; some link types say
+		// which of them it is.
+		var frames [][]byte
+		for _, packet := range [][]byte{packet4, packet6} {
+			kind := uint16(0x0800)
+			if packet[0]>>4 == 6 {
+				kind = 0x86dd
+			}
+			frames = append(frames, test.frame(packet, kind))
+		}
+		checkPackets(t, test.name, pcap(binary.LittleEndian, 0xa1b2c3d4, test.linkType, frames...), test.packets...)
+		ng := append(section(binary.LittleEndian), describe(binary.LittleEndian, test.linkType)...)
+		for _, frame := range frames {
+			ng = append(ng, enhanced(binary.LittleEndian, 0, 1, frame)...)
+		}
+		checkPackets(t, test.name+" in pcapng", ng, test.packets...)
+		for i := range frames {
+			for cut := range min(len(frames[i]), 24) {
+				if _, _, err := read(t, pcap(binary.LittleEndian, 0xa1b2c3d4, test.linkType, frames[i][:cut])); err != nil {
+					t.Errorf("%s, frame of %d bytes: %v", test.name, cut, err)
+				}
+			}
+		}
+	}
+}
+
+func TestLinkTypeNotRead(t *testing.T) {
+	_, _, err := read(t, pcap(binary.LittleEndian, 0xa1b2c3d4, 127, packet4))
+	if err == nil || !strings.Contains(err.Error(), "link type 127") {
+		t.Errorf("%v", err)
+	}
+	// Beside others it is counted.
+	file := append(section(binary.BigEndian), describe(binary.BigEndian, 127)...)
+	file = append(file, describe(binary.BigEndian, linkRaw)...)
+	file = append(file, enhanced(binary.BigEndian, 0, 1, packet4)...)
+	file = append(file, enhanced(binary.BigEndian, 1, 1, packet6)...)
+	packets, stats, err := read(t, file)
+	if err != nil || len(packets) != 1 || stats.Unsupported != 1 || stats.Frames != 2 {
+		t.Errorf("%d packets, %+v, %v", len(packets), stats, err)
+	}
+}
+
+func TestPcapng(t *testing.T) {
+	for name, order := range map[string]binary.AppendByteOrder{"little": binary.LittleEndian, "big": binary.BigEndian} {
+		file := section(order)
+		file = append(file, block(order, 0x0bad, []byte("passed over"))...)
+		file = append(file, describe(order, linkEthernet)...)
+		// if_tsresol 9: nanoseconds; if_tsoffset 1000.
+		offset := append(order.AppendUint16(order.AppendUint16(nil, 14), 8), order.AppendUint64(nil, 1000)...)
+		options := append(order.AppendUint16(order.AppendUint16(nil, 9), 1), 9, 0, 0, 0)
+		file = append(file, describe(order, linkRaw, append(options, offset...)...)...)
+		// 2^-20 s.
+		file = append(file, describe(order, linkRaw, append(order.AppendUint16(order.AppendUint16(nil, 9), 1), 0x80|20, 0, 0, 0)...)...)
+		file = append(file, enhanced(order, 0, uint64(began.UnixMicro()), packettest.Ethernet(packet4))...)
+		file = append(file, enhanced(order, 1, uint64(began.UnixNano()), packet6)...)
+		file = append(file, enhanced(order, 2, uint64(began.Unix())<<20|1<<19, packet6)...)
+		simple := order.AppendUint32(nil, uint32(len(packettest.Ethernet(packet4))))
+		file = append(file, block(order, blockSimple, append(simple, packettest.Ethernet(packet4)...))...)
+		old := order.AppendUint16(nil, 1)
+		old = order.AppendUint16(old, 0)
+		old = append(old, make([]byte, 8)...)
+		old = order.AppendUint32(old, uint32(len(packet4)))
+		old = order.AppendUint32(old, uint32(len(packet4))+5)
+		file = append(file, block(order, blockPacket, append(old, packet4...))...)
+		// A second section of the other byte order has interfaces of its own.
+		other := binary.AppendByteOrder(binary.BigEndian)
+		if order == binary.AppendByteOrder(binary.BigEndian) {
+			other = binary.LittleEndian
+		}
+		file = append(file, section(other)...)
+		file = append(file, describe(other, linkRaw)...)
+		file = append(file, enhanced(other, 0, 5, packet6)...)
+
+		packets, _, err := read(t, file)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if len(packets) != 6 {
+			t.Fatalf("%s: %d packets, want 6", name, len(packets))
+		}
+		for i, want := range []time.Time{
+			began, began.Add(1000 * time.Second), began.Truncate(time.Second).Add(time.Second / 2),
+			{}, time.Unix(1000, 0), time.UnixMicro(5),
+		} {
+			if !packets[i].Time.Equal(want) {
+				t.Errorf("%s: packet %d at %v, want %v", name, i, packets[i].Time, want)
+			}
+		}
+		if packets[4].Length != len(packet4)+5 {
+			t.Errorf("%s: length %d", name, packets[4].Length)
+		}
+	}
+}
+
+// What gopacket writes is read.
+func TestPcapngOfGopacket(t *testing.T) {
+	var file bytes.Buffer
+	w, err := pcapgo.NewNgWriter(&file, layers.LinkTypeEthernet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, packet := range [][]byte{packet4, packet6} {
+		frame := packettest.Ethernet(packet)
+		info := gopacket.CaptureInfo{Timestamp: began, CaptureLength: len(frame), Length: len(frame)}
+		if err := w.WritePacket(info, frame); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	packets := checkPackets(t, "gopacket", file.Bytes(), packet4, packet6)
+	if !packets[0].Time.Equal(began) {
+		t.Errorf("time %v", packets[0].Time)
+	}
+}
+
+func gzipped(t testing.TB, data []byte) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	w := gzip.NewWriter(&out)
+	if _, err := w.Write(data); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+func TestCompressed(t *testing.T) {
+	plain := pcap(binary.LittleEndian, 0xa1b2c3d4, linkRaw, packet4, packet6)
+	checkPackets(t, "gzip", gzipped(t, plain), packet4, packet6)
+	w, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkPackets(t, "zstd", w.EncodeAll(plain, nil), packet4, packet6)
+}
+
+// A capture cut anywhere gives every whole packet before the cut, and a typed
+// error unless it is cut between packets.
+func TestCutAnywhere(t *testing.T) {
+	frames := [][]byte{packet4, packet6, packet4}
+	ng := append(section(binary.LittleEndian), describe(binary.LittleEndian, linkRaw)...)
+	headNG := len(ng)
+	for _, frame := range frames {
+		ng = append(ng, enhanced(binary.LittleEndian, 0, 1, frame)...)
+	}
+	for _, test := range []struct {
+		name string
+		file []byte
+		head int // bytes without which nothing is said of the file
+		ends []int
+	}{
+		{"pcap", pcap(binary.LittleEndian, 0xa1b2c3d4, linkRaw, frames...), 24, nil},
+		{"pcapng", ng, len(section(binary.LittleEndian)), []int{headNG}},
+	} {
+		end := test.head
+		if test.ends != nil {
+			end = test.ends[0]
+		}
+		bounds := []int{end}
+		for _, frame := range frames {
+			if test.name == "pcap" {
+				end += 16 + len(frame)
+			} else {
+				end += len(enhanced(binary.LittleEndian, 0, 1, frame))
+			}
+			bounds = append(bounds, end)
+		}
+		for size := test.head; size <= len(test.file); size++ {
+			packets, _, err := read(t, test.file[:size])
+			whole, clean := 0, size == test.head
+			for i, bound := range bounds {
+				if size >= bound {
+					whole = i
+				}
+				clean = clean || size == bound
+			}
+			var damage *DamageError
+			if len(packets) != whole || (err == nil) != clean || (err != nil && !errors.As(err, &damage)) {
+				t.Fatalf("%s of %d bytes: %d packets, error %v; want %d packets", test.name, size, len(packets), err, whole)
+			}
+			if damage != nil && (damage.Packets != whole || damage.Offset > int64(size)) {
+				t.Fatalf("%s of %d bytes: %+v", test.name, size, damage)
+			}
+		}
+		for size := range test.head {
+			if _, _, err := read(t, test.file[:size]); err == nil {
+				t.Fatalf("%s of %d bytes: no error", test.name, size)
+			}
+		}
+		// A compressed one that is cut gives what can be unpacked.
+		packed := gzipped(t, test.file)
+		for size := 1; size < len(packed); size++ {
+			if _, _, err := read(t, packed[:size]); err == nil {
+				t.Fatalf("%s.gz of %d bytes: no error", test.name, size)
+			}
+		}
+	}
+}
+
+// Lengths that lie cost neither a panic nor memory.
+func TestLyingLengths(t *testing.T) {
+	good := pcap(binary.LittleEndian, 0xa1b2c3d4, linkRaw, packet4)
+	lie := func(at int, value uint32) []byte {
+		file := pcap(binary.LittleEndian, 0xa1b2c3d4, linkRaw, packet4, packet4)
+		binary.LittleEndian.PutUint32(file[len(good)+at:], value)
+		return file
+	}
+	for _, file := range [][]byte{lie(8, 0xfffffff0), lie(8, 0x7fffffff), lie(8, maxPacket+1), lie(8, uint32(len(packet4))+1), lie(12, 1)} {
+		packets, _, err := read(t, file)
+		var damage *DamageError
+		if len(packets) != 1 || !errors.As(err, &damage) {
+			t.Errorf("%d packets, %v", len(packets), err)
+		}
+	}
+	order := binary.LittleEndian
+	head := append(section(order), describe(order, linkRaw)...)
+	for name, bad := range map[string][]byte{
+		"huge block":           order.AppendUint32(order.AppendUint32(nil, blockEnhanced), 0xffffffff),
+		"huge unknown block":   order.AppendUint32(order.AppendUint32(nil, 0x0bad), 0xffffffff),
+		"tiny block":           append(order.AppendUint32(order.AppendUint32(nil, blockEnhanced), 8), make([]byte, 8)...),
+		"short packet block":   block(order, blockEnhanced, make([]byte, 8)),
+		"unknown interface":    enhanced(order, 7, 0, packet4),
+		"packet beyond block":  func() []byte { b := enhanced(order, 0, 0, packet4); order.PutUint32(b[20:], 4096); return b }(),
+		"bad resolution":       describe(order, linkRaw, 9, 0, 1, 0, 99, 0, 0, 0),
+		"bad byte order":       append(order.AppendUint32(order.AppendUint32(nil, blockSection), 28), make([]byte, 24)...),
+		"section of version 9": func() []byte { s := section(order); s[12] = 9; return s }(),
+	} {
+		_, _, err := read(t, append(bytes.Clone(head), bad...))
+		var damage *DamageError
+		if !errors.As(err, &damage) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestOpen(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name string, data []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	for path, says := range map[string]string{
+		filepath.Join(dir, "missing"): "no such file",
+		dir:                           "is a directory",
+		write("empty", nil):           "is empty",
+		write("short", []byte{1, 2}):  "has 2 bytes",
+		write("text", []byte("hello, this is it")):                   "neither pcap nor pcapng",
+		write("head", pcap(binary.LittleEndian, 0xa1b2c3d4, 1)[:20]): "is cut",
+	} {
+		_, err := Open(path)
+		if err == nil || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), path) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v, want %q", path, err, says)
+		}
+	}
+	r, err := Open(write("good", pcap(binary.LittleEndian, 0xa1b2c3d4, linkRaw, packet4)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Next(); err != nil {
+		t.Error(err)
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// FuzzReader reads anything without a panic, and never gives a packet that is
+// longer than the file.
+func FuzzReader(f *testing.F) {
+	order := binary.LittleEndian
+	f.Add(pcap(order, 0xa1b2c3d4, linkRaw, packet4, packet6))
+	f.Add(pcap(binary.BigEndian, 0xa1b23c4d, linkEthernet, packettest.Ethernet(packet4, 0x8100)))
+	f.Add(append(append(section(order), describe(order, linkRaw)...), enhanced(order, 0, 1, packet6)...))
+	f.Add(append(append(section(binary.BigEndian), describe(binary.BigEndian, linkCooked2, 0, 9, 0, 1, 9, 0, 0, 0)...), block(binary.BigEndian, blockSimple, make([]byte, 60))...))
+	f.Fuzz(func(t *testing.T, file []byte) {
+		if len(file) > 1 && file[0] == 0x1f && file[1] == 0x8b {
+			return // unpacks to more than the file
+		}
+		if bytes.HasPrefix(file, []byte{0x28, 0xb5, 0x2f, 0xfd}) {
+			return
+		}
+		packets, stats, err := read(t, file)
+		if len(packets) != stats.Packets || stats.Packets > stats.Frames {
+			t.Fatalf("%d packets, %+v", len(packets), stats)
+		}
+		total := 0
+		for _, p := range packets {
+			total += len(p.Data)
+			if len(p.Data) == 0 || p.Length < len(p.Data) {
+				t.Fatalf("a packet of %d bytes, length %d", len(p.Data), p.Length)
+			}
+		}
+		if total > len(file) {
+			t.Fatalf("%d bytes of packets in a file of %d (%v)", total, len(file), err)
+		}
+	})
+}

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package dataset
+
+import (
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Capture is one labelled capture file: a row of a manifest.
+type Capture struct {
+	Name     string `json:"name"` // of the capture that the file is a part of
+	Set      string `json:"set"`
+	Path     string `json:"path"` // as the manifest has it
+	Category string `json:"category"`
+	App      string `json:"app"`
+	VPN      bool   `json:"vpn"`
+	Use      string `json:"use"`
+	File     string `json:"-"` // where the file is
+}
+
+// ReadManifest reads a CSV file with a header line. The columns path, category
+// and app are needed, set, vpn, capture and use are read where there are any,
+// others are passed over. Paths are taken from root, or from the manifest's own
+// directory where root is "".
+func ReadManifest(name, root string) ([]Capture, error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("manifest %q: %w", name, bare(err))
+	}
+	defer file.Close()
+	if root == "" {
+		root = filepath.Dir(name)
+	}
+
+	reader := csv.NewReader(file)
+	reader.ReuseRecord = true
+	header, err := reader.Read()
+	if errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("manifest %q: the file is empty, want a header line with path, category and app", name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("manifest %q: %w", name, err)
+	}
+	column := map[string]int{}
+	for i, field := range header {
+		field = strings.TrimSpace(strings.TrimPrefix(field, "\ufeff"))
+		if _, twice := column[field]; twice {
+			return nil, fmt.Errorf("manifest %q: column %q stands twice", name, field)
+		}
+		column[field] = i
+	}
+	for _, field := range []string{"path", "category", "app"} {
+		if _, ok := column[field]; !ok {
+			return nil, fmt.Errorf("manifest %q: no column %q in its first line; path, category and app are needed", name, field)
+		}
+	}
+
+	var captures []Capture
+	seen := map[string]int{}
+	for {
+		row, err := reader.Read()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("manifest %q: %w", name, err)
+		}
+		line, _ := reader.FieldPos(0)
+		field := func(name string) string {
+			if i, ok := column[name]; ok {
+				return strings.TrimSpace(row[i])
+			}
+			return ""
+		}
+		entry := Capture{
+			Name:     strings.Clone(field("capture")),
+			Set:      strings.Clone(field("set")),
+			Path:     strings.Clone(field("path")),
+			Category: strings.Clone(field("category")),
+			App:      strings.Clone(field("app")),
+			Use:      strings.Clone(field("use")),
+		}
+		if entry.Path == "" {
+			return nil, fmt.Errorf("manifest %q, line %d: no path", name, line)
+		}
+		if before, twice := seen[entry.Path]; twice {
+			return nil, fmt.Errorf("manifest %q, line %d: path %q stands in line %d too", name, line, entry.Path, before)
+		}
+		seen[entry.Path] = line
+		switch vpn := field("vpn"); vpn {
+		case "", "0", "false":
+		case "1", "true":
+			entry.VPN = true
+		default:
+			return nil, fmt.Errorf("manifest %q, line %d: vpn is %q, want 0 or 1", name, line, vpn)
+		}
+		if entry.Name == "" {
+			entry.Name = entry.Path
+		}
+		entry.File = entry.Path
+		if !filepath.IsAbs(entry.File) {
+			entry.File = filepath.Join(root, filepath.FromSlash(entry.Path))
+		}
+		captures = append(captures, entry)
+	}
+	if len(captures) == 0 {
+		return nil, fmt.Errorf("manifest %q: no rows behind the header line", name)
+	}
+	return captures, nil
+}
+
+// bare takes the operation and the path off a file error: they are said already.
+func bare(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return path.Err
+	}
+	return err
+}
+
+// OfSets returns the captures of the named sets, all where none is named.
+func OfSets(captures []Capture, sets []string) ([]Capture, error) {
+	if len(sets) == 0 {
+		return captures, nil
+	}
+	var have []string
+	kept := captures[:0:0]
+	for _, c := range captures {
+		if slices.Contains(sets, c.Set) {
+			kept = append(kept, c)
+		}
+		if !slices.Contains(have, c.Set) {
+			have = append(have, c.Set)
+		}
+	}
+	for _, set := range sets {
+		if !slices.Contains(have, set) {
+			return nil, fmt.Errorf("set %q is not in the manifest; it has %s", set, strings.Join(have, ", "))
+		}
+	}
+	return kept, nil
+}

@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package dataset
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/dpclass/dpclass/internal/capture"
+	"github.com/dpclass/dpclass/internal/flow"
+	"github.com/dpclass/dpclass/internal/vector"
+)
+
+// Format is the version of the dataset directory's layout.
+const Format = 1
+
+// PerFlow is how many payload packets of a flow are kept unless said otherwise.
+const PerFlow = 32
+
+// metaFile makes a directory a dataset. It is written last.
+const metaFile = "meta.json"
+
+// Meta is the meta.json of a dataset directory.
+type Meta struct {
+	Format     int       `json:"format"`
+	Vector     int       `json:"vector"`
+	Checksums  bool      `json:"checksums"`
+	PerFlow    int       `json:"per_flow"` // 0: all
+	Source     string    `json:"source"`
+	Packets    int       `json:"packets"`
+	Flows      int       `json:"flows"`
+	Categories []string  `json:"categories"`
+	Apps       []string  `json:"apps"`
+	Sets       []string  `json:"sets"`
+	Captures   []Capture `json:"captures"`
+}
+
+// BuildOptions says what Build writes.
+type BuildOptions struct {
+	Source    string // where the captures come from, for the reader of the dataset
+	Checksums bool   // keep them in the vectors
+	PerFlow   int    // payload packets of a flow that are kept; 0: all
+	// Warn is told of captures that are damaged or hold nothing.
+	Warn func(error)
+	// Progress is told of every capture that is done.
+	Progress func(captures, packets int)
+}
+
+// Build writes the payload packets of the captures as a dataset directory: one
+// row a packet. The directory must not exist or be empty; it is there as a whole
+// or not at all.
+func Build(ctx context.Context, dir string, captures []Capture, options BuildOptions) (*Meta, error) {
+	if err := vacant(dir); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Dir(filepath.Clean(dir)), 0o755); err != nil {
+		return nil, fmt.Errorf("dataset %q: %w", dir, bare(err))
+	}
+	part, err := os.MkdirTemp(filepath.Dir(filepath.Clean(dir)), "."+filepath.Base(dir)+"-*")
+	if err != nil {
+		return nil, fmt.Errorf("dataset %q: %w", dir, bare(err))
+	}
+	defer os.RemoveAll(part)
+
+	b := &builder{options: options, columns: map[string]*npyFile{}}
+	b.meta = &Meta{
+		Format: Format, Vector: vector.Version, Checksums: options.Checksums, PerFlow: options.PerFlow, Source: options.Source,
+		Categories: names(flow.Categories, captures, func(c Capture) string { return c.Category }),
+		Apps:       names(flow.Apps, captures, func(c Capture) string { return c.App }),
+		Sets:       names(nil, captures, func(c Capture) string { return c.Set }),
+		Captures:   captures,
+	}
+	err = b.open(part)
+	for i := 0; err == nil && i < len(captures); i++ {
+		if err = ctx.Err(); err != nil {
+			break
+		}
+		if err = b.capture(ctx, i); err == nil && options.Progress != nil {
+			options.Progress(i+1, b.meta.Packets)
+		}
+	}
+	if closeErr := b.close(); err == nil && closeErr != nil {
+		err = fmt.Errorf("dataset %q: %w", dir, closeErr)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if b.meta.Packets == 0 {
+		return nil, fmt.Errorf("dataset %q: not one payload packet in %d captures, nothing is written", dir, len(captures))
+	}
+	if err := b.finish(part, dir); err != nil {
+		return nil, fmt.Errorf("dataset %q: %w", dir, bare(err))
+	}
+	return b.meta, nil
+}
+
+// vacant checks that a dataset can be written to dir.
+func vacant(dir string) error {
+	entries, err := os.ReadDir(dir)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("dataset %q: %w", dir, bare(err))
+	case len(entries) != 0:
+		return fmt.Errorf("dataset %q: the directory is not empty; name another one or remove it first", dir)
+	}
+	return nil
+}
+
+// names returns the fixed names and, sorted behind them, the others there are.
+func names(fixed []string, captures []Capture, of func(Capture) string) []string {
+	all := slices.Clone(fixed)
+	var others []string
+	for _, c := range captures {
+		if name := of(c); name != "" && !slices.Contains(all, name) && !slices.Contains(others, name) {
+			others = append(others, name)
+		}
+	}
+	slices.Sort(others)
+	return append(all, others...)
+}
+
+// builder writes the columns of a dataset.
+type builder struct {
+	options BuildOptions
+	meta    *Meta
+	columns map[string]*npyFile
+	vector  [vector.Size]byte
+}
+
+func (b *builder) open(dir string) error {
+	for _, column := range []struct {
+		name, kind string
+		width      int
+	}{
+		{"packet", "|u1", vector.Size},
+		{"category", "<i2", 0},
+		{"app", "<i2", 0},
+		{"flow", "<i4", 0},
+		{"capture", "<i4", 0},
+		{"set", "<i2", 0},
+		{"index", "<i4", 0},
+		{"time", "<f8", 0},
+		{"length", "<i4", 0},
+		{"l4_offset", "<i2", 0},
+		{"payload_offset", "<i2", 0},
+	} {
+		file, err := createNpy(filepath.Join(dir, column.name+".npy"), column.kind, column.width)
+		if err != nil {
+			return fmt.Errorf("dataset: %w", err)
+		}
+		b.columns[column.name] = file
+	}
+	return nil
+}
+
+func (b *builder) close() error {
+	var err error
+	for _, file := range b.columns {
+		if closeErr := file.close(); err == nil {
+			err = closeErr
+		}
+	}
+	return err
+}
+
+// finish writes the meta data and puts the directory in its place.
+func (b *builder) finish(part, dir string) error {
+	text, err := json.MarshalIndent(b.meta, "", " ")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(part, metaFile), append(text, '\n'), 0o644); err != nil {
+		return err
+	}
+	if err := os.Chmod(part, 0o755); err != nil {
+		return err
+	}
+	if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return os.Rename(part, dir)
+}
+
+// capture adds the packets of one capture.
+func (b *builder) capture(ctx context.Context, number int) error {
+	from := b.meta.Captures[number]
+	reader, err := capture.Open(from.File)
+	if err != nil {
+		return err
+	}
+	defer reader.Close()
+	walker := NewWalker(reader)
+	row := rowOf{
+		category: slices.Index(b.meta.Categories, from.Category),
+		app:      slices.Index(b.meta.Apps, from.App),
+		set:      slices.Index(b.meta.Sets, from.Set),
+		capture:  number,
+	}
+	ids := map[int]int{} // a flow's number in its file to its id in the dataset
+	for count := 0; ; count++ {
+		if count%4096 == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		step, err := walker.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		var damage *capture.DamageError
+		if errors.As(err, &damage) && damage.Packets > 0 {
+			if b.options.Warn != nil {
+				b.options.Warn(err)
+			}
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if !step.Sampled || (b.options.PerFlow > 0 && step.Flow.Payloads > b.options.PerFlow) {
+			continue
+		}
+		id, known := ids[step.Flow.Number]
+		if !known {
+			id = b.meta.Flows
+			ids[step.Flow.Number] = id
+			b.meta.Flows++
+		}
+		row.flow = id
+		if err := b.add(&step, row, step.Time.Sub(walker.Start()).Seconds()); err != nil {
+			return fmt.Errorf("dataset: %w", err)
+		}
+	}
+}
+
+// rowOf is what the rows of a flow share.
+type rowOf struct{ category, app, set, capture, flow int }
+
+func (b *builder) add(step *Step, row rowOf, seconds float64) error {
+	vector.Make(&b.vector, step.Data, b.options.Checksums)
+	b.meta.Packets++
+	var stamp [8]byte
+	binary.LittleEndian.PutUint64(stamp[:], math.Float64bits(seconds))
+	return errors.Join(
+		b.columns["packet"].row(b.vector[:]),
+		b.columns["time"].row(stamp[:]),
+		b.columns["category"].number(row.category),
+		b.columns["app"].number(row.app),
+		b.columns["flow"].number(row.flow),
+		b.columns["capture"].number(row.capture),
+		b.columns["set"].number(row.set),
+		b.columns["index"].number(step.Flow.Payloads-1),
+		b.columns["length"].number(step.Packet.Length),
+		b.columns["l4_offset"].number(min(step.Packet.L4, vector.Size)),
+		b.columns["payload_offset"].number(min(step.Packet.VectorPayload(), vector.Size)),
+	)
+}

@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// Host is a network namespace.
+type Host struct {
+	lab   *Lab
+	name  string
+	netns string
+
+	handle netns.NsHandle
+	tasks  chan func() // run on the one thread that starts processes
+	done   chan struct{}
+
+	mu        sync.Mutex
+	processes []*Process
+}
+
+// Name is the name that the host was made with.
+func (h *Host) Name() string { return h.name }
+
+// Netns is the name of its namespace, as ip netns and dpclass --netns take it.
+func (h *Host) Netns() string { return h.netns }
+
+// Lab is the lab that it belongs to.
+func (h *Host) Lab() *Lab { return h.lab }
+
+func (h *Host) init() error {
+	handle, err := netns.GetFromName(h.netns)
+	if err != nil {
+		return err
+	}
+	h.handle = handle
+	ready := make(chan error)
+	go h.work(int(handle), ready)
+	if err := <-ready; err != nil {
+		return err
+	}
+	return h.Do(func() error {
+		// No duplicate-address detection: an address works at once.
+		for _, which := range []string{"all", "default"} {
+			for name, value := range map[string]string{"disable_ipv6": "0", "accept_dad": "0", "dad_transmits": "0", "router_solicitations": "0"} {
+				if err := os.WriteFile(filepath.Join("/proc/sys/net/ipv6/conf", which, name), []byte(value), 0); err != nil {
+					return err
+				}
+			}
+		}
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		return netlink.LinkSetUp(lo)
+	})
+}
+
+// work is the host's own thread: it is in the namespace for good and starts
+// the host's processes, which die with it (Pdeathsig is about the thread).
+func (h *Host) work(namespace int, ready chan<- error) {
+	runtime.LockOSThread()
+	err := unix.Setns(namespace, unix.CLONE_NEWNET)
+	ready <- err
+	if err != nil {
+		return
+	}
+	for {
+		select {
+		case task := <-h.tasks:
+			task()
+		case <-h.done:
+			return
+		}
+	}
+}
+
+// Do runs fn in the host's namespace, on a thread that only fn uses. What
+// fn starts with go runs elsewhere: sockets are to be made by fn itself.
+func (h *Host) Do(fn func() error) error {
+	result := make(chan error)
+	go func() {
+		// The thread is given up with the goroutine, so it need not come back.
+		runtime.LockOSThread()
+		if err := unix.Setns(int(h.handle), unix.CLONE_NEWNET); err != nil {
+			result <- fmt.Errorf("host %q: setns: %w", h.name, err)
+			return
+		}
+		result <- fn()
+	}()
+	return <-result
+}
+
+// Sysctl sets a setting of the namespace: Sysctl("net/ipv4/ip_forward", "1").
+func (h *Host) Sysctl(name, value string) error {
+	return h.Do(func() error {
+		if err := os.WriteFile(filepath.Join("/proc/sys", name), []byte(value), 0); err != nil {
+			return fmt.Errorf("host %q: %w", h.name, err)
+		}
+		return nil
+	})
+}
+
+// Forward makes the host a router.
+func (h *Host) Forward() error {
+	for _, setting := range []string{"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"} {
+		if err := h.Sysctl(setting, "1"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Route adds a route: Route("10.0.2.0/24", "10.0.1.1"), or "default".
+func (h *Host) Route(to, via string) error {
+	gateway, err := netip.ParseAddr(via)
+	if err != nil {
+		return fmt.Errorf("host %q: route to %s: %w", h.name, to, err)
+	}
+	route := &netlink.Route{Gw: gateway.AsSlice()}
+	if to == "default" {
+		to = "0.0.0.0/0"
+		if gateway.Is6() {
+			to = "::/0"
+		}
+	}
+	if route.Dst, err = netlink.ParseIPNet(to); err != nil {
+		return fmt.Errorf("host %q: route to %s: %w", h.name, to, err)
+	}
+	return h.Do(func() error {
+		if err := netlink.RouteAdd(route); err != nil {
+			return fmt.Errorf("host %q: route to %s via %s: %w", h.name, to, via, err)
+		}
+		return nil
+	})
+}
+
+// Link returns a network device of the host.
+func (h *Host) Link(iface string) (link netlink.Link, err error) {
+	err = h.Do(func() error {
+		if link, err = netlink.LinkByName(iface); err != nil {
+			return fmt.Errorf("host %q: device %q: %w", h.name, iface, err)
+		}
+		return nil
+	})
+	return link, err
+}
+
+// Listen opens a listening TCP socket in the namespace.
+func (h *Host) Listen(ctx context.Context, address string) (listener net.Listener, err error) {
+	err = h.Do(func() error {
+		listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+		return err
+	})
+	return listener, err
+}
+
+// ListenUDP opens a UDP socket in the namespace.
+func (h *Host) ListenUDP(ctx context.Context, address string) (conn *net.UDPConn, err error) {
+	err = h.Do(func() error {
+		packet, err := (&net.ListenConfig{}).ListenPacket(ctx, "udp", address)
+		if err == nil {
+			conn = packet.(*net.UDPConn)
+		}
+		return err
+	})
+	return conn, err
+}
+
+// Dial connects from within the namespace; the address is a literal one. local
+// may be "" or the address to send from.
+func (h *Host) Dial(ctx context.Context, network, local, remote string) (conn net.Conn, err error) {
+	dialer := net.Dialer{}
+	if local != "" {
+		from, err := netip.ParseAddrPort(local)
+		if err != nil {
+			return nil, fmt.Errorf("host %q: dial from %q: %w", h.name, local, err)
+		}
+		if strings.HasPrefix(network, "udp") {
+			dialer.LocalAddr = net.UDPAddrFromAddrPort(from)
+		} else {
+			dialer.LocalAddr = net.TCPAddrFromAddrPort(from)
+		}
+	}
+	err = h.Do(func() error {
+		conn, err = dialer.DialContext(ctx, network, remote)
+		return err
+	})
+	return conn, err
+}
+
+func (h *Host) close() error {
+	h.stopProcesses()
+	path := filepath.Join(netnsDir, h.netns)
+	killIn(path) // grandchildren that left their process group
+	close(h.done)
+	var err error
+	if h.handle.IsOpen() {
+		err = h.handle.Close()
+	}
+	err = errors.Join(err, netns.DeleteNamed(h.netns))
+	if err != nil {
+		return fmt.Errorf("host %q: %w", h.name, err)
+	}
+	return nil
+}
+
+func (h *Host) stopProcesses() {
+	h.mu.Lock()
+	processes := h.processes
+	h.processes = nil
+	h.mu.Unlock()
+	for i := len(processes) - 1; i >= 0; i-- {
+		_ = processes[i].Stop() // ended by a signal: an error that is no news
+	}
+}

@@ -1,0 +1,344 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lab
+
+import (
+	"context"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// testContext ends long before the test's own time is up, so that a wait says
+// what it waited for.
+func testContext(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func testRouter(t *testing.T, topology Topology) *Routed {
+	t.Helper()
+	r, err := ForTest(t).Router(topology)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestDoRunsInTheNamespace(t *testing.T) {
+	r := testRouter(t, Topology{})
+	for host, want := range map[*Host]string{r.Client: "eth0 lo", r.Router: "eth0 eth1 lo"} {
+		var names []string
+		err := host.Do(func() error {
+			interfaces, err := net.Interfaces()
+			for _, i := range interfaces {
+				if !strings.Contains(i.Name, "tunl") && !strings.Contains(i.Name, "sit") && !strings.Contains(i.Name, "ip6") {
+					names = append(names, i.Name)
+				}
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range strings.Fields(want) {
+			if !strings.Contains(strings.Join(names, " "), name) {
+				t.Errorf("host %q has %q, want %q", host.Name(), names, want)
+			}
+		}
+	}
+	out, err := r.Router.Run(testContext(t), "ip", "-o", "addr")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"10.0.1.1/24", "10.0.2.1/24", "fd00:1::1/64", "fd00:2::1/64"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the router lacks address %s: %s", want, out)
+		}
+	}
+}
+
+func TestProcessesSeeTheBPFFileSystem(t *testing.T) {
+	r := testRouter(t, Topology{})
+	if err := MountBPFFS(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := r.Router.Run(testContext(t), "stat", "--file-system", "--format", "%T", "/sys/fs/bpf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.TrimSpace(out) != "bpf_fs" {
+		t.Errorf("/sys/fs/bpf is %q in the namespace, want a bpffs", out)
+	}
+}
+
+func TestNGINX(t *testing.T) {
+	r, ctx := testRouter(t, Topology{}), testContext(t)
+	web, err := r.Server.NGINX(ctx, Web{Port: 443, TLS: true, Files: map[string]int64{"big": 3 << 20}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, addr := range []string{r.ServerAddr4, r.ServerAddr6} {
+		args := append(web.CurlArgs(addr, "big"), "--write-out", "%{size_download}")
+		out, err := r.Client.Run(ctx, "curl", args...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out != strconv.Itoa(3<<20) {
+			t.Errorf("curl from %s got %s bytes", addr, out)
+		}
+	}
+}
+
+func TestSSH(t *testing.T) {
+	r, ctx := testRouter(t, Topology{}), testContext(t)
+	ssh, err := r.Server.SSHD(ctx, 22, map[string]int64{"report.bin": 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, addr := range []string{r.ServerAddr4, r.ServerAddr6} {
+		got := filepath.Join(t.TempDir(), "got")
+		if err := r.Client.SFTP(ctx, ssh, addr, "get report.bin "+got, "put "+got+" back"+strconv.Itoa(i)); err != nil {
+			t.Fatalf("%v\nserver: %s", err, ssh.Output())
+		}
+		if info, err := os.Stat(filepath.Join(ssh.Files, "back"+strconv.Itoa(i))); err != nil || info.Size() != 1<<20 {
+			t.Errorf("the uploaded file: %v %v", info, err)
+		}
+	}
+	out, err := r.Client.SSH(ctx, ssh, r.ServerAddr4, "echo $SSH_CONNECTION")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(out, r.ClientAddr4+" ") || !strings.Contains(out, r.ServerAddr4+" 22") {
+		t.Errorf("SSH_CONNECTION is %q", out)
+	}
+}
+
+func TestIperf(t *testing.T) {
+	r, ctx := testRouter(t, Topology{}), testContext(t)
+	if _, err := r.Server.IperfServer(ctx, 5201); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []Iperf{
+		{Server: r.ServerAddr4}, {Server: r.ServerAddr6, Reverse: true},
+		{Server: r.ServerAddr4, UDP: true, Rate: "5M", Length: 1000},
+		{Server: r.ServerAddr6, UDP: true, Rate: "5M", Length: 1000, Reverse: true},
+	} {
+		test.Port, test.Time = 5201, time.Second
+		result, err := r.Client.Iperf(ctx, test)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if result.ReceivedBits == 0 || result.SentBits == 0 || result.Received == 0 {
+			t.Errorf("%+v: %+v", test, result)
+		}
+		if test.UDP && (result.Packets == 0 || result.Received > result.SentBytes) {
+			t.Errorf("%+v: %+v", test, result)
+		}
+	}
+}
+
+func TestCall(t *testing.T) {
+	r, ctx := testRouter(t, Topology{}), testContext(t)
+	for _, ends := range [][2]string{{"10.0.1.2:16384", "10.0.2.2:16386"}, {"[fd00:1::2]:16384", "[fd00:2::2]:16386"}} {
+		call, err := StartCall(ctx, r.Client, ends[0], r.Server, ends[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = Until(ctx, "20 packets each way", func() (bool, error) {
+			s := call.Stats()
+			return s.ReceivedByA >= 20 && s.ReceivedByB >= 20, nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		if stats, err := call.Stop(); err != nil {
+			t.Errorf("%+v: %v", stats, err)
+		}
+	}
+}
+
+func TestOpenVPN(t *testing.T) {
+	r, ctx := testRouter(t, Topology{}), testContext(t)
+	if _, err := os.Stat("/dev/net/tun"); err != nil {
+		t.Skipf("SKIPPED, no tun devices: %v", err)
+	}
+	tunnel, err := OpenVPN(ctx, r.Client, r.Server, r.ServerAddr4, 1194)
+	if err != nil {
+		t.Fatal(err)
+	}
+	web, err := r.Server.NGINX(ctx, Web{Port: 80, Files: map[string]int64{"small": 1000}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Client.Run(ctx, "curl", web.CurlArgs(tunnel.ServerAddr, "small")...); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestCaptureAndReplay(t *testing.T) {
+	r, ctx := testRouter(t, Topology{NoOffload: true}), testContext(t)
+	first, again := filepath.Join(t.TempDir(), "first.pcap"), filepath.Join(t.TempDir(), "again.pcap")
+	dump, err := r.Router.Capture(ctx, "eth0", first, "udp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	call, err := StartCall(ctx, r.Client, "10.0.1.2:16384", r.Server, "10.0.2.2:16386")
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = Until(ctx, "some packets", func() (bool, error) { return call.Stats().ReceivedByA >= 10, nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	stats, err := call.Stop()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := dump.Interrupt(); err != nil {
+		t.Fatalf("tcpdump: %v: %s", err, dump.Output())
+	}
+	packets, err := r.Router.Packets(ctx, first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := stats.SentByA + stats.SentByB; uint64(len(packets)) != want {
+		t.Errorf("the capture has %d packets, %d were sent", len(packets), want)
+	}
+
+	dump, err = r.Router.Capture(ctx, "eth0", again, "udp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Client.Replay(ctx, Replay{Iface: "eth0", File: first, PPS: 1000}); err != nil {
+		t.Fatal(err)
+	}
+	if err := dump.Interrupt(); err != nil {
+		t.Fatalf("tcpdump: %v: %s", err, dump.Output())
+	}
+	replayed, err := r.Router.Packets(ctx, again, "src", r.ClientAddr4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent, err := r.Router.Packets(ctx, first, "src", r.ClientAddr4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(replayed) < len(sent) || len(sent) == 0 {
+		t.Errorf("%d packets replayed, %d captured", len(replayed), len(sent))
+	}
+}
+
+func TestCloseLeavesNothing(t *testing.T) {
+	l, err := New("close")
+	if err != nil {
+		t.Skipf("SKIPPED, needs root: %v", err)
+	}
+	h, err := l.Host("one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A child that leaves the process group, and one that ignores SIGTERM.
+	p, err := h.Start(t.Context(), "sh", "-c", "trap '' TERM; setsid sleep 1000 & echo started; while :; do sleep 1000; done")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.WaitOutput(testContext(t), "started"); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Errorf("closing twice: %v", err)
+	}
+	for _, path := range []string{filepath.Join(netnsDir, h.Netns()), l.Dir()} {
+		if _, err := os.Stat(path); err == nil {
+			t.Errorf("%q is left", path)
+		}
+	}
+	// What was killed may take a moment to go; a zombie waits for its parent.
+	err = Until(testContext(t), "the processes to go", func() (bool, error) {
+		return exec.Command("pgrep", "-g", strconv.Itoa(p.Pid()), "-r", "R,S,D").Run() != nil, nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if _, err := h.Start(t.Context(), "true"); err == nil {
+		t.Error("a closed host starts programs")
+	}
+}
+
+func TestCleanRemovesWhatAKilledRunLeft(t *testing.T) {
+	live := ForTest(t)
+	host, err := live.Host("live")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A process that has ended, for its pid.
+	gone := exec.Command("true")
+	if err := gone.Run(); err != nil {
+		t.Fatal(err)
+	}
+	stale := prefix + strconv.Itoa(gone.Process.Pid) + "-1-stale"
+	if err := create(stale); err != nil {
+		t.Fatal(err)
+	}
+	orphan := exec.Command("nsenter", "--net="+filepath.Join(netnsDir, stale), "sleep", "1000")
+	if err := orphan.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var before, inside unix.Stat_t
+	if err := unix.Stat(filepath.Join(netnsDir, stale), &before); err != nil {
+		t.Fatal(err)
+	}
+	err = Until(testContext(t), "nsenter", func() (bool, error) {
+		err := unix.Stat("/proc/"+strconv.Itoa(orphan.Process.Pid)+"/ns/net", &inside)
+		return inside.Ino == before.Ino, err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Clean(); err != nil {
+		t.Fatal(err)
+	}
+	if err := orphan.Wait(); err == nil {
+		t.Error("the orphan ended by itself")
+	}
+	if _, err := os.Stat(filepath.Join(netnsDir, stale)); err == nil {
+		t.Error("the stale namespace is left")
+	}
+	if _, err := os.Stat(filepath.Join(netnsDir, host.Netns())); err != nil {
+		t.Errorf("the live namespace is gone: %v", err)
+	}
+}
+
+func TestErrorsSayWhatAndWhere(t *testing.T) {
+	r, ctx := testRouter(t, Topology{}), testContext(t)
+	for want, err := range map[string]error{
+		`program "no-such-program" is not installed`: second(r.Client.Run(ctx, "no-such-program")),
+		`exit status 3: broken`:                      second(r.Client.Run(ctx, "sh", "-c", "echo broken >&2; exit 3")),
+		`device "eth9"`:                              second(r.Client.Link("eth9")),
+		`10.0.9.0/24`:                                r.Client.Route("10.0.9.0/24", "10.0.77.1"),
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want one with %q", err, want)
+		}
+	}
+	short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+	defer cancel()
+	if err := r.Client.WaitTCP(short, nil, 4444); err == nil {
+		t.Error("a port that nobody has is found")
+	}
+}
+
+func second[T any](_ T, err error) error { return err }

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lab
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strings"
+)
+
+// SSHServer is a running OpenSSH server that lets in the one key it was made
+// with.
+type SSHServer struct {
+	*Process
+	Port  int
+	Files string // the folder that SFTP begins in
+
+	user, key, known string
+}
+
+// SSHD starts OpenSSH's server on all addresses of the host. Files are put into
+// its folder.
+func (h *Host) SSHD(ctx context.Context, port int, files map[string]int64) (*SSHServer, error) {
+	dir, err := h.mkdir("sshd")
+	if err != nil {
+		return nil, err
+	}
+	me, err := user.Current()
+	if err != nil {
+		return nil, err
+	}
+	s := &SSHServer{Port: port, Files: filepath.Join(dir, "files"), user: me.Username,
+		key: filepath.Join(dir, "client"), known: filepath.Join(dir, "known_hosts")}
+	if err := WriteFiles(s.Files, files); err != nil {
+		return nil, err
+	}
+	host := filepath.Join(dir, "host")
+	for _, key := range []string{host, s.key} {
+		if _, err := h.Run(ctx, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", key); err != nil {
+			return nil, err
+		}
+	}
+	public, err := os.ReadFile(host + ".pub")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(s.known, append([]byte("* "), public...), 0o600); err != nil {
+		return nil, err
+	}
+	// sshd gives its unprivileged half this empty folder.
+	if err := os.MkdirAll("/run/sshd", 0o755); err != nil {
+		return nil, err
+	}
+	// An account whose password is locked (Ubuntu's root) is let in by PAM alone.
+	conf := fmt.Sprintf(`Port %d
+HostKey %s
+AuthorizedKeysFile %s.pub
+PidFile none
+StrictModes no
+PermitRootLogin prohibit-password
+PasswordAuthentication no
+UsePAM %s
+UseDNS no
+Subsystem sftp internal-sftp -d %s
+`, port, host, s.key, usePAM(), s.Files)
+	path := filepath.Join(dir, "sshd_config")
+	if err := os.WriteFile(path, []byte(conf), 0o600); err != nil {
+		return nil, err
+	}
+	if s.Process, err = h.Start(ctx, "sshd", "-D", "-e", "-f", path); err != nil {
+		return nil, err
+	}
+	return s, h.WaitTCP(ctx, s.Process, port)
+}
+
+// usePAM says yes where root's password is locked.
+func usePAM() string {
+	shadow, err := os.ReadFile("/etc/shadow")
+	if err == nil {
+		for _, line := range strings.Split(string(shadow), "\n") {
+			if strings.HasPrefix(line, "root:!") {
+				return "yes"
+			}
+		}
+	}
+	return "no"
+}
+
+// options are what ssh and sftp have in common.
+func (s *SSHServer) options() []string {
+	return []string{"-F", "none", "-i", s.key, "-o", "IdentitiesOnly=yes", "-o", "UserKnownHostsFile=" + s.known,
+		"-o", "GlobalKnownHostsFile=none", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10"}
+}
+
+// SFTP runs commands of sftp's batch mode ("get big /dev/null") against the
+// server at addr.
+func (h *Host) SFTP(ctx context.Context, s *SSHServer, addr string, commands ...string) error {
+	p, err := h.StartSFTP(ctx, s, addr, commands...)
+	if err != nil {
+		return err
+	}
+	if err := p.Wait(); err != nil {
+		return fmt.Errorf("host %q: sftp to %s: %w: %s", h.name, addr, err, tail(p.Output()))
+	}
+	return nil
+}
+
+// StartSFTP is SFTP in the background.
+func (h *Host) StartSFTP(ctx context.Context, s *SSHServer, addr string, commands ...string) (*Process, error) {
+	args := append(s.options(), "-q", "-b", "-", "-P", fmt.Sprint(s.Port), s.user+"@"+bracket(addr))
+	cmd, err := h.Command(ctx, "sftp", args...)
+	if err != nil {
+		return nil, err
+	}
+	cmd.Stdin = strings.NewReader(strings.Join(commands, "\n") + "\n")
+	return h.StartCommand(cmd)
+}
+
+// SSH runs a command on the server at addr, as a login does: SSH_CONNECTION is
+// set.
+func (h *Host) SSH(ctx context.Context, s *SSHServer, addr, command string) (string, error) {
+	args := append(s.options(), "-p", fmt.Sprint(s.Port), "-l", s.user, addr, command)
+	return h.Run(ctx, "ssh", args...)
+}

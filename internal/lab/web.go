@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lab
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+)
+
+// Web says what an NGINX serves.
+type Web struct {
+	Port  int
+	TLS   bool
+	Name  string           // the server's name in its certificate; "": web.example
+	Files map[string]int64 // name and size; random bytes, so that nothing compresses
+}
+
+// WebServer is a running NGINX.
+type WebServer struct {
+	*Process
+	Web
+	CA string // the file to check its certificate with
+}
+
+// NGINX starts NGINX on all addresses of the host.
+func (h *Host) NGINX(ctx context.Context, web Web) (*WebServer, error) {
+	if web.Name == "" {
+		web.Name = "web.example"
+	}
+	dir, err := h.mkdir("nginx")
+	if err != nil {
+		return nil, err
+	}
+	if err := WriteFiles(filepath.Join(dir, "www"), web.Files); err != nil {
+		return nil, err
+	}
+	server := &WebServer{Web: web}
+	listen := fmt.Sprintf("listen %d; listen [::]:%d;", web.Port, web.Port)
+	if web.TLS {
+		ca, err := newAuthority(dir)
+		if err != nil {
+			return nil, err
+		}
+		cert, err := ca.issue(web.Name)
+		if err != nil {
+			return nil, err
+		}
+		server.CA = ca.file
+		listen = fmt.Sprintf("listen %d ssl; listen [::]:%d ssl; ssl_certificate %s; ssl_certificate_key %s;",
+			web.Port, web.Port, cert.cert, cert.key)
+	}
+	// The user stays root: the files are in a folder of root's.
+	conf := fmt.Sprintf(`daemon off; user root; worker_processes 1; pid %[1]s/pid; error_log stderr;
+events { worker_connections 1024; }
+http {
+  access_log off; sendfile on; default_type application/octet-stream;
+  client_body_temp_path %[1]s/body; proxy_temp_path %[1]s/proxy; fastcgi_temp_path %[1]s/fastcgi;
+  uwsgi_temp_path %[1]s/uwsgi; scgi_temp_path %[1]s/scgi;
+  server { %[2]s server_name %[3]s; root %[1]s/www; }
+}
+`, dir, listen, web.Name)
+	path := filepath.Join(dir, "nginx.conf")
+	if err := os.WriteFile(path, []byte(conf), 0o600); err != nil {
+		return nil, err
+	}
+	if server.Process, err = h.Start(ctx, "nginx", "-p", dir, "-e", "stderr", "-c", path); err != nil {
+		return nil, err
+	}
+	return server, h.WaitTCP(ctx, server.Process, web.Port)
+}
+
+// URL is the address of one of its files, at an address of its host.
+func (w *WebServer) URL(addr, file string) string {
+	scheme := "http"
+	if w.TLS {
+		scheme = "https"
+	}
+	return fmt.Sprintf("%s://%s:%d/%s", scheme, bracket(addr), w.Port, file)
+}
+
+// bracket puts an IPv6 address into the brackets that URLs and sftp want.
+func bracket(addr string) string {
+	if ip, err := netip.ParseAddr(addr); err == nil && ip.Is6() {
+		return "[" + addr + "]"
+	}
+	return addr
+}
+
+// CurlArgs are the arguments for curl to get a file by the server's name, its
+// certificate checked: Run(ctx, "curl", web.CurlArgs(addr, "big")...).
+func (w *WebServer) CurlArgs(addr, file string) []string {
+	args := []string{"--silent", "--show-error", "--fail", "--output", "/dev/null",
+		"--resolve", fmt.Sprintf("%s:%d:%s", w.Name, w.Port, bracket(addr)), w.URL(w.Name, file)}
+	if w.TLS {
+		args = append(args, "--cacert", w.CA)
+	}
+	return args
+}
+
+// WriteFiles makes a folder with files of random bytes.
+func WriteFiles(dir string, files map[string]int64) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for name, size := range files {
+		file, err := os.Create(filepath.Join(dir, name))
+		if err != nil {
+			return err
+		}
+		_, err = io.CopyN(file, rand.Reader, size)
+		if closeErr := file.Close(); err == nil {
+			err = closeErr
+		}
+		if err != nil {
+			return fmt.Errorf("file %q: %w", name, err)
+		}
+	}
+	return nil
+}

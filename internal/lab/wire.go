@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lab
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// End is one end of a wire.
+type End struct {
+	Host  *Host
+	Iface string   // name of the device, such as eth0
+	Addrs []string // with prefix length: 10.0.1.1/24, fd00:1::1/64
+	MAC   string   // "": the kernel's choice
+}
+
+// Wire describes a veth pair.
+type Wire struct {
+	A, B End
+	MTU  int // 0: 1500
+	// NoOffload turns the offloads of both ends off: every packet is one
+	// packet of the wire, with its checksum in place.
+	NoOffload bool
+}
+
+// Wire makes the pair, with both ends up.
+func (l *Lab) Wire(w Wire) error {
+	if w.MTU == 0 {
+		w.MTU = 1500
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU = w.A.Iface, w.MTU
+	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: w.B.Iface, PeerNamespace: netlink.NsFd(w.B.Host.handle)}
+	err := w.A.Host.Do(func() error { return netlink.LinkAdd(veth) })
+	if err != nil {
+		return fmt.Errorf("wire %s/%s to %s/%s: %w", w.A.Host.name, w.A.Iface, w.B.Host.name, w.B.Iface, err)
+	}
+	for _, end := range []End{w.A, w.B} {
+		if err := end.setUp(w); err != nil {
+			return fmt.Errorf("device %q of host %q: %w", end.Iface, end.Host.name, err)
+		}
+	}
+	return nil
+}
+
+func (e End) setUp(w Wire) error {
+	if w.NoOffload {
+		if err := e.Host.SetOffload(e.Iface, false); err != nil {
+			return err
+		}
+	}
+	return e.Host.Do(func() error {
+		link, err := netlink.LinkByName(e.Iface)
+		if err != nil {
+			return err
+		}
+		if err := netlink.LinkSetMTU(link, w.MTU); err != nil {
+			return err
+		}
+		if e.MAC != "" {
+			mac, err := net.ParseMAC(e.MAC)
+			if err != nil {
+				return err
+			}
+			if err := netlink.LinkSetHardwareAddr(link, mac); err != nil {
+				return err
+			}
+		}
+		if err := addAddrs(link, e.Addrs); err != nil {
+			return err
+		}
+		return netlink.LinkSetUp(link)
+	})
+}
+
+func addAddrs(link netlink.Link, addrs []string) error {
+	for _, text := range addrs {
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			return err
+		}
+		addr := &netlink.Addr{IPNet: &net.IPNet{IP: prefix.Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), prefix.Addr().BitLen())}}
+		if prefix.Addr().Is6() {
+			addr.Flags = unix.IFA_F_NODAD
+		}
+		if err := netlink.AddrAdd(link, addr); err != nil {
+			return fmt.Errorf("address %s: %w", text, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vector
+
+import (
+	"encoding/binary"
+	"net/netip"
+)
+
+// The protocols that have flows (IANA protocol numbers).
+const (
+	TCP = 6
+	UDP = 17
+)
+
+const (
+	ip4Header = 20
+	ip6Header = 40
+	tcpHeader = 20
+	udpHeader = 8
+
+	// maxExtensions is how many IPv6 extension headers are walked. A longer
+	// chain is not parsed: the kernel's walk has to be bounded.
+	maxExtensions = 8
+
+	dnsPort = 53
+)
+
+// Reason tells why a packet belongs to no flow. Names and meaning are those of
+// enum reason in bpf/types.h.
+type Reason uint8
+
+// The reasons. Only a packet that is OK has ports.
+const (
+	OK         Reason = iota
+	NotIP             // neither IPv4 nor IPv6
+	Truncated         // ends within a header
+	IPHeader          // version, header length or total length is impossible
+	ExtHeaders        // more IPv6 extension headers than are walked
+	Fragment          // a later fragment: it has no ports
+	ICMP              // ICMP or ICMPv6
+	Tunnel            // IPIP, SIT, GRE or ESP
+	OtherProto        // another protocol that is neither TCP nor UDP
+	L4Header          // TCP data offset, or the length that is left, is impossible
+	Reasons           // number of reasons
+)
+
+var reasonNames = [Reasons]string{
+	"ok", "not_ip", "truncated", "ip_header", "ext_headers", "fragment", "icmp", "tunnel", "other_proto", "l4_header",
+}
+
+// String returns the reason's name.
+func (r Reason) String() string {
+	if r < Reasons {
+		return reasonNames[r]
+	}
+	return "invalid"
+}
+
+// reasonOf returns the reason for a protocol that has no flows.
+func reasonOf(proto uint8) Reason {
+	switch proto {
+	case 1, 58:
+		return ICMP
+	case 4, 41, 47, 50:
+		return Tunnel
+	}
+	return OtherProto
+}
+
+// Packet is what the headers of a packet say.
+type Packet struct {
+	Src, Dst netip.AddrPort
+	Proto    uint8 // TCP or UDP
+	Flags    uint8 // of TCP: FIN 1, SYN 2, RST 4, PSH 8, ACK 16, URG 32
+	First    bool  // the first of several fragments
+	L4       int   // offset of the TCP or UDP header in the packet
+	Payload  int   // offset of the payload in the packet, also where it is not captured
+	Captured int   // payload bytes captured
+	Length   int   // bytes on the wire from the IP header on, without Ethernet padding
+}
+
+// Sampled tells whether the packet is one that a model decides on: it has at
+// least one captured payload byte and is not DNS.
+func (p *Packet) Sampled() bool {
+	return p.Captured > 0 && p.Src.Port() != dnsPort && p.Dst.Port() != dnsPort
+}
+
+// VectorPayload returns the offset of the payload in the packet's vector.
+func (p *Packet) VectorPayload() int {
+	if p.Proto == UDP {
+		return p.Payload + udpPad
+	}
+	return p.Payload
+}
+
+// Parse reads the headers of an IP packet. frameLen is the number of bytes that
+// the frame has on the wire from the IP header on; the packet may be captured
+// shorter than that.
+func Parse(packet []byte, frameLen int) (Packet, Reason) {
+	var p Packet
+	p.Length = max(frameLen, len(packet))
+	if n := totalLength(packet); n != 0 && n < p.Length {
+		p.Length = n
+	}
+	place := locate(packet, p.Length)
+	if place.reason != OK {
+		return p, place.reason
+	}
+	if len(packet) > p.Length {
+		packet = packet[:p.Length]
+	}
+	header := tcpHeader
+	switch place.proto {
+	case TCP:
+	case UDP:
+		header = udpHeader
+	default:
+		return p, reasonOf(place.proto)
+	}
+	p.Proto, p.First, p.L4 = place.proto, place.first, place.l4
+	switch {
+	case p.L4+header > p.Length:
+		return p, L4Header
+	case p.L4+header > len(packet):
+		return p, Truncated
+	}
+	l4 := packet[p.L4:]
+	if p.Proto == TCP {
+		header = int(l4[12]>>4) * 4
+		if header < tcpHeader || p.L4+header > p.Length {
+			return p, L4Header
+		}
+		p.Flags = l4[13]
+	}
+	p.Payload = p.L4 + header
+	p.Captured = max(len(packet)-p.Payload, 0)
+
+	var src, dst netip.Addr
+	if place.is6 {
+		src, dst = netip.AddrFrom16([16]byte(packet[8:24])), netip.AddrFrom16([16]byte(packet[24:40]))
+	} else {
+		src, dst = netip.AddrFrom4([4]byte(packet[12:16])), netip.AddrFrom4([4]byte(packet[16:20]))
+	}
+	p.Src = netip.AddrPortFrom(src, binary.BigEndian.Uint16(l4[0:2]))
+	p.Dst = netip.AddrPortFrom(dst, binary.BigEndian.Uint16(l4[2:4]))
+	return p, OK
+}
+
+// place is where the transport header of a packet stands.
+type place struct {
+	l4     int
+	proto  uint8
+	is6    bool
+	first  bool // first of several fragments
+	reason Reason
+}
+
+// locate finds the transport header of a packet of the given length on the
+// wire. It may stand behind what is captured.
+func locate(packet []byte, length int) place {
+	if len(packet) == 0 {
+		return place{reason: NotIP}
+	}
+	switch packet[0] >> 4 {
+	case 4:
+		return locate4(packet, length)
+	case 6:
+		return locate6(packet, length)
+	}
+	return place{reason: NotIP}
+}
+
+func locate4(packet []byte, length int) place {
+	if len(packet) < ip4Header {
+		return place{reason: Truncated}
+	}
+	header := int(packet[0]&15) * 4
+	switch {
+	case header < ip4Header, header > length:
+		return place{reason: IPHeader}
+	case header > len(packet):
+		return place{reason: Truncated}
+	}
+	fragment := binary.BigEndian.Uint16(packet[6:8])
+	if fragment&0x1fff != 0 {
+		return place{reason: Fragment}
+	}
+	return place{l4: header, proto: packet[9], first: fragment&0x2000 != 0}
+}
+
+func locate6(packet []byte, length int) place {
+	p := place{is6: true}
+	if len(packet) < ip6Header {
+		p.reason = Truncated
+		return p
+	}
+	next, offset := packet[6], ip6Header
+	for walked := 0; extension(next); walked++ {
+		if walked == maxExtensions {
+			p.reason = ExtHeaders
+			return p
+		}
+		switch end := offset + 8; { // the shortest extension header
+		case end > length:
+			p.reason = IPHeader
+			return p
+		case end > len(packet):
+			p.reason = Truncated
+			return p
+		}
+		header := packet[offset : offset+8]
+		switch next {
+		case 44: // fragment
+			fragment := binary.BigEndian.Uint16(header[2:4])
+			if fragment&0xfff8 != 0 {
+				p.reason = Fragment
+				return p
+			}
+			p.first = p.first || fragment&1 != 0
+			offset += 8
+		case 51: // authentication header: counted in 4 bytes
+			offset += (int(header[1]) + 2) * 4
+		default:
+			offset += (int(header[1]) + 1) * 8
+		}
+		next = header[0]
+	}
+	p.l4, p.proto = offset, next
+	return p
+}
+
+// extension tells whether an IPv6 next-header value is an extension header that
+// is walked: hop-by-hop options, routing, fragment, authentication, destination
+// options, mobility, HIP and shim6.
+func extension(next uint8) bool {
+	switch next {
+	case 0, 43, 44, 51, 60, 135, 139, 140:
+		return true
+	}
+	return false
+}

@@ -1,0 +1,383 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"sort"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/dpclass/dpclass/bpf"
+	"github.com/dpclass/dpclass/internal/flow"
+)
+
+// entry is one entry of a flow table.
+type entry struct {
+	key     flow.Key
+	flow    bpf.DpclassFlow
+	decided bool // of the tables for final verdicts
+}
+
+type tables uint8
+
+const (
+	decidedTables tables = 1 << iota
+	pendingTables
+	allTables = decidedTables | pendingTables
+)
+
+const readBatch = 4096
+
+// readTable reads a whole table. Flows that come or go meanwhile may be missed.
+func readTable[K any](m *ebpf.Map, keyOf func(*K) flow.Key, decided bool, entries []entry) ([]entry, error) {
+	var cursor ebpf.MapBatchCursor
+	keys := make([]K, readBatch)
+	values := make([]bpf.DpclassFlow, readBatch)
+	for {
+		n, err := m.BatchLookup(&cursor, keys, values, nil)
+		for k := range n {
+			entries = append(entries, entry{keyOf(&keys[k]), values[k], decided})
+		}
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return entries, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read map %v: %w", m, err)
+		}
+	}
+}
+
+func (i *Interface) read(which tables) ([]entry, error) {
+	var entries []entry
+	var err error
+	if which&decidedTables != 0 {
+		if entries, err = readTable(i.maps.Flows, keyOf4, true, entries); err != nil {
+			return nil, err
+		}
+		if entries, err = readTable(i.maps.Flows6, keyOf6, true, entries); err != nil {
+			return nil, err
+		}
+	}
+	if which&pendingTables != 0 {
+		if entries, err = readTable(i.maps.Pending, keyOf4, false, entries); err != nil {
+			return nil, err
+		}
+		if entries, err = readTable(i.maps.Pending6, keyOf6, false, entries); err != nil {
+			return nil, err
+		}
+	}
+	return entries, nil
+}
+
+func (f flowState) has(bits bpf.DpclassFlowState) bool {
+	return bpf.DpclassFlowState(f)&bits == bits
+}
+
+type flowState bpf.DpclassFlowState
+
+// ended returns how the flow ended, "" while it lives.
+func (f flowState) ended() string {
+	switch {
+	case f.has(bpf.DpclassFlowStateStateRst):
+		return "rst"
+	case f.has(bpf.DpclassFlowStateStateFinA | bpf.DpclassFlowStateStateFinB):
+		return "fin"
+	case f.has(bpf.DpclassFlowStateStateIdle):
+		return "idle"
+	}
+	return ""
+}
+
+// timeout returns the idle time-out of a flow in jiffies (idle_timeout in bpf/flow.h).
+func (i *Interface) timeout(proto flow.Proto, state flowState) uint64 {
+	both := state.has(bpf.DpclassFlowStateStateSentA | bpf.DpclassFlowStateStateSentB)
+	index := 0
+	if proto == flow.UDP {
+		index = 2
+	}
+	if both {
+		index++
+	}
+	return i.info.Timeouts[index]
+}
+
+// idle tells for how many jiffies the flow has been over its time-out.
+func (i *Interface) idle(now clock, key flow.Key, f *bpf.DpclassFlow) (over uint64, idle bool) {
+	silent, limit := now.jiffies(f)-f.LastJiffies, i.timeout(key.Proto, flowState(f.State))
+	if int64(silent) <= int64(limit) {
+		return 0, false
+	}
+	return silent - limit, true
+}
+
+func addCounts(to, from *bpf.DpclassFlow) {
+	to.PacketsIn += from.PacketsIn
+	to.BytesIn += from.BytesIn
+	to.PacketsOut += from.PacketsOut
+	to.BytesOut += from.BytesOut
+	to.Dropped += from.Dropped
+}
+
+// merge joins the two entries of a flow that is moving from pending to decided.
+func merge(entries []entry) []entry {
+	type id struct {
+		key        flow.Key
+		generation uint32
+	}
+	at := make(map[id]int, len(entries))
+	merged := entries[:0]
+	for n := range entries {
+		e := entries[n]
+		if first, twice := at[id{e.key, e.flow.Generation}]; twice {
+			addCounts(&merged[first].flow, &e.flow)
+			continue
+		}
+		at[id{e.key, e.flow.Generation}] = len(merged)
+		merged = append(merged, e)
+	}
+	return merged
+}
+
+func (i *Interface) record(now clock, e *entry) flow.Record {
+	f, state := &e.flow, flowState(e.flow.State)
+	src, dst := e.key.A, e.key.B
+	if state.has(bpf.DpclassFlowStateStateFirstB) {
+		src, dst = dst, src
+	}
+	r := flow.Record{
+		Iface: i.name, Src: src.Addr(), Dst: dst.Addr(), SrcPort: src.Port(), DstPort: dst.Port(),
+		Proto: e.key.Proto.String(), VLAN: e.key.VLAN,
+		Packets: f.PacketsIn + f.PacketsOut, Bytes: f.BytesIn + f.BytesOut,
+		Samples:   int(f.Samples),
+		FirstSeen: now.time(int64(f.FirstNs)), LastSeen: now.time(now.lastSeen(f)),
+		Live: &flow.Live{
+			PacketsIn: f.PacketsIn, BytesIn: f.BytesIn, PacketsOut: f.PacketsOut, BytesOut: f.BytesOut,
+			Dropped: f.Dropped, Generation: f.Generation, Rule: int(f.Rule), Ended: state.ended(),
+			Midstream: state.has(bpf.DpclassFlowStateStateMidstream),
+			Model:     i.names.name(f.CategoryModel),
+		},
+	}
+	if r.Model == "" {
+		r.Model = i.names.name(f.AppModel)
+	}
+	if r.Ended == "" {
+		if _, idle := i.idle(now, e.key, f); idle {
+			r.Ended = "idle"
+		}
+	}
+	r.SetVerdict(flow.Verdict{
+		Category: i.taskVerdict(f.Category, f.CategoryConfidence, f.CategorySource, f.CategoryModel),
+		App:      i.taskVerdict(f.App, f.AppConfidence, f.AppSource, f.AppModel),
+		Final:    f.Final != 0,
+	})
+	return r
+}
+
+func (i *Interface) taskVerdict(label bpf.DpclassLabel, p uint16, source bpf.DpclassSource, model uint8) flow.TaskVerdict {
+	return flow.TaskVerdict{
+		Label: i.names.name(uint8(label)), Confidence: math.Round(float64(p)/math.MaxUint16*1e4) / 1e4,
+		Source: flow.Source(source), Model: i.names.name(model),
+	}
+}
+
+// Flows returns the flows of the interface, ended ones too as long as they are
+// in the table, by first packet.
+func (i *Interface) Flows() ([]flow.Record, error) {
+	entries, err := i.read(allTables)
+	if err != nil {
+		return nil, err
+	}
+	now, err := newClock(i.info.TickNs)
+	if err != nil {
+		return nil, err
+	}
+	entries = merge(entries)
+	records := make([]flow.Record, len(entries))
+	for n := range entries {
+		records[n] = i.record(now, &entries[n])
+	}
+	sort.SliceStable(records, func(a, b int) bool { return records[a].FirstSeen.Before(records[b].FirstSeen) })
+	return records, nil
+}
+
+// Lookup returns one flow. The error wraps ErrNoFlow where there is none.
+func (i *Interface) Lookup(key flow.Key) (flow.Record, error) {
+	decided, open := i.maps.Flows, i.maps.Pending
+	var mapKey any = narrowKeyOrNil(key)
+	if key.Is6() {
+		decided, open = i.maps.Flows6, i.maps.Pending6
+		mapKey, _ = wideKey(key)
+	}
+	var entries []entry
+	for _, m := range []*ebpf.Map{decided, open} {
+		e := entry{key: key, decided: m == decided}
+		err := m.Lookup(mapKey, &e.flow)
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			continue
+		}
+		if err != nil {
+			return flow.Record{}, fmt.Errorf("flow %q: %w", key, err)
+		}
+		entries = append(entries, e)
+	}
+	if len(entries) == 0 {
+		return flow.Record{}, fmt.Errorf("flow %q on %q: %w", key, i.name, ErrNoFlow)
+	}
+	now, err := newClock(i.info.TickNs)
+	if err != nil {
+		return flow.Record{}, err
+	}
+	return i.record(now, &merge(entries)[0]), nil
+}
+
+func narrowKeyOrNil(key flow.Key) any {
+	if key.Is6() {
+		return nil
+	}
+	return narrowKey(key)
+}
+
+// ends returns how many flows have ended so far.
+func (i *Interface) ends() (uint64, error) {
+	var n uint64
+	if err := i.maps.Sequence.Lookup(uint32(0), &n); err != nil {
+		return 0, fmt.Errorf("number of ended flows: %w", err)
+	}
+	return n, nil
+}
+
+// endedSince returns the flows that ended after the end of the number `seen`, as
+// far as they are remembered, oldest first.
+func (i *Interface) endedSince(seen, last uint64) ([]flow.Record, error) {
+	now, err := newClock(i.info.TickNs)
+	if err != nil {
+		return nil, err
+	}
+	seen = max(seen, last-min(last, uint64(i.maps.Ended.MaxEntries())))
+	var records []flow.Record
+	for number := seen + 1; number <= last; number++ {
+		var slot bpf.DpclassEndedFlow
+		if err := i.maps.Ended.Lookup(uint32((number-1)%uint64(i.maps.Ended.MaxEntries())), &slot); err != nil {
+			return nil, fmt.Errorf("ended flow %d: %w", number, err)
+		}
+		if slot.Number != number { // being written, or written over
+			continue
+		}
+		e := entry{key: keyOf(&slot.Key, slot.Family), flow: slot.Flow}
+		records = append(records, i.record(now, &e))
+	}
+	return records, nil
+}
+
+// Ended returns the last ended flows, at most 4096, oldest first.
+func (i *Interface) Ended() ([]flow.Record, error) {
+	last, err := i.ends()
+	if err != nil {
+		return nil, err
+	}
+	return i.endedSince(0, last)
+}
+
+// settle is how long after its end a flow is reported: its last packets are
+// counted by then.
+const settle = time.Second
+
+// Sweep does what is due in the flow tables: it ends idle flows, reports ended
+// ones, takes them out when they have been visible long enough, ended flows
+// first where a table is nearly full. It returns each flow that ended since the
+// last call.
+func (i *Interface) Sweep() ([]flow.Record, error) {
+	i.sweepMu.Lock()
+	defer i.sweepMu.Unlock()
+	entries, err := i.read(allTables)
+	if err != nil {
+		return nil, err
+	}
+	now, err := newClock(i.info.TickNs)
+	if err != nil {
+		return nil, err
+	}
+	decided := map[flow.Key]uint32{}
+	count := map[bool]int{}
+	for n := range entries {
+		count[entries[n].decided]++
+		if entries[n].decided {
+			decided[entries[n].key] = entries[n].flow.Generation
+		}
+	}
+	full := map[bool]bool{
+		true:  count[true] > int(i.maps.Flows.MaxEntries())*9/10,
+		false: count[false] > int(i.maps.Pending.MaxEntries())*9/10,
+	}
+
+	type due struct {
+		*entry
+		kind bpf.DpclassOpKind
+	}
+	var ops []due
+	keep, settled := uint64(i.keep)/i.info.TickNs, uint64(settle)/i.info.TickNs
+	for n := range entries {
+		e := &entries[n]
+		state := flowState(e.flow.State)
+		if state.has(bpf.DpclassFlowStateStatePromoted) && !e.decided {
+			if generation, ok := decided[e.key]; ok && generation == e.flow.Generation {
+				ops = append(ops, due{e, bpf.DpclassOpKindOpMerge})
+			} else {
+				ops = append(ops, due{e, bpf.DpclassOpKindOpRemove})
+			}
+			continue
+		}
+		silent := now.jiffies(&e.flow) - e.flow.LastJiffies
+		over, idle := i.idle(now, e.key, &e.flow)
+		switch {
+		case state.ended() == "idle":
+			silent = over
+		case state.ended() == "" && idle:
+			ops = append(ops, due{e, bpf.DpclassOpKindOpIdle}, due{e, bpf.DpclassOpKindOpReport})
+			continue
+		case state.ended() == "":
+			continue
+		}
+		if int64(silent) < int64(settled) && !full[e.decided] {
+			continue
+		}
+		if !state.has(bpf.DpclassFlowStateStateReported) {
+			ops = append(ops, due{e, bpf.DpclassOpKindOpReport})
+		}
+		if int64(silent) >= int64(keep) || full[e.decided] {
+			ops = append(ops, due{e, bpf.DpclassOpKindOpRemove})
+		}
+	}
+
+	var records []flow.Record
+	// In parts, so that no report is written over before it is read.
+	part := int(i.maps.Ended.MaxEntries()) / 2
+	for from := 0; from < len(ops) || from == 0; from += part {
+		some := ops[from:min(from+part, len(ops))]
+		_, err := i.run(len(some), func(n int, op *bpf.DpclassOp) error {
+			op.Kind = some[n].kind
+			op.Key, op.Family = wideKey(some[n].key)
+			op.Generation = some[n].flow.Generation
+			op.LastJiffies = some[n].flow.LastJiffies
+			return nil
+		}, nil)
+		if err != nil {
+			return records, err
+		}
+		last, err := i.ends()
+		if err != nil {
+			return records, err
+		}
+		ended, err := i.endedSince(i.endsSeen, last)
+		if err != nil {
+			return records, err
+		}
+		i.endsSeen = last
+		records = append(records, ended...)
+	}
+	return records, nil
+}

@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package policy reads the policy file: it parses and checks it strictly,
+// compiles it to a flow.Policy and explains that to people.
+//
+// A file is taken whole or not at all. What is wrong is said with file, line and
+// column.
+package policy

@@ -1,0 +1,404 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/goccy/go-yaml/ast"
+
+	"github.com/dpclass/dpclass/internal/flow"
+	"github.com/dpclass/dpclass/internal/near"
+)
+
+// Labels are the names that a policy may use beyond flow.Vocabulary: the labels
+// of the models on an interface that are their own.
+type Labels []string
+
+// Warning is something in a policy that is taken, but probably not meant.
+type Warning struct{ Text string }
+
+// String returns the warning with file, line and column.
+func (w Warning) String() string { return w.Text }
+
+// MaxProtected is the number of prefixes, and of ports, that protect may name.
+const MaxProtected = 1024
+
+// Parse reads a policy file; name is what errors call it. It gives a whole
+// policy or an error of at most four lines.
+func Parse(name string, data []byte, labels Labels) (*flow.Policy, []Warning, error) {
+	r := &reader{file: name}
+	p := parsing{reader: r, labels: labels, policy: &flow.Policy{Source: slices.Clone(data)}}
+	if root := r.document(data); root != nil {
+		p.root(root)
+	}
+	if len(r.faults) == 0 {
+		p.reachable()
+	}
+	if err := r.err(); err != nil {
+		return nil, nil, err
+	}
+	return p.policy, p.warnings, nil
+}
+
+// parsing is one file on its way to a policy.
+type parsing struct {
+	*reader
+	labels   Labels
+	policy   *flow.Policy
+	places   []position // of the rules
+	warnings []Warning
+}
+
+func (p *parsing) root(node ast.Node) {
+	entries, ok := p.mapping(node, "the policy", "version", "rules", "protect", "default")
+	if !ok {
+		return
+	}
+	if version, ok := entries["version"]; !ok {
+		p.addf(node, "version is missing; write version: 1")
+	} else if text, ok := p.text(version.value, "version"); ok && text != "1" {
+		p.addf(version.value, "version %q is not known; this dpclass reads version 1", text)
+	}
+	if rules, ok := entries["rules"]; ok {
+		p.rules(rules.value)
+	}
+	if protect, ok := entries["protect"]; ok {
+		p.protect(protect.value)
+	}
+	if fallback, ok := entries["default"]; ok {
+		p.fallback(fallback.value)
+	}
+}
+
+// fallback checks the default: flows that no rule matches are passed, always.
+func (p *parsing) fallback(node ast.Node) {
+	entries, ok := p.mapping(node, "default", "pass")
+	if !ok {
+		return
+	}
+	pass, ok := entries["pass"]
+	if !ok {
+		p.addf(node, "default is {pass: true}, nothing else")
+		return
+	}
+	if value, ok := p.boolean(pass.value, "pass"); ok && !value {
+		p.addf(pass.value, "default is {pass: true}, nothing else; a rule without match words acts on every decided flow")
+	}
+}
+
+func (p *parsing) rules(node ast.Node) {
+	if node.Type() == ast.NullType {
+		return // "rules:" and nothing: no rules
+	}
+	list, ok := node.(*ast.SequenceNode)
+	if !ok {
+		p.addf(node, "rules is %s; want a list of rules, each with match and action", kind(node))
+		return
+	}
+	if len(list.Values) > flow.MaxRules {
+		p.addf(list.Values[flow.MaxRules], "%d rules; a policy has at most %d", len(list.Values), flow.MaxRules)
+		return
+	}
+	for i, item := range list.Values {
+		p.places = append(p.places, place(item))
+		p.policy.Rules = append(p.policy.Rules, p.rule(item, fmt.Sprintf("rule %d", i+1)))
+	}
+}
+
+func (p *parsing) rule(node ast.Node, what string) flow.Rule {
+	rule := flow.Rule{Action: flow.Action{DSCP: -1}}
+	entries, ok := p.mapping(node, what, "match", "action", "final", "midstream")
+	if !ok {
+		return rule
+	}
+	if match, ok := entries["match"]; ok {
+		p.match(&rule, match.value, what+"'s match")
+	} else {
+		p.addf(node, "%s has no match; match: {} is every decided flow", what)
+	}
+	p.life(&rule, entries)
+	if action, ok := entries["action"]; ok {
+		p.action(&rule, action.value, what+"'s action")
+	} else {
+		p.addf(node, "%s has no action (drop, rate, dscp or pass)", what)
+	}
+	return rule
+}
+
+// life reads final and midstream, which may stand in the match or beside it.
+func (p *parsing) life(rule *flow.Rule, entries map[string]entry) {
+	if e, ok := entries["final"]; ok {
+		if value, ok := p.boolean(e.value, "final"); ok {
+			rule.Provisional = !value
+		}
+	}
+	if e, ok := entries["midstream"]; ok {
+		if value, ok := p.boolean(e.value, "midstream"); ok {
+			rule.Midstream = value
+		}
+	}
+}
+
+func (p *parsing) match(rule *flow.Rule, node ast.Node, what string) {
+	entries, ok := p.mapping(node, what, "category", "app", "vpn", "min_confidence", "final", "midstream")
+	if !ok {
+		return
+	}
+	faults := len(p.faults)
+	if e, ok := entries["category"]; ok {
+		rule.Categories = p.names(e.value, "category", flow.Categories, flow.Apps)
+	}
+	if e, ok := entries["app"]; ok {
+		rule.Apps = p.names(e.value, "app", flow.Apps, flow.Categories)
+	}
+	if e, ok := entries["vpn"]; ok {
+		if want, ok := p.boolean(e.value, "vpn"); ok && len(p.faults) == faults {
+			p.vpn(rule, e.value, want)
+		}
+	}
+	if e, ok := entries["min_confidence"]; ok {
+		if text, ok := p.text(e.value, "min_confidence"); ok {
+			value, err := strconv.ParseFloat(text, 64)
+			if err != nil || !(value >= 0 && value <= 1) {
+				p.addf(e.value, "min_confidence %q; want a number from 0 to 1, as 0.9", text)
+			} else {
+				rule.MinConfidence = value
+			}
+		}
+	}
+	p.life(rule, entries)
+}
+
+// names reads the labels of a task. others are the labels of the other task,
+// for a better message.
+func (p *parsing) names(node ast.Node, task string, known, others []string) []string {
+	known = slices.Concat(known, []string{flow.Unknown}, p.labels)
+	items, ok := p.list(node, task)
+	if !ok {
+		return nil
+	}
+	var names []string
+	for _, item := range items {
+		name, ok := p.text(item, task)
+		switch {
+		case !ok:
+		case slices.Contains(names, name):
+			p.addf(item, "%s %q stands twice", task, name)
+		case slices.Contains(known, name):
+			names = append(names, name)
+		case slices.Contains(others, name) && task == "category":
+			p.addf(item, "category %q is not known; it is an app: write app: %s", name, name)
+		case slices.Contains(others, name):
+			p.addf(item, "app %q is not known; it is a category: write category: %s", name, name)
+		default:
+			p.addf(item, "%s %q is not known%s (%s)", task, name, near.Hint(name, known), strings.Join(known, ", "))
+		}
+	}
+	return names
+}
+
+// vpn writes a vpn: match out as the categories that it covers. A flow whose
+// category is unknown is neither.
+func (p *parsing) vpn(rule *flow.Rule, node ast.Node, want bool) {
+	from := rule.Categories
+	if from == nil {
+		from = slices.Concat(flow.Categories, p.categoryLabels())
+	}
+	var kept []string
+	for _, name := range from {
+		if name != flow.Unknown && flow.IsVPN(name) == want {
+			kept = append(kept, name)
+		}
+	}
+	if len(kept) == 0 {
+		p.addf(node, "vpn: %t leaves none of the categories %s", want, strings.Join(from, ", "))
+		return
+	}
+	rule.Categories = kept
+}
+
+// categoryLabels are the models' own labels that are no known app.
+func (p *parsing) categoryLabels() []string {
+	return slices.DeleteFunc(slices.Clone(p.labels), func(name string) bool {
+		return slices.Contains(flow.Apps, name) || slices.Contains(flow.Categories, name) || name == flow.Unknown || name == ""
+	})
+}
+
+func (p *parsing) action(rule *flow.Rule, node ast.Node, what string) {
+	entries, ok := p.mapping(node, what, "pass", "drop", "rate", "burst", "scope", "dscp")
+	if !ok {
+		return
+	}
+	// drop and pass stand alone
+	alone := func(name string) bool {
+		e, ok := entries[name]
+		if !ok {
+			return false
+		}
+		value, isBool := p.boolean(e.value, name)
+		switch {
+		case !isBool:
+		case !value:
+			p.addf(e.value, "%s: false says nothing; leave it out", name)
+		case len(entries) > 1:
+			p.addf(e.key, "%s excludes every other action", name)
+		}
+		return value
+	}
+	rule.Action.Drop = alone("drop")
+	alone("pass")
+	if e, ok := entries["dscp"]; ok {
+		if text, ok := p.text(e.value, "dscp"); ok {
+			value, err := ParseDSCP(text)
+			if err != nil {
+				p.addf(e.value, "%s", err)
+			} else {
+				rule.Action.DSCP = value
+			}
+		}
+	}
+	p.policer(&rule.Action, entries)
+	if len(entries) == 0 {
+		p.addf(node, "%s is empty (drop, rate, dscp or pass)", what)
+	} else if _, drop := entries["drop"]; drop && rule.Action.Drop && rule.Provisional {
+		p.warnf(node, "drop with final: false acts on first guesses; without it the rule waits for the final verdict")
+	}
+}
+
+// policer reads rate, burst and scope.
+func (p *parsing) policer(action *flow.Action, entries map[string]entry) {
+	e, policed := entries["rate"]
+	for _, name := range []string{"burst", "scope"} {
+		if e, ok := entries[name]; ok && !policed {
+			p.addf(e.key, "%s is set without a rate", name)
+		}
+	}
+	if !policed {
+		return
+	}
+	if text, ok := p.text(e.value, "rate"); ok {
+		rate, err := ParseRate(text)
+		if err != nil {
+			p.addf(e.value, "%s", err)
+			return
+		}
+		action.Rate, action.Burst = rate, DefaultBurst(rate)
+	}
+	if e, ok := entries["scope"]; ok {
+		switch text, ok := p.text(e.value, "scope"); {
+		case !ok:
+		case text == "class":
+			action.Scope = flow.ScopeClass
+		case text == "flow":
+			action.Scope = flow.ScopeFlow
+		default:
+			p.addf(e.value, "scope %q; want class (one bucket for the rule and direction) or flow (one for each flow and direction)", text)
+		}
+	}
+	if e, ok := entries["burst"]; ok && action.Rate > 0 {
+		p.burst(action, e.value)
+	}
+}
+
+func (p *parsing) burst(action *flow.Action, node ast.Node) {
+	text, ok := p.text(node, "burst")
+	if !ok {
+		return
+	}
+	burst, err := ParseSize(text)
+	switch least := DefaultBurst(action.Rate); {
+	case err != nil:
+		p.addf(node, "%s", strings.Replace(err.Error(), "size", "burst", 1))
+	case burst < MinBurst:
+		p.addf(node, "burst %q is less than one packet; want %d bytes at the least, %s is the default for this rate",
+			text, MinBurst, FormatSize(least))
+	default:
+		action.Burst = burst
+		if burst < least {
+			p.warnf(node, "burst %s is small for %s: TCP will stay far below the rate; leave it out for %s",
+				FormatSize(burst), FormatRate(action.Rate), FormatSize(least))
+		}
+	}
+}
+
+func (p *parsing) warnf(node ast.Node, format string, args ...any) {
+	p.warnings = append(p.warnings, Warning{p.at(fault{place(node), fmt.Sprintf(format, args...)})})
+}
+
+func (p *parsing) protect(node ast.Node) {
+	if node.Type() == ast.NullType {
+		return
+	}
+	items, ok := p.list(node, "protect")
+	if !ok {
+		return
+	}
+	for _, item := range items {
+		text, ok := p.text(item, "protect")
+		if !ok {
+			continue
+		}
+		if proto, port, isPort := cutPort(text); isPort {
+			p.protectPort(item, text, proto, port)
+		} else {
+			p.protectPrefix(item, text)
+		}
+	}
+	if len(p.policy.Prefixes) > MaxProtected || len(p.policy.Ports) > MaxProtected {
+		p.addf(node, "protect names more than %d prefixes or ports", MaxProtected)
+	}
+}
+
+// cutPort splits udp/51820.
+func cutPort(text string) (flow.Proto, string, bool) {
+	name, port, ok := strings.Cut(text, "/")
+	switch {
+	case ok && strings.EqualFold(name, "tcp"):
+		return flow.TCP, port, true
+	case ok && strings.EqualFold(name, "udp"):
+		return flow.UDP, port, true
+	}
+	return 0, "", false
+}
+
+func (p *parsing) protectPort(node ast.Node, text string, proto flow.Proto, port string) {
+	number, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || number == 0 {
+		p.addf(node, "protect %q: want a port from 1 to 65535, as %s/443", text, proto)
+		return
+	}
+	entry := flow.PortProtect{Proto: proto, Port: uint16(number)}
+	if slices.Contains(p.policy.Ports, entry) {
+		p.addf(node, "protect %q stands twice", text)
+		return
+	}
+	p.policy.Ports = append(p.policy.Ports, entry)
+}
+
+func (p *parsing) protectPrefix(node ast.Node, text string) {
+	const want = "want a prefix (10.0.0.0/24, fd00::/8) or a port (tcp/22, udp/51820)"
+	prefix, err := netip.ParsePrefix(text)
+	if err != nil {
+		addr, addrErr := netip.ParseAddr(text)
+		if addrErr != nil || addr.Zone() != "" {
+			p.addf(node, "protect %q; %s", text, want)
+			return
+		}
+		prefix = netip.PrefixFrom(addr, addr.BitLen())
+	}
+	switch {
+	case prefix.Addr().Is4In6():
+		p.addf(node, "protect %q is an IPv4 address written as IPv6; write %s", text, prefix.Addr().Unmap())
+	case prefix != prefix.Masked():
+		p.addf(node, "protect %q has bits behind the mask; write %s or %s", text, prefix.Masked(), prefix.Addr())
+	case slices.Contains(p.policy.Prefixes, prefix):
+		p.addf(node, "protect %q stands twice", text)
+	default:
+		p.policy.Prefixes = append(p.policy.Prefixes, prefix)
+	}
+}

@@ -1,0 +1,333 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/dpclass/dpclass/internal/flow"
+)
+
+// contract is the policy of the documentation.
+const contract = `version: 1
+rules:                      # first match wins
+  - match: {category: voip}
+    action: {dscp: EF}
+  - match: {category: [streaming, vpn-streaming]}
+    action: {rate: 20mbit, scope: class}
+  - match: {app: torrent, min_confidence: 0.9}
+    action: {drop: true}
+protect: [10.0.0.0/24, udp/51820]
+default: {pass: true}
+`
+
+func TestParse(t *testing.T) {
+	got, warnings, err := Parse("policy.yaml", []byte(contract), nil)
+	if err != nil || len(warnings) > 0 {
+		t.Fatal(err, warnings)
+	}
+	want := &flow.Policy{
+		Rules: []flow.Rule{
+			{Categories: []string{"voip"}, Action: flow.Action{DSCP: 46}},
+			{Categories: []string{"streaming", "vpn-streaming"}, Action: flow.Action{DSCP: -1, Rate: 20e6, Burst: 625000}},
+			{Apps: []string{"torrent"}, MinConfidence: .9, Action: flow.Action{Drop: true, DSCP: -1}},
+		},
+		Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")},
+		Ports:    []flow.PortProtect{{Proto: flow.UDP, Port: 51820}},
+		Source:   []byte(contract),
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v\nwant %+v", got, want)
+	}
+}
+
+// one is a policy of one rule.
+func one(match, action string) string {
+	return fmt.Sprintf("version: 1\nrules:\n  - match: {%s}\n    action: {%s}\n", match, action)
+}
+
+func TestRules(t *testing.T) {
+	mark := flow.Action{DSCP: 46}
+	for _, test := range []struct {
+		name, text string
+		want       flow.Rule
+	}{
+		{"vpn", one("vpn: true", "dscp: EF"), flow.Rule{Categories: flow.Categories[6:], Action: mark}},
+		{"no vpn", one("vpn: false", "dscp: EF"), flow.Rule{Categories: append(slices.Clone(flow.Categories[:6]), "gaming"), Action: mark}},
+		{"vpn narrows", one("category: [voip, vpn-voip], vpn: true", "dscp: EF"), flow.Rule{Categories: []string{"vpn-voip"}, Action: mark}},
+		{"every decided flow", one("", "dscp: 46"), flow.Rule{Action: mark}},
+		{"final in the match", one("final: false, app: tor", "dscp: ef"), flow.Rule{Apps: []string{"tor"}, Provisional: true, Action: mark}},
+		{"final beside the match", "version: 1\nrules:\n- match: {app: tor}\n  final: false\n  action: {dscp: EF}\n",
+			flow.Rule{Apps: []string{"tor"}, Provisional: true, Action: mark}},
+		{"midstream", one("category: unknown, midstream: true", "drop: true"),
+			flow.Rule{Categories: []string{"unknown"}, Midstream: true, Action: flow.Action{Drop: true, DSCP: -1}}},
+		{"custom label", one("category: gaming", "pass: true"), flow.Rule{Categories: []string{"gaming"}, Action: flow.Action{DSCP: -1}}},
+		{"flow scope, burst, mark", one("app: youtube", "rate: 1mbps, burst: 1mb, scope: flow, dscp: CS1"),
+			flow.Rule{Apps: []string{"youtube"}, Action: flow.Action{DSCP: 8, Rate: 8e6, Burst: 1 << 20, Scope: flow.ScopeFlow}}},
+		{"least burst", one("app: youtube", "rate: 64kbit"),
+			flow.Rule{Apps: []string{"youtube"}, Action: flow.Action{DSCP: -1, Rate: 64e3, Burst: 128 << 10}}},
+		{"bare rate", one("app: youtube", "rate: 80000000"),
+			flow.Rule{Apps: []string{"youtube"}, Action: flow.Action{DSCP: -1, Rate: 8e7, Burst: 2500000}}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			p, warnings, err := Parse("p.yaml", []byte(test.text), Labels{"gaming"})
+			if err != nil || len(warnings) > 0 {
+				t.Fatal(err, warnings)
+			}
+			if !reflect.DeepEqual(p.Rules, []flow.Rule{test.want}) {
+				t.Errorf("got %+v\nwant %+v", p.Rules[0], test.want)
+			}
+		})
+	}
+}
+
+func TestFaults(t *testing.T) {
+	for _, test := range []struct{ name, text, want string }{
+		{"empty", "", "p.yaml: the file is empty"},
+		{"comment alone", "# nothing\n", "p.yaml: the file is empty"},
+		{"no mapping", "hello", `p.yaml:1:1: the policy is "hello"; want a mapping`},
+		{"no YAML", "version: 1\nrules: [", "p.yaml:2:8:"},
+		{"binary", "\x00\xff\xfe\x01", "p.yaml"},
+		{"no version", "rules: []", "version is missing"},
+		{"other version", "version: 2", "p.yaml:1:10: version \"2\" is not known"},
+		{"unknown key", "version: 1\nrulez: []", `p.yaml:2:1: unknown key "rulez" in the policy; did you mean "rules"?`},
+		{"unknown match", one("categry: voip", "drop: true"), `p.yaml:3:13: unknown key "categry" in rule 1's match; did you mean "category"?`},
+		{"unknown action", one("app: tor", "dropp: true"), `did you mean "drop"?`},
+		{"key twice", one("app: tor, app: scp", "drop: true"), "p.yaml:3:"},
+		{"unknown category", one("category: viop", "drop: true"), `p.yaml:3:23: category "viop" is not known; did you mean "voip"?`},
+		{"app as category", one("category: youtube", "drop: true"), "it is an app: write app: youtube"},
+		{"category as app", one("app: voip", "drop: true"), "it is a category: write category: voip"},
+		{"label twice", one("app: [tor, tor]", "drop: true"), `app "tor" stands twice`},
+		{"empty list", one("app: []", "drop: true"), "app is an empty list"},
+		{"null", one("app: ", "drop: true"), "app is empty"},
+		{"mapping for a word", one("app: {a: b}", "drop: true"), "app is a mapping"},
+		{"vpn of nothing", one("category: voip, vpn: true", "drop: true"), "leaves none of the categories voip"},
+		{"vpn no bool", one("vpn: maybe", "drop: true"), `vpn is "maybe"; want true or false`},
+		{"confidence", one("app: tor, min_confidence: 1.5", "drop: true"), "want a number from 0 to 1"},
+		{"confidence NaN", one("app: tor, min_confidence: NaN", "drop: true"), "want a number from 0 to 1"},
+		{"confidence .nan", one("app: tor, min_confidence: .nan", "drop: true"), "min_confidence"},
+		{"no action", "version: 1\nrules:\n  - match: {app: tor}\n", "p.yaml:3:"},
+		{"empty action", one("app: tor", ""), "rule 1's action is empty"},
+		{"no match", "version: 1\nrules:\n  - action: {drop: true}\n", "rule 1 has no match"},
+		{"drop and rate", one("app: tor", "drop: true, rate: 1mbit"), "drop excludes every other action"},
+		{"drop and dscp", one("app: tor", "drop: true, dscp: EF"), "drop excludes every other action"},
+		{"pass and dscp", one("app: tor", "pass: true, dscp: EF"), "pass excludes every other action"},
+		{"drop false", one("app: tor", "drop: false"), "drop: false says nothing"},
+		{"rate unit", one("app: tor", "rate: 20mbits"), `p.yaml:4:20: rate "20mbits": unknown unit "mbits"`},
+		{"no rate", one("app: tor", "rate: fast"), `rate "fast": no number`},
+		{"negative rate", one("app: tor", "rate: -5mbit"), `rate "-5mbit": no number`},
+		{"zero rate", one("app: tor", "rate: 0"), "out of range"},
+		{"huge rate", one("app: tor", "rate: 99999tbit"), "out of range"},
+		{"exponent", one("app: tor", "rate: 1e9"), `unknown unit "e9"`},
+		{"burst alone", one("app: tor", "burst: 1mb"), "burst is set without a rate"},
+		{"scope alone", one("app: tor", "scope: flow, dscp: EF"), "scope is set without a rate"},
+		{"burst unit", one("app: tor", "rate: 1mbit, burst: 1mib"), `burst "1mib": unknown unit "mib"`},
+		{"burst under a packet", one("app: tor", "rate: 1mbit, burst: 100"), "less than one packet"},
+		{"burst too big", one("app: tor", "rate: 1mbit, burst: 100gb"), "out of range"},
+		{"scope", one("app: tor", "rate: 1mbit, scope: host"), `scope "host"; want class`},
+		{"dscp", one("app: tor", "dscp: AF14"), `DSCP "AF14" is not known; did you mean "AF1`},
+		{"dscp number", one("app: tor", "dscp: 64"), `DSCP "64" is not known`},
+		{"default", "version: 1\ndefault: {pass: false}", "default is {pass: true}"},
+		{"default drop", "version: 1\ndefault: {drop: true}", `unknown key "drop" in default`},
+		{"protect host bits", "version: 1\nprotect: [10.0.0.5/24]", "write 10.0.0.0/24 or 10.0.0.5"},
+		{"protect mapped", "version: 1\nprotect: ['::ffff:10.0.0.5']", "write 10.0.0.5"},
+		{"protect word", "version: 1\nprotect: [eth0]", `protect "eth0"; want a prefix`},
+		{"protect port", "version: 1\nprotect: [tcp/0]", "want a port from 1 to 65535"},
+		{"protect twice", "version: 1\nprotect: [tcp/22, TCP/22]", "stands twice"},
+		{"two documents", "version: 1\n---\nversion: 1\n", "a second YAML document"},
+		{"anchor", "version: 1\nrules:\n  - &a {match: {app: tor}, action: {drop: true}}\n  - *a\n", "anchor"},
+		{"rules no list", "version: 1\nrules: {match: {}}", "rules is a mapping; want a list"},
+		{"deep", "version: 1\nrules: " + strings.Repeat("[", 1000), "nested more than"},
+		{"long", "version: 1\n" + strings.Repeat("# comment\n", 10000), "has at most"},
+		{"too many rules", manyRules(flow.MaxRules + 1), "65 rules; a policy has at most 64"},
+		{"same rule twice", two("app: tor", "app: tor"), "p.yaml:5:5: rule 2 can never match: rule 1 covers it"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			p, _, err := Parse("p.yaml", []byte(test.text), nil)
+			if err == nil {
+				t.Fatalf("taken: %+v", p)
+			}
+			if p != nil {
+				t.Error("a policy beside the error")
+			}
+			if !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got  %s\nwant %s", err, test.want)
+			}
+			if lines := strings.Count(err.Error(), "\n") + 1; lines > 4 {
+				t.Errorf("%d lines: %s", lines, err)
+			}
+		})
+	}
+}
+
+func TestManyFaults(t *testing.T) {
+	_, _, err := Parse("p.yaml", []byte("a: 1\nb: 2\nc: 3\nd: 4\ne: 5\n"), nil)
+	if err == nil || !strings.HasSuffix(err.Error(), "\nand 3 more") || strings.Count(err.Error(), "\n") != 3 {
+		t.Errorf("got %v", err)
+	}
+}
+
+func manyRules(n int) string {
+	var text strings.Builder
+	text.WriteString("version: 1\nrules:\n")
+	for i := range n {
+		fmt.Fprintf(&text, "  - match: {category: voip, min_confidence: %.3f}\n    action: {dscp: EF}\n", 1-float64(i)/1000)
+	}
+	return text.String()
+}
+
+func TestMostRules(t *testing.T) {
+	p, _, err := Parse("p.yaml", []byte(manyRules(flow.MaxRules)), nil)
+	if err != nil || len(p.Rules) != flow.MaxRules {
+		t.Fatal(err)
+	}
+}
+
+// two is a policy of two rules that mark.
+func two(first, second string) string {
+	return fmt.Sprintf("version: 1\nrules:\n  - match: {%s}\n    action: {dscp: EF}\n  - match: {%s}\n    action: {dscp: CS1}\n", first, second)
+}
+
+func TestReachable(t *testing.T) {
+	drop := func(first, second, action string) string {
+		return fmt.Sprintf("version: 1\nrules:\n  - {match: {%s}, action: {drop: true}}\n  - {match: {%s}, action: {%s}}\n", first, second, action)
+	}
+	for _, test := range []struct{ name, text, covering string }{
+		{"subset", two("category: [voip, chat]", "category: voip"), "1"},
+		{"everything", two("", "category: voip"), "1"},
+		{"other label", two("category: voip", "category: chat"), ""},
+		{"superset", two("category: voip", "category: [voip, chat]"), ""},
+		{"all behind some", two("category: voip", ""), ""},
+		{"narrower by app", two("category: voip", "category: voip, app: skype"), "1"},
+		{"other task", two("category: voip", "app: skype"), ""},
+		{"vpn covers", two("vpn: true", "category: vpn-voip"), "1"},
+		{"higher confidence", two("category: voip", "category: voip, min_confidence: .9"), "1"},
+		{"lower confidence", two("category: voip, min_confidence: .9", "category: voip"), ""},
+		{"confidence covers", two("category: voip, min_confidence: .5", "category: voip, min_confidence: .9"), "1"},
+		{"confidence of any task", two("min_confidence: .5", "category: voip, min_confidence: .9"), "1"},
+		{"confidence of another task", two("category: voip, min_confidence: .5", "app: skype, min_confidence: .9"), ""},
+		{"confidence of both", two("category: voip, min_confidence: .5", "category: voip, app: skype, min_confidence: .9"), "1"},
+		{"provisional behind final", two("category: voip", "category: voip, final: false"), ""},
+		{"final behind provisional", two("category: voip, final: false", "category: voip"), "1"},
+		{"drop leaves midstream", drop("category: voip", "category: voip", "dscp: EF"), ""},
+		{"drop takes midstream", drop("category: voip, midstream: true", "category: voip", "dscp: EF"), "1"},
+		{"drop behind drop", drop("category: voip", "category: voip", "drop: true"), "1"},
+		{"together", two("category: voip", "category: chat") + "  - match: {category: [chat, voip]}\n    action: {drop: true}\n", "1, 2"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, _, err := Parse("p.yaml", []byte(test.text), nil)
+			if test.covering == "" {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), "can never match") || !strings.Contains(err.Error(), " "+test.covering+" cover") {
+				t.Errorf("got %v, want rule(s) %s", err, test.covering)
+			}
+		})
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	for text, want := range map[string]string{
+		one("app: tor", "rate: 100mbit, burst: 256kb"): "p.yaml:4:36: burst 256 KiB is small for 100 Mbit/s",
+		one("app: tor, final: false", "drop: true"):    "acts on first guesses",
+	} {
+		p, warnings, err := Parse("p.yaml", []byte(text), nil)
+		if err != nil || p == nil || len(warnings) != 1 || !strings.Contains(warnings[0].String(), want) {
+			t.Errorf("got %v %v, want %q", err, warnings, want)
+		}
+	}
+}
+
+func TestUnits(t *testing.T) {
+	for text, want := range map[string]uint64{
+		"1000": 1000, "8kbit": 8000, "8Kbit": 8000, "20mbit": 20e6, "1.5gbit": 1.5e9, "1tbit": 1e12,
+		"1kibit": 1024, "1mibit": 1 << 20, "1gibit": 1 << 30, "1kbps": 8000, "2mbps": 16e6, "1gbps": 8e9, "1mibps": 8 << 20,
+		"125bps": 1000, "20 mbit": 20e6,
+	} {
+		if got, err := ParseRate(text); err != nil || got != want {
+			t.Errorf("ParseRate(%q) = %d, %v; want %d", text, got, err, want)
+		}
+	}
+	for text, want := range map[string]uint64{
+		"4000": 4000, "1b": 1, "2k": 2048, "2kb": 2048, "1m": 1 << 20, "1MB": 1 << 20, "1g": 1 << 30, "8kbit": 1024, "8mbit": 1 << 20, "0.5k": 512,
+	} {
+		if got, err := ParseSize(text); err != nil || got != want {
+			t.Errorf("ParseSize(%q) = %d, %v; want %d", text, got, err, want)
+		}
+	}
+}
+
+func TestDSCP(t *testing.T) {
+	for text, want := range map[string]int{
+		"CS0": 0, "DF": 0, "LE": 1, "CS1": 8, "AF11": 10, "af23": 22, "AF43": 38, "VA": 44, "EF": 46, "CS7": 56, "0": 0, "63": 63,
+	} {
+		if got, err := ParseDSCP(text); err != nil || got != want {
+			t.Errorf("ParseDSCP(%q) = %d, %v; want %d", text, got, err, want)
+		}
+	}
+	for class := 1; class <= 4; class++ {
+		for precedence := 1; precedence <= 3; precedence++ { // RFC 2597, section 6
+			if got, _ := ParseDSCP(fmt.Sprintf("AF%d%d", class, precedence)); got != 8*class+2*precedence {
+				t.Errorf("AF%d%d = %d", class, precedence, got)
+			}
+		}
+	}
+}
+
+func TestExplain(t *testing.T) {
+	p, _, err := Parse("p.yaml", []byte(contract), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	if err := Explain(&out, p); err != nil {
+		t.Fatal(err)
+	}
+	const want = `  #  MATCH                             ACTION
+  1  category voip                     mark DSCP EF (46)
+  2  category streaming|vpn-streaming  police to 20 Mbit/s, burst 610.4 KiB, one bucket for the rule and direction
+  3  app torrent, confidence >= 0.9    drop
+  -  everything else                   pass
+never dropped or policed: ARP, ND, ICMP, 10.0.0.0/24, udp/51820
+`
+	if out.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(contract))
+	f.Add([]byte(one("vpn: true, final: false", "rate: 1.5gbit, burst: 9mb, scope: flow, dscp: 12")))
+	f.Add([]byte(two("category: voip", "")))
+	f.Add([]byte("version: 1\nrules:\n  - &a {match: {app: !!str tor}, action: {<<: *a}}\n"))
+	f.Add([]byte("version: 1\nrules: |\n  text\nprotect: [::/0, 0.0.0.0/0, udp/1]\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		p, _, err := Parse("p.yaml", data, Labels{"gaming"})
+		if err != nil {
+			if p != nil || strings.Count(err.Error(), "\n") > 3 {
+				t.Errorf("%v beside %q", p, err)
+			}
+			return
+		}
+		if len(p.Rules) > flow.MaxRules {
+			t.Errorf("%d rules", len(p.Rules))
+		}
+		for _, rule := range p.Rules {
+			a := rule.Action
+			if a.Drop && (a.Rate > 0 || a.DSCP >= 0) || (a.Rate > 0) != (a.Burst > 0) || a.DSCP > 63 || a.DSCP < -1 {
+				t.Errorf("action %+v", a)
+			}
+		}
+		if err := Explain(&strings.Builder{}, p); err != nil {
+			t.Error(err)
+		}
+	})
+}

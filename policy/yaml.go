@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
+
+	"github.com/dpclass/dpclass/internal/near"
+)
+
+// maxFile is the size that a policy file may have; it is kept in the kernel's
+// pinned maps for policy show.
+const maxFile = 64 << 10
+
+// maxNesting bounds the brackets of a file: the YAML parser recurses.
+const maxNesting = 32
+
+// position is a place in the file, from 1.
+type position struct{ line, column int }
+
+// fault is something wrong at a place in the file.
+type fault struct {
+	position
+	text string
+}
+
+// reader collects the faults of one file.
+type reader struct {
+	file   string
+	faults []fault
+}
+
+// addf notes a fault at a node.
+func (r *reader) addf(node ast.Node, format string, args ...any) {
+	r.addAt(place(node), format, args...)
+}
+
+func (r *reader) addAt(at position, format string, args ...any) {
+	r.faults = append(r.faults, fault{at, fmt.Sprintf(format, args...)})
+}
+
+// maxFaults is the number of faults that are printed: an error has at most four
+// lines.
+const maxFaults = 3
+
+// maxFaultText bounds the text of a fault, which may quote the file.
+const maxFaultText = 500
+
+// err returns the faults as one error, or nil.
+func (r *reader) err() error {
+	if len(r.faults) == 0 {
+		return nil
+	}
+	var lines []string
+	for _, f := range r.faults[:min(maxFaults, len(r.faults))] {
+		lines = append(lines, r.at(f))
+	}
+	if more := len(r.faults) - len(lines); more > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more", more))
+	}
+	return errors.New(strings.Join(lines, "\n"))
+}
+
+// at is a fault as one line, whatever the file's text has in it.
+func (r *reader) at(f fault) string {
+	f.text = strings.Map(func(c rune) rune {
+		if !unicode.IsPrint(c) {
+			return '?'
+		}
+		return c
+	}, f.text)
+	if len(f.text) > maxFaultText {
+		f.text = strings.ToValidUTF8(f.text[:maxFaultText], "") + "..."
+	}
+	if f.line == 0 {
+		return fmt.Sprintf("%s: %s", r.file, f.text)
+	}
+	return fmt.Sprintf("%s:%d:%d: %s", r.file, f.line, f.column, f.text)
+}
+
+func place(node ast.Node) position {
+	switch node := node.(type) {
+	case nil:
+		return position{}
+	case *ast.MappingValueNode: // its own token is the colon
+		return place(node.Key)
+	case *ast.MappingNode:
+		if !node.IsFlowStyle && len(node.Values) > 0 {
+			return place(node.Values[0].Key)
+		}
+	}
+	return tokenPlace(node.GetToken())
+}
+
+func tokenPlace(t *token.Token) position {
+	if t == nil || t.Position == nil {
+		return position{}
+	}
+	return position{t.Position.Line, t.Position.Column}
+}
+
+// document returns the root node of the file, or nil with a fault noted.
+func (r *reader) document(data []byte) ast.Node {
+	if len(data) > maxFile {
+		r.addAt(position{}, "%d bytes; a policy file has at most %d", len(data), maxFile)
+		return nil
+	}
+	if at, deep := nesting(data); deep {
+		r.addAt(at, "brackets are nested more than %d deep", maxNesting)
+		return nil
+	}
+	file, err := parse(data)
+	if err != nil {
+		r.syntax(err)
+		return nil
+	}
+	var body ast.Node
+	for _, doc := range file.Docs {
+		if doc.Body == nil || doc.Body.Type() == ast.CommentType || doc.Body.Type() == ast.NullType {
+			continue
+		}
+		if body != nil {
+			r.addf(doc.Body, "a second YAML document; a policy file holds one")
+			return nil
+		}
+		body = doc.Body
+	}
+	if body == nil {
+		r.addAt(position{}, "the file is empty; it begins with: version: 1")
+	}
+	return body
+}
+
+// parse is the YAML parser, with a panic of that library on a strange file
+// turned into an error: a policy file must never end the program.
+func parse(data []byte) (file *ast.File, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			file, err = nil, fmt.Errorf("not YAML (%v)", p)
+		}
+	}()
+	return parser.ParseBytes(data, 0)
+}
+
+// nesting finds the place where brackets are nested too deep. Brackets in
+// strings and comments count too: no policy has so many.
+func nesting(data []byte) (position, bool) {
+	at, depth := position{1, 0}, 0
+	for _, c := range data {
+		at.column++
+		switch c {
+		case '\n':
+			at.line, at.column = at.line+1, 0
+		case '[', '{':
+			if depth++; depth > maxNesting {
+				return at, true
+			}
+		case ']', '}':
+			depth = max(depth-1, 0)
+		}
+	}
+	return position{}, false
+}
+
+// syntax notes an error of the YAML parser.
+func (r *reader) syntax(err error) {
+	var located yaml.Error
+	if errors.As(err, &located) {
+		r.addAt(tokenPlace(located.GetToken()), "%s", strings.TrimSpace(located.GetMessage()))
+		return
+	}
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	r.addAt(position{}, "%s", line)
+}
+
+// entry is one key of a mapping with its value.
+type entry struct {
+	key   ast.Node
+	value ast.Node
+}
+
+// mapping returns the entries of a mapping by key. Keys that are not known, or
+// stand twice, are faults. The second result is false where the node is no
+// mapping.
+func (r *reader) mapping(node ast.Node, what string, known ...string) (map[string]entry, bool) {
+	var values []*ast.MappingValueNode
+	switch node := node.(type) {
+	case *ast.MappingNode:
+		values = node.Values
+	case *ast.MappingValueNode:
+		values = []*ast.MappingValueNode{node}
+	default:
+		r.addf(node, "%s is %s; want a mapping of %s", what, kind(node), strings.Join(known, ", "))
+		return nil, false
+	}
+	entries := map[string]entry{}
+	for _, value := range values {
+		key := scalar(value.Key)
+		switch _, twice := entries[key]; {
+		case !slices.Contains(known, key):
+			r.addf(value.Key, "unknown key %q in %s%s (%s)", key, what, near.Hint(key, known), strings.Join(known, ", "))
+		case twice:
+			r.addf(value.Key, "key %q stands twice in %s", key, what)
+		default:
+			entries[key] = entry{value.Key, value.Value}
+		}
+	}
+	return entries, true
+}
+
+// list returns the items of a sequence; a single scalar is a list of one.
+func (r *reader) list(node ast.Node, what string) ([]ast.Node, bool) {
+	switch node := node.(type) {
+	case *ast.SequenceNode:
+		if len(node.Values) == 0 {
+			r.addf(node, "%s is an empty list", what)
+			return nil, false
+		}
+		return node.Values, true
+	case *ast.StringNode, *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode:
+		return []ast.Node{node}, true
+	}
+	r.addf(node, "%s is %s; want a word or a list of words", what, kind(node))
+	return nil, false
+}
+
+// text returns the text of a scalar.
+func (r *reader) text(node ast.Node, what string) (string, bool) {
+	switch node.(type) {
+	case *ast.StringNode, *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode:
+		return scalar(node), true
+	}
+	r.addf(node, "%s is %s; want one value", what, kind(node))
+	return "", false
+}
+
+// boolean returns the value of true or false.
+func (r *reader) boolean(node ast.Node, what string) (value, ok bool) {
+	if node, is := node.(*ast.BoolNode); is {
+		return node.Value, true
+	}
+	r.addf(node, "%s is %s; want true or false", what, kind(node))
+	return false, false
+}
+
+// scalar returns a scalar as it was written.
+func scalar(node ast.Node) string {
+	if node, ok := node.(*ast.StringNode); ok {
+		return node.Value
+	}
+	if t := node.GetToken(); t != nil {
+		return t.Value
+	}
+	return ""
+}
+
+// kind names a node for people.
+func kind(node ast.Node) string {
+	switch node := node.(type) {
+	case nil, *ast.NullNode:
+		return "empty"
+	case *ast.MappingNode, *ast.MappingValueNode:
+		return "a mapping"
+	case *ast.SequenceNode:
+		return "a list"
+	case *ast.AnchorNode, *ast.AliasNode, *ast.MergeKeyNode, *ast.TagNode:
+		return "a YAML anchor, alias, merge or tag (not taken in a policy)"
+	case *ast.LiteralNode:
+		return "a block of text"
+	default:
+		return fmt.Sprintf("%q", scalar(node))
+	}
+}
