@@ -241,6 +241,17 @@ func bit(b bool) uint8 {
 	return 0
 }
 
+// stripsTags tells whether the device takes VLAN tags off before XDP sees the frame.
+func stripsTags(device netlink.Link) bool {
+	tool, err := ethtool.NewEthtool()
+	if err != nil {
+		return false
+	}
+	defer tool.Close()
+	features, err := tool.Features(device.Attrs().Name)
+	return err == nil && features["rx-vlan-hw-parse"]
+}
+
 func driverOf(device netlink.Link) string {
 	tool, err := ethtool.NewEthtool()
 	if err != nil {
@@ -275,6 +286,10 @@ func (i *Interface) hook(device netlink.Link, cfg *Config, taken bool) error {
 	i.info.Mode = infoTC
 	if mode == Native {
 		i.info.Mode = infoNative
+		if cfg.VLAN && stripsTags(device) {
+			i.log.Warn("the device strips VLAN tags before XDP sees them: VLAN ids of received packets are 0 in the 5-tuple",
+				"iface", i.name, "do", "ethtool -K "+i.name+" rxvlan off, or --mode tc")
+		}
 	}
 	for _, h := range hooks(&i.info) {
 		if h.pin == pinXDP {

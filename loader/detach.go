@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -122,8 +123,11 @@ func endAgent(dir string) (*os.File, error) {
 	if pid <= 1 {
 		return nil, fmt.Errorf("%w, and it does not say which process it is", ErrBusy)
 	}
-	if err := unix.Kill(pid, unix.SIGTERM); err != nil && !errors.Is(err, unix.ESRCH) {
-		return nil, fmt.Errorf("end the agent, process %d: %w", pid, err)
+	// Another detach may hold the lock, and the number may be another process's by now.
+	if hasOpen(pid, dir) {
+		if err := unix.Kill(pid, unix.SIGTERM); err != nil && !errors.Is(err, unix.ESRCH) {
+			return nil, fmt.Errorf("end the agent, process %d: %w", pid, err)
+		}
 	}
 	for deadline := time.Now().Add(detachWait); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		lock, err := lockDir(dir)
@@ -132,6 +136,21 @@ func endAgent(dir string) (*os.File, error) {
 		}
 	}
 	return nil, fmt.Errorf("the agent, process %d, did not end within %v", pid, detachWait)
+}
+
+// hasOpen tells whether the process has the directory open, as an agent has its pins'.
+func hasOpen(pid int, dir string) bool {
+	fds := filepath.Join("/proc", strconv.Itoa(pid), "fd")
+	entries, err := os.ReadDir(fds)
+	if err != nil {
+		return false
+	}
+	for _, entry := range entries {
+		if target, err := os.Readlink(filepath.Join(fds, entry.Name())); err == nil && target == dir {
+			return true
+		}
+	}
+	return false
 }
 
 // namespaceOf finds the network namespace with a cookie: the own one, or one

@@ -238,7 +238,27 @@ func lockDir(dir string) (*os.File, error) {
 		}
 		return nil, fmt.Errorf("lock %q: %w", dir, err)
 	}
+	// A second lock, of the kind that can be asked for without taking it.
+	shared := unix.Flock_t{Type: unix.F_RDLCK}
+	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &shared); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock %q: %w", dir, err)
+	}
 	return f, nil
+}
+
+// isLocked tells whether a live agent holds the pin directory.
+func isLocked(dir string) (bool, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return false, fmt.Errorf("pin directory: %w", err)
+	}
+	defer f.Close()
+	wanted := unix.Flock_t{Type: unix.F_WRLCK}
+	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &wanted); err != nil {
+		return false, fmt.Errorf("lock %q: %w", dir, err)
+	}
+	return wanted.Type != unix.F_UNLCK, nil
 }
 
 // agentPID returns the process that last said it serves the pins, or 0.

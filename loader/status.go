@@ -3,7 +3,6 @@
 package loader
 
 import (
-	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -130,15 +129,8 @@ func (i *Interface) Status() (Status, error) {
 
 // agent returns what the live agent says, nil where none is alive.
 func (i *Interface) agent() (*AgentStats, error) {
-	if i.lock == nil {
-		lock, err := lockDir(i.dir)
-		if err == nil {
-			lock.Close()
-			return nil, nil
-		}
-		if !errors.Is(err, ErrBusy) {
-			return nil, err
-		}
+	if live, err := isLocked(i.dir); err != nil || !live {
+		return nil, err
 	}
 	var raw bpf.DpclassAgentStats
 	if err := i.maps.Agent.Lookup(uint32(0), &raw); err != nil {

@@ -93,7 +93,7 @@ acted on, and those that it dropped or marked. -o json prints one object a rule.
 		ValidArgsFunction: completeAttached(g, cobra.ShellCompDirectiveNoFileComp),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return g.withInterface(args[0], func(iface *loader.Interface) error {
-				p, stats, err := iface.Policy()
+				p, stats, err := inForce(iface)
 				if err != nil {
 					return err
 				}
@@ -250,6 +250,21 @@ func sshFlow(text string) (flow.Key, bool) {
 	}
 	key, _ := flow.MakeKey(flow.TCP, ends[0], ends[1], 0)
 	return key, true
+}
+
+// inForce returns the policy of an interface, nil where there is none, and what
+// its rules did. The kernel keeps the file that was applied; it is read again.
+func inForce(iface *loader.Interface) (*flow.Policy, []loader.RuleStats, error) {
+	applied, stats, err := iface.Policy()
+	if err != nil || applied == nil {
+		return nil, nil, err
+	}
+	p, _, err := policy.Parse("policy in force", applied.Source, iface.Labels())
+	if err != nil {
+		return nil, nil, err
+	}
+	p.Applied = applied.Applied
+	return p, stats, nil
 }
 
 // ruleLine is a rule as -o json prints it.

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,7 +27,7 @@ type Config struct {
 	Classifier *classifier.Classifier // nil: nothing is classified
 	Log        *slog.Logger
 
-	// Ended is called with every flow that ended, from one goroutine; may be nil.
+	// Ended is called with every flow that ended, one at a time; may be nil.
 	Ended func(flow.Record)
 
 	// Reload asks for the models to be chosen anew: Models gives them.
@@ -38,12 +39,12 @@ const (
 	sweepEvery    = time.Second
 	publishEvery  = time.Second
 	resampleEvery = 20 * time.Millisecond
-	hooksEvery    = 5 * time.Second
+	hooksEvery    = 2 * time.Second
 )
 
-// ErrGone is wrapped by the error that ends an agent whose interfaces are all
-// gone.
-var ErrGone = errors.New("the interface is gone")
+// ErrGone is wrapped by the error that ends an agent whose interfaces were all
+// removed.
+var ErrGone = errors.New("no interface is left")
 
 // Agent serves some interfaces with one classifier.
 type Agent struct {
@@ -107,9 +108,11 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	begin("sweep", a.sweepLoop)
 	begin("statistics", a.publishLoop)
+	begin("agent", a.hooksLoop)
 	begin("reload", a.reloadLoop)
 	<-ctx.Done()
 	running.Wait()
+	a.sweep() // what ended since the last time is told too
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 		return cause
 	}
@@ -186,20 +189,24 @@ func (a *Agent) resampleLoop(ctx context.Context) error {
 // sweepLoop ends idle flows and tells of every flow that ended.
 func (a *Agent) sweepLoop(ctx context.Context) error {
 	return every(ctx, sweepEvery, func() error {
-		for _, p := range a.ports {
-			ended, err := p.Sweep()
-			if err != nil {
-				a.fault("sweep", p, err)
-			}
-			for _, record := range ended {
-				a.forget(p, &record)
-				if a.config.Ended != nil {
-					a.config.Ended(record)
-				}
-			}
-		}
+		a.sweep()
 		return nil
 	})
+}
+
+func (a *Agent) sweep() {
+	for _, p := range a.ports {
+		ended, err := p.Sweep()
+		if err != nil {
+			a.fault("sweep", p, err)
+		}
+		for _, record := range ended {
+			a.forget(p, &record)
+			if a.config.Ended != nil {
+				a.config.Ended(record)
+			}
+		}
+	}
 }
 
 func (a *Agent) forget(p *port, record *flow.Record) {
@@ -209,22 +216,22 @@ func (a *Agent) forget(p *port, record *flow.Record) {
 	a.config.Classifier.Forget(flow.ID{Iface: p.index, Key: record.Key(), Generation: record.Generation})
 }
 
-// publishLoop publishes the statistics and watches the hooks.
+// publishLoop publishes the statistics.
 func (a *Agent) publishLoop(ctx context.Context) error {
 	if err := a.publish(); err != nil {
 		return err
 	}
-	nextHooks := time.Now().Add(hooksEvery)
 	return every(ctx, publishEvery, func() error {
-		if err := a.publish(); err != nil {
-			a.log.Warn("statistics cannot be published", "error", err)
+		if err := a.publish(); err != nil && a.note(err) {
+			a.log.Error("the agent goes on", "error", err)
 		}
-		if time.Now().Before(nextHooks) {
-			return nil
-		}
-		nextHooks = time.Now().Add(hooksEvery)
-		return a.checkHooks()
+		return nil
 	})
+}
+
+// hooksLoop ends the agent once all of its interfaces are gone.
+func (a *Agent) hooksLoop(ctx context.Context) error {
+	return every(ctx, hooksEvery, a.checkHooks)
 }
 
 // checkHooks notices interfaces that went away under the agent.
@@ -233,8 +240,8 @@ func (a *Agent) checkHooks() error {
 	var gone []string
 	for _, p := range a.ports {
 		if !p.gone {
-			status, err := p.Status()
-			p.gone = err == nil && allStale(status.Hooks)
+			hooks, err := p.Hooks()
+			p.gone = err == nil && allStale(hooks)
 			if p.gone {
 				a.log.Warn("the interface is gone: its hooks are stale", "iface", p.Name())
 			}
@@ -246,7 +253,7 @@ func (a *Agent) checkHooks() error {
 		}
 	}
 	if left == 0 {
-		return fmt.Errorf("%q: %w", gone, ErrGone)
+		return fmt.Errorf("%w: %s", ErrGone, strings.Join(gone, ", "))
 	}
 	return nil
 }

@@ -23,8 +23,9 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err := run(ctx)
+	var left cleanupError
 	switch {
-	case err != nil && ctx.Err() != nil:
+	case err != nil && ctx.Err() != nil && !errors.As(err, &left):
 		fmt.Fprintln(os.Stderr, "\ninterrupted: all cleaned up")
 		os.Exit(1)
 	case err != nil:
@@ -50,7 +51,9 @@ func run(ctx context.Context) (err error) {
 	}
 	s := &show{lab: l, binary: binary, out: newScreen(os.Stdout)}
 	defer func() {
-		err = errors.Join(err, s.close())
+		if closeErr := s.close(); closeErr != nil {
+			err = errors.Join(err, cleanupError{closeErr})
+		}
 		if err == nil {
 			s.out.say("Done in %.0f s. Namespaces, wires, programs, pins and files are gone.", time.Since(began).Seconds())
 		}
@@ -64,6 +67,12 @@ func run(ctx context.Context) (err error) {
 	}
 	return nil
 }
+
+// cleanupError says that something may be left behind.
+type cleanupError struct{ error }
+
+func (e cleanupError) Error() string { return "cleaning up: " + e.error.Error() }
+func (e cleanupError) Unwrap() error { return e.error }
 
 // findBinary finds bin/dpclass beside this program.
 func findBinary() (string, error) {

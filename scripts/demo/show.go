@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -198,84 +199,32 @@ func (s *show) bpftool(ctx context.Context) error {
 	if err != nil || len(pins) == 0 {
 		return fmt.Errorf("no pinned map \"flows\" for %q under /sys/fs/bpf/dpclass (%w)", iface, err)
 	}
-	// Another run's interface has the same name and another namespace's cookie: the map to show has our call.
+	key, err := flow.ParseKey(s.call.Flow)
+	if err != nil {
+		return err
+	}
+	// Other runs may have an eth0 in a namespace of their own: ours has the call.
 	for _, pin := range pins {
-		out, err := s.net.Router.Run(ctx, "bpftool", "-j", "map", "dump", "pinned", pin)
+		args := append([]string{"map", "lookup", "pinned", pin, "key", "hex"}, keyBytes(key)...)
+		out, err := s.net.Router.Run(ctx, "bpftool", args...)
 		if err != nil {
-			return err
-		}
-		entry, ok := mapEntry(out)
-		if !ok {
 			continue
 		}
-		s.out.command("bpftool", "map", "dump", "pinned", pin)
-		s.out.say("%s\n(the entry of the voice call; %d bytes of output in all)", entry, len(out))
+		s.out.command(append([]string{"bpftool"}, args...)...)
+		s.out.say("%s", strings.TrimRight(out, "\n"))
 		return nil
 	}
-	return fmt.Errorf("the voice call is in none of %s", strings.Join(pins, " "))
+	return fmt.Errorf("the voice call %q is in none of %s", key, strings.Join(pins, " "))
 }
 
-// mapEntry picks the call's entry, as bpftool's BTF names have it.
-func mapEntry(dump string) (string, bool) {
-	var entries []struct{ Formatted json.RawMessage }
-	if json.Unmarshal([]byte(dump), &entries) != nil {
-		return "", false
-	}
-	_, port, _ := strings.Cut(callClient, ":")
-	for _, entry := range entries {
-		if strings.Contains(string(entry.Formatted), port) && strings.Contains(string(entry.Formatted), "category") {
-			return compact(entry.Formatted), true
-		}
-	}
-	return "", false
-}
-
-// compact writes JSON with one line for each field of the first two levels.
-func compact(raw json.RawMessage) string {
-	var text strings.Builder
-	var levels [2]map[string]json.RawMessage
-	if json.Unmarshal(raw, &levels[0]) != nil {
-		return string(raw)
-	}
-	for _, name := range []string{"key", "value"} {
-		if json.Unmarshal(levels[0][name], &levels[1]) != nil {
-			continue
-		}
-		fmt.Fprintf(&text, "  %s:", name)
-		column := 0
-		for _, field := range fieldNames(levels[0][name]) {
-			word := fmt.Sprintf(" %s=%s", field, levels[1][field])
-			if column += len(word); column > 100 {
-				text.WriteString("\n       ")
-				column = len(word)
-			}
-			text.WriteString(word)
-		}
-		levels[1] = nil
-		text.WriteString("\n")
-	}
-	return strings.TrimRight(text.String(), "\n")
-}
-
-// fieldNames are an object's fields in their order.
-func fieldNames(object json.RawMessage) []string {
-	decoder := json.NewDecoder(strings.NewReader(string(object)))
-	var names []string
-	if _, err := decoder.Token(); err != nil {
-		return nil
-	}
-	for decoder.More() {
-		name, err := decoder.Token()
-		if err != nil {
-			return names
-		}
-		var value json.RawMessage
-		if decoder.Decode(&value) != nil {
-			return names
-		}
-		names = append(names, fmt.Sprint(name))
-	}
-	return names
+// keyBytes is the key of an IPv4 flow as the map has it (struct flow_key of
+// bpf/types.h).
+func keyBytes(key flow.Key) []string {
+	raw := append(key.A.Addr().AsSlice(), key.B.Addr().AsSlice()...)
+	raw = binary.BigEndian.AppendUint16(raw, key.A.Port())
+	raw = binary.BigEndian.AppendUint16(raw, key.B.Port())
+	raw = append(raw, byte(key.Proto), 0, 0, 0)
+	return strings.Fields(fmt.Sprintf("% x", raw))
 }
 
 // detach ends the agent as Ctrl-C does, and shows that nothing is left.
@@ -297,8 +246,7 @@ func (s *show) detach(ctx context.Context) error {
 		return err
 	}
 	s.out.say("%s", strings.TrimRight(out, "\n"))
-	if stats := s.call.Stats(); true {
-		s.out.say("the call went through it all: %d of %d packets arrived", stats.ReceivedByB+stats.ReceivedByA, stats.SentByA+stats.SentByB)
-	}
+	stats := s.call.Stats()
+	s.out.say("the call went through it all: %d of %d packets arrived", stats.ReceivedByB+stats.ReceivedByA, stats.SentByA+stats.SentByB)
 	return nil
 }

@@ -13,7 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/dpclass/dpclass/internal/flow"
 	"github.com/dpclass/dpclass/internal/lab"
 )
 
@@ -50,11 +49,11 @@ func (s *show) traffic(ctx context.Context) error {
 		return err
 	}
 	s.repeat(ctx, 700*time.Millisecond, func() error {
-		_, err := s.net.Client.Run(ctx, "curl", s.web.CurlArgs(s.net.ServerAddr4, "page.html")...)
+		_, err := s.net.Client.Run(ctx, "curl", append(s.web.CurlArgs(s.net.ServerAddr4, "page.html"), "--max-time", "10")...)
 		return err
 	})
 	s.repeat(ctx, 2*time.Second, func() error {
-		_, err := s.net.Client.Run(ctx, "curl", append(s.web.CurlArgs(s.net.ServerAddr6, "film.mp4"), "--limit-rate", "1M")...)
+		_, err := s.net.Client.Run(ctx, "curl", append(s.web.CurlArgs(s.net.ServerAddr6, "film.mp4"), "--limit-rate", "1M", "--max-time", "20")...)
 		return err
 	})
 	s.repeat(ctx, 3*time.Second, func() error {
@@ -62,7 +61,7 @@ func (s *show) traffic(ctx context.Context) error {
 	})
 	if s.tunnel != nil {
 		s.repeat(ctx, time.Second, func() error {
-			_, err := s.net.Client.Run(ctx, "curl", s.web.CurlArgs(s.tunnel.ServerAddr, "page.html")...)
+			_, err := s.net.Client.Run(ctx, "curl", append(s.web.CurlArgs(s.tunnel.ServerAddr, "page.html"), "--max-time", "10")...)
 			return err
 		})
 	}
@@ -118,9 +117,7 @@ func (s *show) measure(ctx context.Context) (figures, error) {
 		if ctx.Err() != nil {
 			return f, ctx.Err()
 		}
-		if f.gets%10 == 0 {
-			time.Sleep(100 * time.Millisecond)
-		}
+		time.Sleep(200 * time.Millisecond)
 	}
 	if err := dump.Interrupt(); err != nil {
 		return f, fmt.Errorf("tcpdump: %w: %s", err, dump.Output())
@@ -168,30 +165,30 @@ func (f figures) String() string {
 	return text
 }
 
-// policy makes a policy for what the model found, and applies it.
+// policy writes a policy for the traffic that runs, and applies it.
 func (s *show) policy(ctx context.Context) error {
 	s.out.step("A policy: mark the call EF, hold the stream at %d Mbit/s, drop the tunnel", policedRate)
-	used := map[string]string{}
-	call, err := s.category(ctx, "the voice call", "udp", 16384, "voip", used)
-	if err != nil {
+	if err := s.verdict(ctx, "the voice call", "udp", 16384, "voip"); err != nil {
 		return err
 	}
-	tunnel := ""
+	if err := s.verdict(ctx, "the iperf3 stream", "udp", iperfPort, "streaming"); err != nil {
+		return err
+	}
+	drop := ""
 	if s.tunnel != nil {
-		if tunnel, err = s.category(ctx, "the tunnel", "udp", vpnPort, "vpn-tunnel", used); err != nil {
+		if err := s.verdict(ctx, "the OpenVPN tunnel", "udp", vpnPort, "vpn-tunnel"); err != nil {
 			return err
 		}
+		drop = "  - match: {category: vpn-tunnel}\n    action: {drop: true}\n"
 	}
-	stream, err := s.category(ctx, "the iperf3 stream", "udp", iperfPort, "streaming", used)
-	if err != nil {
-		return err
-	}
-	text := fmt.Sprintf("version: 1\nrules:\n  - match: {category: %s}\n    action: {dscp: EF}\n  - match: {category: %s}\n    action: {rate: %dmbit, scope: class}\n",
-		call, stream, policedRate)
-	if tunnel != "" {
-		text += fmt.Sprintf("  - match: {category: %s}\n    action: {drop: true}\n", tunnel)
-	}
-	text += "protect: [tcp/22]\n"
+	text := fmt.Sprintf(`version: 1
+rules:
+  - match: {category: voip}
+    action: {dscp: EF}
+  - match: {category: streaming}
+    action: {rate: %dmbit, scope: class}
+%sprotect: [tcp/22]
+`, policedRate, drop)
 	file := filepath.Join(s.lab.Dir(), "policy.yaml")
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		return err
@@ -201,33 +198,27 @@ func (s *show) policy(ctx context.Context) error {
 	return s.dpclass(ctx, "policy", "apply", iface, file)
 }
 
-// category gives the category that a rule for a flow is to name: the model's,
-// where it has a final one that no other rule has, else the operator's, set
-// here.
-func (s *show) category(ctx context.Context, what, proto string, port uint16, wanted string, used map[string]string) (string, error) {
+// verdict sees to it that a flow has the category that a rule names: the
+// model's verdict where it is that one, else the operator's, which corrects it.
+func (s *show) verdict(ctx context.Context, what, proto string, port uint16, wanted string) error {
 	records, err := s.flows(ctx)
 	if err != nil {
-		return "", err
+		return err
 	}
 	r, ok := find(records, proto, port)
 	if !ok {
-		return "", fmt.Errorf("%s (%s port %d) is not among the %d flows of dpclass flows %s", what, proto, port, len(records), iface)
+		return fmt.Errorf("%s (%s port %d) is not among the %d flows of dpclass flows %s", what, proto, port, len(records), iface)
 	}
-	if other := used[r.Category]; other == "" && r.Final && r.Category != "" && r.Category != flow.Unknown {
-		s.out.say("%s is %s by the model (confidence %.2f)", what, r.Category, r.CategoryConfidence)
-		used[r.Category] = what
-		return r.Category, nil
+	switch {
+	case r.Category == wanted && r.Final:
+		s.out.say("the model calls %s %s (confidence %.2f)", what, r.Category, r.CategoryConfidence)
+		return nil
+	case r.Category == "":
+		s.out.say("the model has not decided %s: the operator does", what)
+	default:
+		s.out.say("the model calls %s %s (confidence %.2f): the operator corrects it", what, r.Category, r.CategoryConfidence)
 	}
-	verdict := r.Category
-	if verdict == "" {
-		verdict = "undecided"
-	}
-	s.out.say("%s is %s by the model: the operator says %s", what, verdict, wanted)
-	if used[wanted] != "" {
-		return "", fmt.Errorf("%s and %s are both %s", what, used[wanted], wanted)
-	}
-	used[wanted] = what
-	return wanted, s.dpclass(ctx, "flows", "set", iface, r.Key().String(), "--category", wanted)
+	return s.dpclass(ctx, "flows", "set", iface, r.Key().String(), "--category", wanted)
 }
 
 func (s *show) measureAfter(ctx context.Context) (err error) {
