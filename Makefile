@@ -6,7 +6,7 @@ GO = $(shell scripts/find-go.sh)
 LINT_VERSION = v2.15.0
 
 .DEFAULT_GOAL := all
-.PHONY: all help deps deps-generate generate lint test demo attach install uninstall train-deps clean check-go FORCE
+.PHONY: all help deps deps-generate generate lint test demo picture attach install uninstall train-deps clean check-go FORCE
 
 all: bin/dpclass bin/libonnxruntime.so.1 ## build bin/dpclass and put ONNX Runtime beside it
 
@@ -31,6 +31,9 @@ test: deps all ## every check and test; installs what it needs; as root all of t
 
 demo: deps all bin/demo ## show the main job on real traffic in namespaces, then clean up
 	@scripts/as-root.sh bin/demo
+
+picture: all bin/demo ## make the README's pictures anew from a run of the demo
+	@GO="$(GO)" scripts/picture.sh
 
 attach: all ## watch an interface: make attach IFACE=eth0 [ARGS="--policy FILE"]
 	@test -n "$(IFACE)" || { echo 'which interface? make attach IFACE=eth0' >&2; exit 2; }
@@ -77,7 +80,8 @@ bin/libonnxruntime.so.1:
 
 bin/golangci-lint: | check-go
 	@mkdir -p bin
-	GOBIN=$(CURDIR)/bin GOFLAGS= $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION) || \
+	@echo 'building golangci-lint $(LINT_VERSION) (two minutes, then cached)'
+	@GOBIN=$(CURDIR)/bin GOFLAGS= $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION) || \
 		echo '!!! SKIPPED: golangci-lint $(LINT_VERSION) did not install' >&2
 
 FORCE:

@@ -13,7 +13,9 @@ volatile const bool has_xdp_load_bytes = true;   /* kernel 5.18, with bpf_xdp_ge
 volatile const __u32 sample_budget = 5;          /* payload packets sampled of each flow */
 volatile const __u64 wakeup_interval_ns = 200000; /* at most one wake-up of the reader in this time on a CPU */
 
-/* Idle time-outs in jiffies (the loader knows the length of a tick). */
+volatile const __u64 tick_ns = 4000000; /* length of a jiffy */
+
+/* Idle time-outs in jiffies. */
 volatile const __u64 timeout_tcp_opening = 30 * 250;      /* one direction seen */
 volatile const __u64 timeout_tcp_established = 300 * 250; /* both directions seen */
 volatile const __u64 timeout_udp_single = 30 * 250;

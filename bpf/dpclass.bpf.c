@@ -13,7 +13,7 @@ char LICENSE[] SEC("license") = "GPL";
 #define TC_NEXT TC_ACT_UNSPEC /* let the next program decide; TCX_NEXT, and the next filter in clsact */
 #define PULL_LEN 128 /* link layer, IPv6 with some extension headers, TCP */
 
-/* Returns whether to drop. length: of the whole frame, which may be longer than its linear part. */
+/* Returns whether to drop. length: of the frame; with XDP of its linear part. */
 static __always_inline bool handle(void *ctx, void *data, void *end, __u32 length, struct packet *p, const int dir,
 				   const bool xdp)
 {
@@ -27,13 +27,13 @@ static __always_inline bool handle(void *ctx, void *data, void *end, __u32 lengt
 	if (p->ethertype == bpf_htons(ETH_P_IP)) {
 		struct flow_key key = {};
 
-		err = parse_ipv4(pos, end, length - p->l3_offset, p, &key);
+		err = parse_ipv4(ctx, pos, end, length - p->l3_offset, p, &key, xdp);
 		if (!err)
 			drop = handle_flow(ctx, p, &key, &flows, &pending, dir, 4, xdp);
 	} else if (p->ethertype == bpf_htons(ETH_P_IPV6)) {
 		struct flow_key6 key = {};
 
-		err = parse_ipv6(pos, end, length - p->l3_offset, p, &key);
+		err = parse_ipv6(ctx, pos, end, length - p->l3_offset, p, &key, xdp);
 		if (!err)
 			drop = handle_flow(ctx, p, &key, &flows6, &pending6, dir, 6, xdp);
 	} else {
@@ -51,11 +51,8 @@ int dpclass_xdp(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct packet p = {};
-	__u32 length = end - data;
 
-	if (has_xdp_load_bytes)
-		length = bpf_xdp_get_buff_len(ctx);
-	return handle(ctx, data, end, length, &p, direction_in, true) ? XDP_DROP : XDP_PASS;
+	return handle(ctx, data, end, end - data, &p, direction_in, true) ? XDP_DROP : XDP_PASS;
 }
 
 /* The tc hooks: a tag that the device took off stands in the skb, and headers may lie outside the linear part. */

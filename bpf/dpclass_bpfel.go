@@ -372,6 +372,7 @@ const (
 	DpclassVarHasXdpLoadBytes       = "has_xdp_load_bytes"
 	DpclassVarL3Device              = "l3_device"
 	DpclassVarSampleBudget          = "sample_budget"
+	DpclassVarTickNs                = "tick_ns"
 	DpclassVarTimeoutTcpEstablished = "timeout_tcp_established"
 	DpclassVarTimeoutTcpOpening     = "timeout_tcp_opening"
 	DpclassVarTimeoutUdpSingle      = "timeout_udp_single"
@@ -464,6 +465,7 @@ type DpclassVariableSpecs struct {
 	HasXdpLoadBytes       *ebpf.VariableSpec `ebpf:"has_xdp_load_bytes"`
 	L3Device              *ebpf.VariableSpec `ebpf:"l3_device"`
 	SampleBudget          *ebpf.VariableSpec `ebpf:"sample_budget"`
+	TickNs                *ebpf.VariableSpec `ebpf:"tick_ns"`
 	TimeoutTcpEstablished *ebpf.VariableSpec `ebpf:"timeout_tcp_established"`
 	TimeoutTcpOpening     *ebpf.VariableSpec `ebpf:"timeout_tcp_opening"`
 	TimeoutUdpSingle      *ebpf.VariableSpec `ebpf:"timeout_udp_single"`
@@ -551,6 +553,7 @@ type DpclassVariables struct {
 	HasXdpLoadBytes       *ebpf.Variable `ebpf:"has_xdp_load_bytes"`
 	L3Device              *ebpf.Variable `ebpf:"l3_device"`
 	SampleBudget          *ebpf.Variable `ebpf:"sample_budget"`
+	TickNs                *ebpf.Variable `ebpf:"tick_ns"`
 	TimeoutTcpEstablished *ebpf.Variable `ebpf:"timeout_tcp_established"`
 	TimeoutTcpOpening     *ebpf.Variable `ebpf:"timeout_tcp_opening"`
 	TimeoutUdpSingle      *ebpf.Variable `ebpf:"timeout_udp_single"`

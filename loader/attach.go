@@ -72,6 +72,12 @@ func Attach(iface string, cfg Config, log *slog.Logger) (_ *Interface, err error
 		i.keep = DefaultTimeouts.Ended
 	}
 	taken := isWhole(dir)
+	if taken {
+		// What the agent before said of itself is not this one's.
+		if err := claim(dir); err != nil {
+			return nil, errors.Join(err, i.Close())
+		}
+	}
 	defer func() {
 		if err == nil {
 			return
@@ -102,6 +108,21 @@ func Attach(iface string, cfg Config, log *slog.Logger) (_ *Interface, err error
 		return nil, err
 	}
 	return i, nil
+}
+
+// claim has the pins say that this process serves them, and is not ready yet.
+func claim(dir string) error {
+	m, err := ebpf.LoadPinnedMap(filepath.Join(dir, "agent"), nil)
+	if err != nil {
+		return fmt.Errorf("pinned map %q: %w", "agent", err)
+	}
+	defer m.Close()
+	now := uint64(time.Now().UnixNano())
+	stats := bpf.DpclassAgentStats{Pid: uint32(os.Getpid()), StartedNs: now, UpdatedNs: now}
+	if err := m.Put(uint32(0), &stats); err != nil {
+		return fmt.Errorf("publish the agent's statistics: %w", err)
+	}
+	return nil
 }
 
 // isWhole tells whether all maps are pinned: those of an agent that ended
@@ -166,7 +187,7 @@ func (i *Interface) load(device netlink.Link, cfg *Config, taken bool) error {
 	l3 := isL3(device)
 	for name, value := range map[string]any{
 		"l3_device": l3, "vlan_in_key": cfg.VLAN, "has_bpf_loop": haveLoop(), "has_xdp_load_bytes": frags,
-		"sample_budget": uint32(cfg.Samples), "timeout_tcp_opening": timeouts[0], "timeout_tcp_established": timeouts[1],
+		"sample_budget": uint32(cfg.Samples), "tick_ns": tick, "timeout_tcp_opening": timeouts[0], "timeout_tcp_established": timeouts[1],
 		"timeout_udp_single": timeouts[2], "timeout_udp_stream": timeouts[3],
 	} {
 		variable, ok := spec.Variables[name]

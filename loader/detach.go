@@ -124,12 +124,17 @@ func endAgent(dir string) (*os.File, error) {
 		return nil, fmt.Errorf("%w, and it does not say which process it is", ErrBusy)
 	}
 	// Another detach may hold the lock, and the number may be another process's by now.
-	if hasOpen(pid, dir) {
+	signalled := hasOpen(pid, dir)
+	if signalled {
 		if err := unix.Kill(pid, unix.SIGTERM); err != nil && !errors.Is(err, unix.ESRCH) {
 			return nil, fmt.Errorf("end the agent, process %d: %w", pid, err)
 		}
 	}
 	for deadline := time.Now().Add(detachWait); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		// Until it lets go of its other interfaces too: a second signal, for one of those, would cut its work short.
+		if signalled && hasOpen(pid, pinRoot) {
+			continue
+		}
 		lock, err := lockDir(dir)
 		if !errors.Is(err, ErrBusy) {
 			return lock, err
@@ -138,7 +143,7 @@ func endAgent(dir string) (*os.File, error) {
 	return nil, fmt.Errorf("the agent, process %d, did not end within %v", pid, detachWait)
 }
 
-// hasOpen tells whether the process has the directory open, as an agent has its pins'.
+// hasOpen tells whether the process has the directory open, or one in it, as an agent has its pins'.
 func hasOpen(pid int, dir string) bool {
 	fds := filepath.Join("/proc", strconv.Itoa(pid), "fd")
 	entries, err := os.ReadDir(fds)
@@ -146,7 +151,7 @@ func hasOpen(pid int, dir string) bool {
 		return false
 	}
 	for _, entry := range entries {
-		if target, err := os.Readlink(filepath.Join(fds, entry.Name())); err == nil && target == dir {
+		if target, err := os.Readlink(filepath.Join(fds, entry.Name())); err == nil && (target == dir || strings.HasPrefix(target, dir+"/")) {
 			return true
 		}
 	}

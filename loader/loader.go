@@ -174,3 +174,12 @@ func (i *Interface) Close() error {
 	}
 	return errors.Join(errs...)
 }
+
+// Programs returns the loaded programs by their names, for measurements; nil
+// where another process attached. They are the interface's: do not close them.
+func (i *Interface) Programs() map[string]*ebpf.Program {
+	if i.collection == nil {
+		return nil
+	}
+	return i.collection.Programs
+}

@@ -10,7 +10,7 @@
 if [ "$(id -u)" = 0 ]; then
 	exec "$@"
 elif have sudo; then
-	exec sudo -E -- "$@"
+	exec sudo -E -- env "PATH=$PATH" "$@"
 fi
 skip "root: the user is not root and there is no sudo"
 exec "$@"

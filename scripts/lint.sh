@@ -37,13 +37,6 @@ else
 	skip "shellcheck is not installed"
 fi
 
-if have clang-format-14 && [ -e bpf/.clang-format ]; then
-	say "clang-format"
-	files 'bpf/*.c' 'bpf/*.h' | xargs -r clang-format-14 --dry-run --Werror
-else
-	skip "clang-format-14 is not installed"
-fi
-
 if [ -x .venv/bin/ruff ]; then
 	say "ruff"
 	.venv/bin/ruff check scripts

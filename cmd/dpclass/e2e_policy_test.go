@@ -1,0 +1,419 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dpclass/dpclass/internal/flow"
+	"github.com/dpclass/dpclass/internal/lab"
+)
+
+const policyRules = `version: 1
+rules:
+  - match: {category: voip}
+    action: {dscp: EF}
+  - match: {app: torrent}
+    action: {drop: true}
+protect: [udp/7777, 10.0.1.77/32]
+`
+
+// testPolicy follows packets over a router through every action.
+func testPolicy(t *testing.T, s *suite) {
+	for _, mode := range []string{"native", "tc"} {
+		t.Run(mode, func(t *testing.T) {
+			r := routed(t, lab.Topology{})
+			old := newTalkTCP(t, r) // begins before anything is attached
+			s.attach(t, r.Router, "eth0", "--mode", mode, "--no-classify")
+			t.Run("Mark", func(t *testing.T) { testMark(t, s, r) })
+			t.Run("Drop", func(t *testing.T) { testDrop(t, s, r) })
+			t.Run("Protect", func(t *testing.T) { testProtect(t, s, r) })
+			t.Run("Midstream", func(t *testing.T) { testMidstream(t, s, r, old) })
+			t.Run("BadFile", func(t *testing.T) { testBadPolicy(t, s, r) })
+		})
+	}
+}
+
+// testMark reads the DSCP of both directions from the wire; the ECN bits stay.
+func testMark(t *testing.T, s *suite, r *lab.Routed) {
+	const ect0, ef = 2, 46 << 2
+	talks := []*talk{newTalk(t, r, r.ClientAddr4, r.ServerAddr4, 6000), newTalk(t, r, r.ClientAddr6, r.ServerAddr6, 6001)}
+	read := func(tos byte) {
+		t.Helper()
+		stopServer, stopClient := start(t, r.Server, "eth0", "udp"), start(t, r.Client, "eth0", "udp")
+		for _, k := range talks {
+			if got := k.ask(t, 20); got != 20 {
+				t.Errorf("flow %q: %d answers of 20", k.key, got)
+			}
+		}
+		server, client := count(t, stopServer(), time.Time{}), count(t, stopClient(), time.Time{})
+		for _, k := range talks {
+			// Each end's capture has what it sent, too, as it was sent.
+			for _, c := range []*tally{server[k.key], client[k.key]} {
+				want := map[byte]int{tos: 20, ect0: 20}
+				if tos == ect0 {
+					want = map[byte]int{ect0: 40}
+				}
+				if c == nil || fmt.Sprint(c.tos) != fmt.Sprint(want) || c.badSums != 0 {
+					t.Errorf("flow %q: %+v on the wire, want %v", k.key, c, want)
+				}
+			}
+		}
+	}
+	s.apply(t, r.Router, policyRules)
+	read(ect0)
+	for _, k := range talks {
+		s.set(t, r.Router, k.key, "--category", "voip")
+	}
+	read(ef | ect0)
+	if rules := s.rules(t, r.Router); len(rules) != 2 || rules[0].Counters.Marked != 80 || rules[1].Counters.Packets != 0 {
+		t.Errorf("rules %+v, want 80 packets marked by the first", rules)
+	}
+	s.run(t, r.Router, "policy", "clear", "eth0").want(t, exitDone)
+	read(ect0)
+}
+
+// testDrop has nothing come through, either way, until the policy is cleared.
+func testDrop(t *testing.T, s *suite, r *lab.Routed) {
+	talks := []*talk{newTalk(t, r, r.ClientAddr4, r.ServerAddr4, 6002), newTalk(t, r, r.ClientAddr6, r.ServerAddr6, 6003)}
+	other := newTalk(t, r, r.ClientAddr4, r.ServerAddr4, 6004)
+	for _, k := range append(talks, other) {
+		if got := k.ask(t, 5); got != 5 {
+			t.Fatalf("flow %q: %d answers of 5", k.key, got)
+		}
+	}
+	for _, k := range talks {
+		s.set(t, r.Router, k.key, "--app", "torrent")
+	}
+	s.apply(t, r.Router, policyRules)
+	stopServer, stopClient := start(t, r.Server, "eth0", "udp"), start(t, r.Client, "eth0", "udp")
+	for _, k := range talks {
+		k.push(t, 20) // from the server
+		if got := k.ask(t, 20); got != 0 {
+			t.Errorf("flow %q: %d answers through a drop rule", k.key, got)
+		}
+	}
+	if got := other.ask(t, 20); got != 20 {
+		t.Errorf("flow %q, which no rule matches: %d answers of 20", other.key, got)
+	}
+	server, client := count(t, stopServer(), time.Time{}), count(t, stopClient(), time.Time{})
+	flows := s.flows(t, r.Router, "eth0")
+	for _, k := range talks {
+		// 20 that the end sent itself, none of the other's.
+		if s, c := server[k.key], client[k.key]; s == nil || c == nil || s.packets != 20 || c.packets != 20 {
+			t.Errorf("flow %q: at the server %+v, at the client %+v, want 20 packets each, their own", k.key, s, c)
+		}
+		if record := flows[k.key]; record.Dropped != 40 || record.PacketsIn != 25 || record.PacketsOut != 25 || record.Rule != 2 {
+			t.Errorf("flow %q: %+v, want 40 packets dropped", k.key, record.Live)
+		}
+	}
+	if server[other.key] == nil || server[other.key].packets != 40 {
+		t.Errorf("flow %q: %+v at the server", other.key, server[other.key])
+	}
+	s.run(t, r.Router, "policy", "clear", "eth0").want(t, exitDone, "no policy")
+	for _, k := range talks {
+		if got := k.ask(t, 20); got != 20 {
+			t.Errorf("flow %q: %d answers of 20 without a policy", k.key, got)
+		}
+	}
+}
+
+// testProtect has a protected port and address pass a drop rule.
+func testProtect(t *testing.T, s *suite, r *lab.Routed) {
+	if _, err := r.Client.Run(testContext(t), "ip", "addr", "add", "10.0.1.77/24", "dev", "eth0"); err != nil {
+		t.Fatal(err)
+	}
+	talks := []*talk{
+		newTalk(t, r, r.ClientAddr4, r.ServerAddr4, 7777), newTalk(t, r, r.ClientAddr6, r.ServerAddr6, 7777),
+		newTalk(t, r, "10.0.1.77", r.ServerAddr4, 6005),
+	}
+	dropped := newTalk(t, r, r.ClientAddr4, r.ServerAddr4, 6006)
+	s.apply(t, r.Router, policyRules)
+	for _, k := range append(talks, dropped) {
+		k.ask(t, 1)
+		s.set(t, r.Router, k.key, "--app", "torrent")
+	}
+	for _, k := range talks {
+		if got := k.ask(t, 20); got != 20 {
+			t.Errorf("flow %q is protected: %d answers of 20", k.key, got)
+		}
+		if record := s.flows(t, r.Router, "eth0")[k.key]; record.Dropped != 0 || record.Rule != 2 {
+			t.Errorf("flow %q: %+v", k.key, record.Live)
+		}
+	}
+	if got := dropped.ask(t, 5); got != 0 {
+		t.Errorf("flow %q is not protected: %d answers", dropped.key, got)
+	}
+}
+
+// testMidstream has a connection that began before dpclass was attached pass a
+// drop rule, unless the rule says otherwise.
+func testMidstream(t *testing.T, s *suite, r *lab.Routed, old *talkTCP) {
+	s.apply(t, r.Router, policyRules)
+	if !old.ask(t) {
+		t.Fatal("no answer without a verdict")
+	}
+	s.set(t, r.Router, old.key, "--app", "torrent")
+	record := s.waitFlow(t, r.Router, "eth0", old.key)
+	if !record.Midstream || record.App != "torrent" {
+		t.Errorf("flow %q: %+v", old.key, record)
+	}
+	if !old.ask(t) {
+		t.Error("a drop rule acts on a connection whose beginning was not seen")
+	}
+	begun := newTalkTCP(t, r)
+	begun.ask(t)
+	s.set(t, r.Router, begun.key, "--app", "torrent")
+	if begun.ask(t) {
+		t.Error("a drop rule does not act on a connection whose beginning was seen")
+	}
+	s.apply(t, r.Router, "version: 1\nrules:\n  - match: {app: torrent, midstream: true}\n    action: {drop: true}\n")
+	if old.ask(t) {
+		t.Error("midstream: true does not act on a connection whose beginning was not seen")
+	}
+}
+
+// testBadPolicy has a policy file with an error change nothing.
+func testBadPolicy(t *testing.T, s *suite, r *lab.Routed) {
+	s.apply(t, r.Router, policyRules)
+	before := s.run(t, r.Router, "policy", "show", "eth0").want(t, exitDone).out
+	for name, text := range map[string]string{
+		"unknown category":  "version: 1\nrules:\n  - match: {category: voipp}\n    action: {drop: true}\n",
+		"unknown unit":      "version: 1\nrules:\n  - match: {category: voip}\n    action: {rate: 20mbot}\n",
+		"unknown field":     "version: 1\nrules:\n  - match: {category: voip}\n    action: {dorp: true}\n",
+		"no version":        "rules: []\n",
+		"duplicate rule":    "version: 1\nrules:\n  - match: {category: voip}\n    action: {drop: true}\n  - match: {category: voip}\n    action: {drop: true}\n",
+		"unreachable rule":  "version: 1\nrules:\n  - match: {}\n    action: {pass: true}\n  - match: {category: voip}\n    action: {drop: true}\n",
+		"no YAML":           "version: 1\nrules: [\n",
+		"empty":             "",
+		"not text":          "\x00\x01\x02\xff",
+		"the second is bad": "version: 1\nrules:\n  - match: {category: voip}\n    action: {drop: true}\n  - match: {app: nosuch}\n    action: {drop: true}\n",
+	} {
+		file := save(t, "bad.yaml", text)
+		s.run(t, r.Router, "policy", "check", file).want(t, exitFailed, "bad.yaml")
+		got := s.run(t, r.Router, "policy", "apply", "eth0", file)
+		if got.code != exitFailed {
+			t.Errorf("%s: exit %d: %s", name, got.code, got.out+got.err)
+			continue
+		}
+		checkError(t, got.err)
+	}
+	s.run(t, r.Router, "policy", "apply", "eth0", "/nonexistent.yaml").want(t, exitFailed, "/nonexistent.yaml", "no such file")
+	s.run(t, r.Router, "policy", "apply", "eth1", save(t, "good.yaml", policyRules)).want(t, exitFailed, "eth1", "not attached")
+	if after := s.run(t, r.Router, "policy", "show", "eth0").want(t, exitDone).out; after != before {
+		t.Errorf("the policy in force has changed: %s", after)
+	}
+}
+
+// testSSH applies a policy over SSH that would drop that very connection.
+func testSSH(t *testing.T, s *suite) {
+	ctx := testContext(t)
+	r := routed(t, lab.Topology{})
+	ssh, err := r.Router.SSHD(ctx, 22, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.attach(t, r.Router, "eth0", "--no-classify")
+	rules := save(t, "drop.yaml", "version: 1\nrules:\n  - match: {app: torrent}\n    action: {drop: true}\n")
+	out, err := r.Client.SSH(ctx, ssh, "10.0.1.1", fmt.Sprintf(`set -e
+set -- $SSH_CONNECTION
+%[1]s policy apply eth0 %[2]s
+%[1]s flows set eth0 "tcp $1:$2 $3:$4" --app torrent
+seq 20000
+%[1]s flows eth0 -o json --filter port:22`, s.binary, rules))
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	i := strings.Index(out, "20000\n")
+	if i < 0 {
+		t.Fatalf("the session did not go on: %s", out)
+	}
+	for _, record := range readRecords(t, out[i+6:]) {
+		if record.App != "torrent" || record.Dropped != 0 || record.Rule != 1 {
+			t.Errorf("%+v %+v", record, record.Live)
+		}
+	}
+	// Another connection gets what the rule says.
+	k := newTalkTCP(t, r)
+	k.ask(t)
+	s.set(t, r.Router, k.key, "--app", "torrent")
+	if k.ask(t) {
+		t.Error("the policy is not in force")
+	}
+}
+
+// apply puts a policy in force.
+func (s *suite) apply(t *testing.T, h *lab.Host, rules string) {
+	t.Helper()
+	s.run(t, h, "policy", "apply", "eth0", save(t, "policy.yaml", rules)).want(t, exitDone, "policy in force")
+}
+
+// set gives a flow an operator's verdict.
+func (s *suite) set(t *testing.T, h *lab.Host, key flow.Key, verdict ...string) {
+	t.Helper()
+	s.run(t, h, append([]string{"flows", "set", "eth0", key.String()}, verdict...)...).want(t, exitDone, "(operator)")
+}
+
+// talk is a UDP flow between client and server: the server answers each packet.
+// All packets are marked as capable of ECN.
+type talk struct {
+	key      flow.Key
+	client   *net.UDPConn
+	server   *net.UDPConn
+	from     netip.AddrPort // of the client
+	sequence uint64
+}
+
+func newTalk(t *testing.T, r *lab.Routed, client, server string, port int) *talk {
+	t.Helper()
+	ctx := testContext(t)
+	local := netip.AddrPortFrom(netip.MustParseAddr(client), uint16(port+20000))
+	remote := netip.AddrPortFrom(netip.MustParseAddr(server), uint16(port))
+	answers, err := r.Server.ListenUDP(ctx, remote.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := r.Client.Dial(ctx, "udp", local.String(), remote.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := &talk{client: conn.(*net.UDPConn), server: answers, from: local}
+	k.key, _ = flow.MakeKey(flow.UDP, local, remote, 0)
+	for _, socket := range []*net.UDPConn{k.client, k.server} {
+		t.Cleanup(func() { socket.Close() })
+		setECN(t, socket, local.Addr().Is6())
+	}
+	go func() {
+		packet := make([]byte, 1500)
+		for {
+			n, from, err := answers.ReadFromUDPAddrPort(packet)
+			if err != nil {
+				return
+			}
+			answers.WriteToUDPAddrPort(packet[:n], from)
+		}
+	}()
+	return k
+}
+
+// setECN marks what a socket sends as ECT(0).
+func setECN(t *testing.T, conn *net.UDPConn, is6 bool) {
+	t.Helper()
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	level, option := unix.IPPROTO_IP, unix.IP_TOS
+	if is6 {
+		level, option = unix.IPPROTO_IPV6, unix.IPV6_TCLASS
+	}
+	var failed error
+	if err := raw.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), level, option, 2) }); err != nil || failed != nil {
+		t.Fatalf("ECN bits: %v %v", err, failed)
+	}
+}
+
+// ask sends n packets and returns how many answers come.
+func (k *talk) ask(t *testing.T, n int) int {
+	t.Helper()
+	first := k.sequence
+	for range n {
+		packet := binary.BigEndian.AppendUint64(make([]byte, 0, 100), k.sequence)
+		if _, err := k.client.Write(packet[:100]); err != nil {
+			t.Fatalf("flow %q: %v", k.key, err)
+		}
+		k.sequence++
+	}
+	answers := 0
+	packet := make([]byte, 1500)
+	for answers < n {
+		if err := k.client.SetReadDeadline(time.Now().Add(silence)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := k.client.Read(packet); err != nil {
+			break
+		}
+		if binary.BigEndian.Uint64(packet) >= first {
+			answers++
+		}
+	}
+	return answers
+}
+
+// silence is how long nothing comes before nothing will.
+const silence = 400 * time.Millisecond
+
+// push has the server send n packets of its own accord.
+func (k *talk) push(t *testing.T, n int) {
+	t.Helper()
+	for range n {
+		if _, err := k.server.WriteToUDPAddrPort(make([]byte, 100), k.from); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// talkTCP is a TCP connection from client to server; the server answers.
+type talkTCP struct {
+	key  flow.Key
+	conn net.Conn
+	asks atomic.Uint64
+}
+
+func newTalkTCP(t *testing.T, r *lab.Routed) *talkTCP {
+	t.Helper()
+	ctx := testContext(t)
+	listener, err := r.Server.Listen(ctx, r.ServerAddr4+":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		packet := make([]byte, 1500)
+		for {
+			n, err := conn.Read(packet)
+			if err != nil {
+				return
+			}
+			conn.Write(packet[:n])
+		}
+	}()
+	conn, err := r.Client.Dial(ctx, "tcp", "", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	k := &talkTCP{conn: conn}
+	local, remote := conn.LocalAddr().(*net.TCPAddr).AddrPort(), conn.RemoteAddr().(*net.TCPAddr).AddrPort()
+	k.key, _ = flow.MakeKey(flow.TCP, local, remote, 0)
+	return k
+}
+
+// ask sends a line and tells whether the answer comes.
+func (k *talkTCP) ask(t *testing.T) bool {
+	t.Helper()
+	line := fmt.Sprintf("question %d\n", k.asks.Add(1))
+	if _, err := k.conn.Write([]byte(line)); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.conn.SetReadDeadline(time.Now().Add(silence)); err != nil {
+		t.Fatal(err)
+	}
+	packet := make([]byte, 1500)
+	n, err := k.conn.Read(packet)
+	return err == nil && string(packet[:n]) == line
+}

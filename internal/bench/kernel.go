@@ -1,0 +1,408 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/bits"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/dpclass/dpclass/bpf"
+	"github.com/dpclass/dpclass/internal/flow"
+	"github.com/dpclass/dpclass/internal/lab"
+	"github.com/dpclass/dpclass/loader"
+)
+
+// KernelOptions configures Kernel.
+type KernelOptions struct {
+	Cases    []string // none: all of KernelCases
+	Rounds   int      // of each case, ours and the empty program in turn; default 41
+	Progress func(done, total int, what string)
+	Log      *slog.Logger
+}
+
+// KernelResult is one case of `dpclass bench kernel`: nanoseconds of a run of
+// the program on one packet, by the kernel's own clock, the median of the rounds.
+type KernelResult struct {
+	Case    string  `json:"case"`
+	NS      float64 `json:"ns"`
+	EmptyNS float64 `json:"empty_ns"` // of an empty program in the same rounds
+	AddedNS float64 `json:"added_ns"`
+	LeastNS float64 `json:"least_added_ns"` // of the quickest round of each
+	Rounds  int     `json:"rounds"`
+	Repeat  int     `json:"repeat"` // packets a round
+	Machine string  `json:"machine"`
+}
+
+// kernelCase is one case: what its packet meets.
+type kernelCase struct {
+	name    string
+	program string // "": the XDP program
+	proto   flow.Proto
+	src     string // "": IPv4
+	payload int
+	config  loader.Config
+	repeat  int  // packets a round; 0: 50000
+	flows   int  // live flows; 0: one
+	decided bool // operator's verdict on each flow before
+	action  *flow.Action
+	remark  bool // the mark is taken off before each packet
+	sampled bool // each packet is to be sampled
+}
+
+// decidedAs is the operator's verdict on the flows of decided cases.
+const decidedAs = "voip"
+
+// unpoliced is a rate that the test run's packets conform to: 64 bytes at 100 Gbit/s take 5 ns.
+const unpoliced = 100e9
+
+func kernelCases() []kernelCase {
+	none := flow.Action{DSCP: -1}
+	policed, marked := none, none
+	policed.Rate, policed.Burst = unpoliced, unpoliced/8/4
+	marked.DSCP = 46
+	cases := []kernelCase{
+		{name: "decided-ipv4-tcp", proto: flow.TCP, decided: true},
+		{name: "decided-ipv6-udp", proto: flow.UDP, src: "[fd00::2]:4000", decided: true},
+		{name: "policed", proto: flow.TCP, decided: true, action: &policed},
+		{name: "dscp", proto: flow.TCP, decided: true, action: &marked, remark: true},
+		{name: "undecided", proto: flow.TCP},
+		{name: "sampled", proto: flow.TCP, payload: 1440, config: loader.Config{Samples: 255}, repeat: 240, sampled: true},
+		{name: "egress-ipv4-tcp", program: bpf.DpclassProgDpclassOut, proto: flow.TCP, decided: true},
+	}
+	for _, many := range []struct {
+		name  string
+		flows int
+	}{{"flows-1k", 1_000}, {"flows-100k", 100_000}, {"flows-1m", 1_000_000}} {
+		cases = append(cases, kernelCase{
+			name: many.name, proto: flow.UDP, decided: true, flows: many.flows,
+			config: loader.Config{MaxFlows: max(1<<16, uint32(1)<<bits.Len(uint(many.flows-1)))},
+			repeat: max(50_000, many.flows/4),
+		})
+	}
+	return cases
+}
+
+// KernelCases lists the cases' names.
+func KernelCases() []string {
+	var names []string
+	for _, c := range kernelCases() {
+		names = append(names, c.name)
+	}
+	return names
+}
+
+// Kernel measures what the programs add to a packet: each case on a device of
+// its own in a namespace, by test runs of the program that is attached there,
+// in turn with an empty one. each is called with every result.
+func Kernel(ctx context.Context, o KernelOptions, each func(KernelResult) error) (err error) {
+	if o.Rounds <= 0 {
+		o.Rounds = 41
+	}
+	var cases []kernelCase
+	for _, c := range kernelCases() {
+		if len(o.Cases) == 0 || slices.Contains(o.Cases, c.name) {
+			cases = append(cases, c)
+		}
+	}
+	l, host, err := device()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, l.Close()) }()
+	machine := Machine()
+	for n := range cases {
+		var result KernelResult
+		err := host.Do(func() (err error) {
+			m := &kernelMeter{case_: &cases[n], rounds: o.Rounds, log: o.Log,
+				progress: func() { o.Progress(n, len(cases), cases[n].name) }}
+			result, err = m.measure(ctx)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("case %q: %w", cases[n].name, err)
+		}
+		result.Machine = machine
+		if err := each(result); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// device makes a namespace with a device to attach to.
+func device() (_ *lab.Lab, _ *lab.Host, err error) {
+	l, err := lab.New("bench")
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.Close())
+		}
+	}()
+	if err := lab.MountBPFFS(); err != nil {
+		return nil, nil, err
+	}
+	var hosts [2]*lab.Host
+	for n, name := range []string{"watched", "peer"} {
+		if hosts[n], err = l.Host(name); err != nil {
+			return nil, nil, err
+		}
+		// Nothing but the test runs is to be counted.
+		if err := hosts[n].Sysctl("net/ipv6/conf/default/disable_ipv6", "1"); err != nil {
+			return nil, nil, err
+		}
+	}
+	return l, hosts[0], l.Wire(lab.Wire{A: lab.End{Host: hosts[0], Iface: "eth0"}, B: lab.End{Host: hosts[1], Iface: "eth0"}})
+}
+
+// kernelMeter measures one case.
+type kernelMeter struct {
+	case_    *kernelCase
+	rounds   int
+	log      *slog.Logger
+	progress func()
+
+	iface       *loader.Interface
+	frame       []byte
+	src, dst    netip.AddrPort
+	ours, empty *ebpf.Program
+}
+
+func (m *kernelMeter) measure(ctx context.Context) (result KernelResult, err error) {
+	c := m.case_
+	m.src, m.dst = netip.MustParseAddrPort("10.1.0.0:4000"), netip.MustParseAddrPort("192.168.0.1:443")
+	if c.src != "" {
+		m.src, m.dst = netip.MustParseAddrPort(c.src), netip.MustParseAddrPort("[fd00::1]:443")
+	}
+	m.frame = frame(c.proto, m.src, m.dst, max(c.payload, 18))
+	if m.iface, err = loader.Attach("eth0", c.config, m.log); err != nil {
+		return result, err
+	}
+	defer func() { err = errors.Join(err, m.iface.Detach()) }()
+	free, err := m.programs()
+	defer func() { err = errors.Join(err, free()) }()
+	if err != nil {
+		return result, err
+	}
+	if c.action != nil {
+		if err := m.iface.SetPolicy(&flow.Policy{Rules: []flow.Rule{{Categories: []string{decidedAs}, Action: *c.action}}}); err != nil {
+			return result, err
+		}
+	}
+	if err := m.begin(ctx); err != nil {
+		return result, err
+	}
+	if c.sampled {
+		reading, stop := context.WithCancel(ctx)
+		done := make(chan error, 1)
+		go func() { done <- m.iface.Samples(reading, func(*flow.Sample) {}) }()
+		defer func() {
+			stop()
+			err = errors.Join(err, <-done)
+		}()
+	}
+	return m.run(ctx)
+}
+
+// programs chooses what is run: our program and an empty one, each behind the
+// same editing of the packet where the case has one.
+func (m *kernelMeter) programs() (free func() error, err error) {
+	var closers []func() error
+	free = func() error {
+		var errs []error
+		for _, closer := range closers {
+			errs = append(errs, closer())
+		}
+		return errors.Join(errs...)
+	}
+	name, kind := m.case_.program, ebpf.SchedCLS
+	if name == "" {
+		name, kind = bpf.DpclassProgDpclassXdp, ebpf.XDP
+	}
+	m.ours = m.iface.Programs()[name]
+	if m.empty, err = empty(kind); err != nil {
+		return free, err
+	}
+	closers = append(closers, m.empty.Close)
+	var change edit
+	switch {
+	case m.case_.flows > 0:
+		change = nextSource(m.firstAddress(), m.case_.flows)
+	case m.case_.remark:
+		change = undoDSCP(m.frame)
+	default:
+		return free, nil
+	}
+	for _, program := range []**ebpf.Program{&m.ours, &m.empty} {
+		s, err := steer(*program, change)
+		if err != nil {
+			return free, err
+		}
+		closers = append(closers, s.Close)
+		*program = s.Program
+	}
+	return free, nil
+}
+
+func (m *kernelMeter) firstAddress() uint32 {
+	a := m.src.Addr().As4()
+	return uint32(a[0])<<24 | uint32(a[1])<<16 | uint32(a[2])<<8 | uint32(a[3])
+}
+
+// begin makes the flows, and decides them where the case wants that.
+func (m *kernelMeter) begin(ctx context.Context) error {
+	if m.case_.flows == 0 {
+		// Beyond the sample budget, so that only the sampled case samples.
+		if _, _, err := m.ours.Benchmark(m.frame, 20, func() {}); err != nil {
+			return err
+		}
+		if m.case_.decided {
+			key, _ := flow.MakeKey(m.case_.proto, m.src, m.dst, 0)
+			return m.iface.SetVerdict(key, decided())
+		}
+		return nil
+	}
+	// A part at a time: the table of undecided flows is smaller than that of the decided ones.
+	const part = 8192
+	plain := m.iface.Programs()[bpf.DpclassProgDpclassXdp]
+	for from := 0; from < m.case_.flows; from += part {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		m.progress()
+		n := min(part, m.case_.flows-from)
+		if err := m.beginPart(plain, from, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *kernelMeter) beginPart(plain *ebpf.Program, from, n int) error {
+	s, err := steer(plain, nextSource(m.firstAddress()+uint32(from), n))
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	decisions := make([]flow.Decision, n)
+	for k := range decisions {
+		first := m.firstAddress() + uint32(from+k)
+		src := netip.AddrPortFrom(netip.AddrFrom4([4]byte{byte(first >> 24), byte(first >> 16), byte(first >> 8), byte(first)}), m.src.Port())
+		key, _ := flow.MakeKey(m.case_.proto, src, m.dst, 0)
+		decisions[k] = flow.Decision{ID: flow.ID{Key: key}, Verdict: decided()}
+	}
+	// Some may have given way to others before they were decided: these begin again.
+	for range 10 {
+		if _, _, err := s.Benchmark(m.frame, n, func() {}); err != nil {
+			return err
+		}
+		stale, err := m.iface.Apply(decisions)
+		if err != nil || stale == 0 {
+			return err
+		}
+	}
+	return fmt.Errorf("flows %d to %d could not all be made", from, from+n)
+}
+
+func decided() flow.Verdict {
+	return flow.Verdict{Category: flow.TaskVerdict{Label: decidedAs, Confidence: 1, Source: flow.SourceOperator}, Final: true}
+}
+
+// run is the measurement. What the kernel counted tells whether the packets met what
+// the case is about.
+func (m *kernelMeter) run(ctx context.Context) (KernelResult, error) {
+	repeat := m.case_.repeat
+	if repeat == 0 {
+		repeat = 50_000
+	}
+	before, err := m.iface.Counters()
+	if err != nil {
+		return KernelResult{}, err
+	}
+	var ours, none []float64
+	for round := range m.rounds + 1 {
+		if err := ctx.Err(); err != nil {
+			return KernelResult{}, err
+		}
+		m.progress()
+		if m.case_.sampled {
+			// The budget anew, and time for the ring's reader.
+			if err := m.iface.ResampleAll(); err != nil {
+				return KernelResult{}, err
+			}
+			time.Sleep(3 * time.Millisecond)
+		}
+		_, a, err := m.ours.Benchmark(m.frame, repeat, func() {})
+		if err != nil {
+			return KernelResult{}, err
+		}
+		_, b, err := m.empty.Benchmark(m.frame, repeat, func() {})
+		if err != nil {
+			return KernelResult{}, err
+		}
+		if round > 0 { // the first one warms up
+			ours, none = append(ours, float64(a)), append(none, float64(b))
+		}
+	}
+	if err := m.check(before, (m.rounds+1)*repeat); err != nil {
+		return KernelResult{}, err
+	}
+	r := KernelResult{Case: m.case_.name, NS: median(ours), EmptyNS: median(none), LeastNS: ours[0] - none[0], Rounds: m.rounds, Repeat: repeat}
+	r.AddedNS = r.NS - r.EmptyNS
+	return r, nil
+}
+
+func (m *kernelMeter) check(before map[string]uint64, packets int) error {
+	after, err := m.iface.Counters()
+	if err != nil {
+		return err
+	}
+	want := map[string]uint64{}
+	if m.case_.sampled {
+		want["sampled"] = uint64(packets)
+	}
+	for reason, n := range after {
+		if n -= before[reason]; n != want[reason] {
+			return fmt.Errorf("the measurement is none: %d packets counted as %q, want %d of %d", n, reason, want[reason], packets)
+		}
+	}
+	if m.case_.action != nil {
+		_, stats, err := m.iface.Policy()
+		if err != nil {
+			return err
+		}
+		if len(stats) != 1 || stats[0].Packets < uint64(packets) || stats[0].Dropped > 0 ||
+			m.case_.remark && stats[0].Marked < uint64(packets) {
+			return fmt.Errorf("the measurement is none: the rule did %+v to %d packets", stats, packets)
+		}
+	}
+	flows, err := m.iface.Flows()
+	if err != nil {
+		return err
+	}
+	var counted uint64
+	final := 0
+	for n := range flows {
+		counted += flows[n].Packets
+		if flows[n].Final {
+			final++
+		}
+	}
+	wantFinal := 0
+	if m.case_.decided {
+		wantFinal = max(1, m.case_.flows)
+	}
+	if final != wantFinal || counted < uint64(packets) {
+		return fmt.Errorf("the measurement is none: %d decided flows and %d packets counted, want %d and at least %d", final, counted, wantFinal, packets)
+	}
+	return nil
+}

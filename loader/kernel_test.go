@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/ringbuf"
+	"github.com/cilium/ebpf/rlimit"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+
+	"github.com/dpclass/dpclass/bpf"
+	"github.com/dpclass/dpclass/internal/flow"
+)
+
+// The pins of a test run are its own: other runs and attached agents do not see them.
+func TestMain(m *testing.M) {
+	pinRoot = filepath.Join(bpffs, "dpclass-test-"+strconv.Itoa(os.Getpid()), "v"+strconv.Itoa(ABI))
+	os.Exit(m.Run())
+}
+
+// What the programs return for a packet that they let pass.
+const (
+	xdpPass = 2
+	xdpDrop = 1
+	tcNext  = 0xffffffff
+	tcShot  = 2
+)
+
+const (
+	progXDP = bpf.DpclassProgDpclassXdp
+	progIn  = bpf.DpclassProgDpclassIn
+	progOut = bpf.DpclassProgDpclassOut
+)
+
+var programs = []string{progXDP, progIn, progOut}
+
+func directionOf(program string) flow.Direction {
+	if program == progOut {
+		return flow.Out
+	}
+	return flow.In
+}
+
+// passed and dropped return what a program returns.
+func passed(program string) uint32 {
+	if program == progXDP {
+		return xdpPass
+	}
+	return tcNext
+}
+
+func dropped(program string) uint32 {
+	if program == progXDP {
+		return xdpDrop
+	}
+	return tcShot
+}
+
+func needRoot(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skipf("SKIPPED: loading BPF programs needs root")
+	}
+}
+
+var kernels atomic.Int64
+
+// kernel is programs and maps without a device: they see the packets that a
+// test runs them on, and no others.
+type kernel struct {
+	*Interface
+	t      testing.TB
+	ring   *ringbuf.Reader
+	record ringbuf.Record
+	out    []byte
+}
+
+type encap string
+
+const (
+	ethernet encap = "ether"
+	bare     encap = "none" // frames begin with the IP header
+)
+
+func newKernel(t testing.TB, cfg Config, kind encap) *kernel {
+	t.Helper()
+	needRoot(t)
+	if err := rlimit.RemoveMemlock(); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkBPFFS(); err != nil {
+		t.Fatal(err)
+	}
+	if cfg.MaxFlows == 0 {
+		cfg.MaxFlows = 1024
+	}
+	if cfg.MaxPending == 0 {
+		cfg.MaxPending = 1024
+	}
+	if err := cfg.setDefaults(); err != nil {
+		t.Fatal(err)
+	}
+	i := &Interface{
+		name: "probe", dir: filepath.Join(pinRoot, fmt.Sprintf("probe%d", kernels.Add(1))),
+		net: netns.None(), log: slog.New(slog.DiscardHandler), keep: cfg.Timeouts.Ended,
+	}
+	if err := os.MkdirAll(i.dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	k := &kernel{Interface: i, t: t, out: make([]byte, 8192)}
+	t.Cleanup(func() {
+		if k.ring != nil {
+			k.ring.Close()
+		}
+		if err := errors.Join(remove(i.dir, &i.info), i.Close()); err != nil {
+			t.Errorf("clean up: %v", err)
+		}
+	})
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.EncapType = "probe", string(kind)
+	if err := i.load(&netlink.Dummy{LinkAttrs: attrs}, &cfg, false); err != nil {
+		t.Fatalf("%+v", err)
+	}
+	ring, err := ringbuf.NewReader(i.maps.Samples)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.ring = ring
+	return k
+}
+
+// skb is the part of struct __sk_buff that a test may set.
+type skb struct {
+	_       [164]byte
+	GSOSegs uint32
+	_       [8]byte
+	GSOSize uint32
+	_       [12]byte
+}
+
+// run runs a program on a frame and returns its verdict and the frame behind it,
+// which is valid until the next run.
+func (k *kernel) run(program string, frame []byte, context ...*skb) (uint32, []byte) {
+	k.t.Helper()
+	options := &ebpf.RunOptions{Data: frame, DataOut: k.out}
+	if len(context) > 0 {
+		options.Context = context[0]
+	}
+	verdict, err := k.collection.Programs[program].Run(options)
+	if err != nil {
+		k.t.Fatalf("run %q on %d bytes: %v", program, len(frame), err)
+	}
+	return verdict, options.DataOut
+}
+
+// pass runs a program on frames that it has to let pass.
+func (k *kernel) pass(program string, frames ...[]byte) {
+	k.t.Helper()
+	for n, frame := range frames {
+		if verdict, _ := k.run(program, frame); verdict != passed(program) {
+			k.t.Fatalf("frame %d: %q returned %d", n, program, int32(verdict))
+		}
+	}
+}
+
+// sample returns the next record of the ring, nil where there is none.
+func (k *kernel) sample() *flow.Sample {
+	k.t.Helper()
+	k.ring.SetDeadline(time.Unix(1, 0))
+	err := k.ring.ReadInto(&k.record)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil
+	}
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	var s flow.Sample
+	if !decodeSample(k.record.RawSample, &s) {
+		k.t.Fatalf("record of %d bytes is no sample", len(k.record.RawSample))
+	}
+	return &s
+}
+
+// samples empties the ring and returns how many samples were in it.
+func (k *kernel) samples() int {
+	k.t.Helper()
+	n := 0
+	for k.sample() != nil {
+		n++
+	}
+	return n
+}
+
+// flow returns the flow with a key.
+func (k *kernel) flow(key flow.Key) flow.Record {
+	k.t.Helper()
+	r, err := k.Lookup(key)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	return r
+}
+
+// entry returns the table entry of a flow, and whether it is decided.
+func (k *kernel) entry(key flow.Key) (f bpf.DpclassFlow, decided bool) {
+	k.t.Helper()
+	wide, family := wideKey(key)
+	var mapKey any = wide
+	decidedMap, pending := k.maps.Flows6, k.maps.Pending6
+	if family == 4 {
+		mapKey = narrowKey(key)
+		decidedMap, pending = k.maps.Flows, k.maps.Pending
+	}
+	if decidedMap.Lookup(mapKey, &f) == nil {
+		return f, true
+	}
+	if err := pending.Lookup(mapKey, &f); err != nil {
+		k.t.Fatalf("flow %q: %v", key, err)
+	}
+	return f, false
+}
+
+func (k *kernel) flows() []flow.Record {
+	k.t.Helper()
+	all, err := k.Flows()
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	return all
+}
+
+func (k *kernel) ended() []flow.Record {
+	k.t.Helper()
+	all, err := k.Ended()
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	return all
+}
+
+func (k *kernel) sweep() []flow.Record {
+	k.t.Helper()
+	ended, err := k.Sweep()
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	return ended
+}
+
+func (k *kernel) counters() map[string]uint64 {
+	k.t.Helper()
+	counters, err := k.Counters()
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	return counters
+}
+
+// id returns the flow's present life.
+func (k *kernel) id(key flow.Key) flow.ID {
+	k.t.Helper()
+	return flow.ID{Key: key, Generation: k.flow(key).Generation}
+}
+
+// eventually waits for something that time brings.
+func eventually(t testing.TB, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if is() {
+			return
+		}
+	}
+	t.Fatalf("%s: not within 10 s", what)
+}
+
+// checksum is the Internet checksum over data: 0 where the one in it is right.
+func checksum(data []byte) uint16 {
+	var sum uint32
+	for n := 0; n+1 < len(data); n += 2 {
+		sum += uint32(binary.BigEndian.Uint16(data[n:]))
+	}
+	for sum>>16 != 0 {
+		sum = sum&0xffff + sum>>16
+	}
+	return ^uint16(sum)
+}

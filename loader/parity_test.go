@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/dpclass/dpclass/bpf"
+	"github.com/dpclass/dpclass/internal/flow"
+	"github.com/dpclass/dpclass/internal/vector"
+	"github.com/dpclass/dpclass/internal/vector/packettest"
+)
+
+// said is what the Go side says of a frame.
+type said struct {
+	reason string // as counted; "ok" where the packet has a flow
+	packet []byte // from the IP header on
+	vector.Packet
+}
+
+func isTag(kind uint16) bool { return kind == 0x8100 || kind == 0x88a8 || kind == 0x9100 }
+
+// read reads a frame as the kernel has to.
+func read(frame []byte, kind encap) said {
+	version := byte(0)
+	packet := frame
+	if kind == bare {
+		if version = frame[0] >> 4; version != 4 && version != 6 {
+			return said{reason: "not_ip"}
+		}
+	} else {
+		if len(frame) < 14 {
+			return said{reason: "truncated"}
+		}
+		proto := binary.BigEndian.Uint16(frame[12:])
+		packet = frame[14:]
+		for range 2 {
+			if isTag(proto) {
+				if len(packet) < 4 {
+					return said{reason: "truncated"}
+				}
+				proto, packet = binary.BigEndian.Uint16(packet[2:]), packet[4:]
+			}
+		}
+		switch {
+		case isTag(proto):
+			return said{reason: "vlan_depth"}
+		case proto == 0x0800:
+			version = 4
+		case proto == 0x86dd:
+			version = 6
+		default:
+			return said{reason: "not_ip"}
+		}
+	}
+	header := map[byte]int{4: 20, 6: 40}[version]
+	if len(packet) < header {
+		return said{reason: "truncated"}
+	}
+	if packet[0]>>4 != version {
+		return said{reason: "ip_header"}
+	}
+	parsed, reason := vector.Parse(packet, len(packet))
+	return said{reason: reason.String(), packet: packet, Packet: parsed}
+}
+
+// key returns the flow's key; an IPv4 address in IPv6's form stays one, as in the kernel's tables.
+func (s *said) key() (key flow.Key, fromA bool) {
+	if s.Src.Compare(s.Dst) <= 0 {
+		return flow.Key{A: s.Src, B: s.Dst, Proto: flow.Proto(s.Proto)}, true
+	}
+	return flow.Key{A: s.Dst, B: s.Src, Proto: flow.Proto(s.Proto)}, false
+}
+
+// masked returns the copy that the kernel has to make.
+func (s *said) masked() []byte {
+	packet := bytes.Clone(s.packet[:min(s.Length, vector.Size)])
+	zero := func(from, to int) { clear(packet[min(from, len(packet)):min(to, len(packet))]) }
+	if packet[0]>>4 == 4 {
+		zero(10, 20)
+	} else {
+		zero(8, 40)
+	}
+	if s.Proto == vector.TCP {
+		zero(s.L4+16, s.L4+18)
+	} else {
+		zero(s.L4+6, s.L4+8)
+	}
+	return packet
+}
+
+// comparer runs programs on frames and holds all that comes out against the Go side.
+type comparer struct {
+	*kernel
+	kind encap
+	last map[string]uint64
+}
+
+func newComparer(t testing.TB, kind encap) *comparer {
+	k := newKernel(t, Config{}, kind)
+	return &comparer{kernel: k, kind: kind, last: k.counters()}
+}
+
+// take removes the flow that the frame has made and returns it. No other may be there.
+func (c *comparer) take(key flow.Key) (bpf.DpclassFlow, error) {
+	var f bpf.DpclassFlow
+	if key.A.IsValid() {
+		wide, family := wideKey(key)
+		table, mapKey := c.maps.Pending6, any(wide)
+		if family == 4 {
+			table, mapKey = c.maps.Pending, narrowKey(key)
+		}
+		if err := table.Lookup(mapKey, &f); err != nil {
+			return f, fmt.Errorf("flow %q: %w", key, err)
+		}
+		if err := table.Delete(mapKey); err != nil {
+			return f, err
+		}
+	}
+	var other4 bpf.DpclassFlowKey
+	if err := c.maps.Pending.NextKey(nil, &other4); !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return f, fmt.Errorf("flow %q is in the table: %v", keyOf4(&other4), err)
+	}
+	var other6 bpf.DpclassFlowKey6
+	if err := c.maps.Pending6.NextKey(nil, &other6); !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return f, fmt.Errorf("flow %q is in the table: %v", keyOf6(&other6), err)
+	}
+	return f, nil
+}
+
+// compare returns what differs, nil if nothing does.
+func (c *comparer) compare(program string, frame []byte) error {
+	want := read(frame, c.kind)
+	verdict, out := c.run(program, frame)
+	if verdict != passed(program) {
+		return fmt.Errorf("returned %d", int32(verdict))
+	}
+	if !bytes.Equal(out, frame) {
+		return errors.New("the packet was changed")
+	}
+	counted := map[string]uint64{}
+	now := c.counters()
+	for name, n := range now {
+		if n != c.last[name] {
+			counted[name] = n - c.last[name]
+		}
+	}
+	c.last = now
+	s := c.sample()
+
+	if want.reason != "ok" {
+		if len(counted) != 1 || counted[want.reason] != 1 {
+			return fmt.Errorf("counted %v, want %q", counted, want.reason)
+		}
+		if s != nil {
+			return errors.New("sampled")
+		}
+		_, err := c.take(flow.Key{})
+		return err
+	}
+
+	key, fromA := want.key()
+	f, err := c.take(key)
+	if err != nil {
+		return fmt.Errorf("%w; counted %v", err, counted)
+	}
+	packets, bytesCounted, rest := f.PacketsIn, f.BytesIn, f.PacketsOut+f.BytesOut
+	if program == progOut {
+		packets, bytesCounted, rest = f.PacketsOut, f.BytesOut, f.PacketsIn+f.BytesIn
+	}
+	if packets != 1 || bytesCounted != uint64(want.Length) || rest != 0 {
+		return fmt.Errorf("%d packets, %d bytes, want 1 of %d", packets, bytesCounted, want.Length)
+	}
+	if state := stateOf(&want.Packet, fromA); f.State != state {
+		return fmt.Errorf("state %v, want %v", f.State, state)
+	}
+	switch {
+	case want.Sampled():
+		if len(counted) != 1 || counted["sampled"] != 1 || s == nil || f.Samples != 1 {
+			return fmt.Errorf("counted %v, want a sample", counted)
+		}
+		return c.compareSample(program, s, &want, &f)
+	case want.Captured > 0: // DNS
+		if len(counted) != 1 || counted["dns"] != 1 {
+			return fmt.Errorf("counted %v, want dns", counted)
+		}
+	case len(counted) != 0:
+		return fmt.Errorf("counted %v, want nothing", counted)
+	}
+	if s != nil || f.Samples != 0 {
+		return errors.New("sampled")
+	}
+	return nil
+}
+
+// stateOf returns the state of a flow behind its first packet.
+func stateOf(p *vector.Packet, fromA bool) bpf.DpclassFlowState {
+	state, fin := bpf.DpclassFlowStateStateSentA, bpf.DpclassFlowStateStateFinA
+	if !fromA {
+		state, fin = bpf.DpclassFlowStateStateSentB|bpf.DpclassFlowStateStateFirstB, bpf.DpclassFlowStateStateFinB
+	}
+	if p.Proto != vector.TCP {
+		return state
+	}
+	if p.Flags&1 != 0 {
+		state |= fin
+	}
+	if p.Flags&4 != 0 {
+		state |= bpf.DpclassFlowStateStateRst
+	}
+	if p.Flags&2 != 0 {
+		return state | bpf.DpclassFlowStateStateSyn
+	}
+	return state | bpf.DpclassFlowStateStateMidstream
+}
+
+func (c *comparer) compareSample(program string, s *flow.Sample, want *said, f *bpf.DpclassFlow) error {
+	key, fromA := want.key()
+	if s.ID.Key != key || s.ID.Generation != f.Generation || s.Direction != directionOf(program) || s.Index != 0 ||
+		s.Length != want.Length || s.Time < int64(f.FirstNs) {
+		return fmt.Errorf("sample %+v, want %d bytes of %q, generation %d", s, want.Length, key, f.Generation)
+	}
+	header := c.record.RawSample[:sampleHeader]
+	reasons, from := bpf.DpclassSampleReason(header[21]), header[22] != 0
+	var wantReasons bpf.DpclassSampleReason
+	if want.Length > vector.Size {
+		wantReasons |= bpf.DpclassSampleReasonSampleCut
+	}
+	if want.First {
+		wantReasons |= bpf.DpclassSampleReasonSampleFragment
+	}
+	if want.Proto == vector.TCP && want.Flags&2 == 0 {
+		wantReasons |= bpf.DpclassSampleReasonSampleMidstream
+	}
+	if reasons != wantReasons || from != fromA {
+		return fmt.Errorf("sample's reasons %v, from a %v, want %v, %v", reasons, from, wantReasons, fromA)
+	}
+	if copied := want.masked(); !bytes.Equal(s.Packet, copied) {
+		return fmt.Errorf("copy differs:\n%x, want\n%x", s.Packet, copied)
+	}
+	var fromCopy, fromPacket [vector.Size]byte
+	vector.Make(&fromCopy, s.Packet, false)
+	vector.Make(&fromPacket, want.packet, false)
+	if fromCopy != fromPacket {
+		return fmt.Errorf("vector of the copy differs:\n%x, want\n%x", fromCopy, fromPacket)
+	}
+	if more := c.sample(); more != nil {
+		return errors.New("sampled twice")
+	}
+	return nil
+}
+
+func (c *comparer) check(t *testing.T, name string, frame []byte) {
+	t.Helper()
+	for _, program := range programs {
+		if c.kind == bare && program == progXDP {
+			continue // tun and the like have no native XDP
+		}
+		if len(frame) < 14 {
+			continue // the kernel runs no program on less
+		}
+		if err := c.compare(program, frame); err != nil {
+			t.Errorf("%s: %s of %d bytes: %v\n%x", program, name, len(frame), err, frame)
+		}
+	}
+}
+
+// TestHeaders: every combination of headers behind every link layer.
+func TestHeaders(t *testing.T) {
+	links := map[string][]uint16{
+		"ethernet": nil, "vlan": {0x8100}, "qinq": {0x88a8, 0x8100}, "old qinq": {0x9100, 0x8100},
+		"triple": {0x88a8, 0x8100, 0x8100},
+	}
+	c := newComparer(t, ethernet)
+	for name, tags := range links {
+		for _, payload := range []int{0, 1, 700} {
+			for _, spec := range packettest.Specs(payload) {
+				c.check(t, name+" "+spec.String(), packettest.Ethernet(spec.Build().Data, tags...))
+			}
+		}
+	}
+}
+
+// TestBareHeaders: the same on a device whose frames begin with the IP header.
+func TestBareHeaders(t *testing.T) {
+	c := newComparer(t, bare)
+	for _, payload := range []int{0, 1, 700} {
+		for _, spec := range packettest.Specs(payload) {
+			c.check(t, spec.String(), spec.Build().Data)
+		}
+	}
+	c.check(t, "no IP", bytes.Repeat([]byte{0x55}, 60))
+}
