@@ -6,6 +6,7 @@ GO = $(shell scripts/find-go.sh)
 LINT_VERSION = v2.15.0
 
 .DEFAULT_GOAL := all
+.NOTPARALLEL: # deps before what needs them
 .PHONY: all help deps deps-generate generate lint test demo picture attach install uninstall train-deps clean check-go FORCE
 
 all: bin/dpclass bin/libonnxruntime.so.1 ## build bin/dpclass and put ONNX Runtime beside it

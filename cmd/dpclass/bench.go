@@ -17,7 +17,8 @@ func newBenchCommand(g *globals) *cobra.Command {
 	cmd := newGroupCommand("bench", "Measure what dpclass costs on this machine",
 		"Measure what dpclass costs on this machine. -o json prints one object a case.",
 		"  dpclass bench classifier\n  dpclass bench classifier --model default -o json")
-	cmd.AddCommand(newBenchClassifierCommand(g), newBenchKernelCommand(g))
+	cmd.AddCommand(newBenchClassifierCommand(g), newBenchKernelCommand(g),
+		newBenchLatencyCommand(g), newBenchThroughputCommand(g))
 	return cmd
 }
 

@@ -4,7 +4,9 @@ package main
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"strings"
@@ -36,6 +38,7 @@ func testPolicy(t *testing.T, s *suite) {
 			s.attach(t, r.Router, "eth0", "--mode", mode, "--no-classify")
 			t.Run("Mark", func(t *testing.T) { testMark(t, s, r) })
 			t.Run("Drop", func(t *testing.T) { testDrop(t, s, r) })
+			t.Run("DropAll", func(t *testing.T) { testDropAll(t, s, r) })
 			t.Run("Protect", func(t *testing.T) { testProtect(t, s, r) })
 			t.Run("Midstream", func(t *testing.T) { testMidstream(t, s, r, old) })
 			t.Run("BadFile", func(t *testing.T) { testBadPolicy(t, s, r) })
@@ -125,6 +128,67 @@ func testDrop(t *testing.T, s *suite, r *lab.Routed) {
 			t.Errorf("flow %q: %d answers of 20 without a policy", k.key, got)
 		}
 	}
+}
+
+// testDropAll has ICMP and neighbour discovery pass a policy that drops all it may.
+func testDropAll(t *testing.T, s *suite, r *lab.Routed) {
+	ctx := testContext(t)
+	s.apply(t, r.Router, "version: 1\nrules:\n  - match: {final: false}\n    action: {drop: true}\n")
+	k := newTalk(t, r, r.ClientAddr6, r.ServerAddr6, 6007)
+	if got := k.ask(t, 5); got != 5 { // there is no verdict to act on
+		t.Errorf("%d answers of 5 of an undecided flow", got)
+	}
+	s.set(t, r.Router, k.key, "--category", "unknown")
+	if got := k.ask(t, 5); got != 0 {
+		t.Errorf("%d answers of 5 of a flow that is decided to be unknown", got)
+	}
+	if _, err := r.Client.Run(ctx, "ip", "neigh", "flush", "dev", "eth0"); err != nil {
+		t.Fatal(err)
+	}
+	for _, addr := range []string{r.ServerAddr4, r.ServerAddr6} {
+		if err := ping(r.Client, addr); err != nil {
+			t.Errorf("ping of %s: %v", addr, err)
+		}
+	}
+	s.run(t, r.Router, "policy", "clear", "eth0").want(t, exitDone)
+}
+
+// ping has an ICMP echo request answered.
+func ping(h *lab.Host, addr string) error {
+	network, request, reply := "ip4:icmp", byte(8), byte(0)
+	if netip.MustParseAddr(addr).Is6() {
+		network, request, reply = "ip6:ipv6-icmp", 128, 129 // the kernel writes its checksum
+	}
+	return h.Do(func() error {
+		conn, err := net.Dial(network, addr)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		const identity = "\x12\x34\x00\x01"
+		message := append([]byte{request, 0, 0, 0}, identity...)
+		binary.BigEndian.PutUint16(message[2:], ^checksum(message))
+		if _, err := conn.Write(message); err != nil {
+			return err
+		}
+		if err := conn.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+			return err
+		}
+		packet := make([]byte, 1500)
+		for {
+			n, err := conn.Read(packet)
+			if err != nil {
+				return err
+			}
+			message := packet[:n]
+			if request == 8 { // raw sockets of IPv4 hand out the IP header
+				message = message[min(n, int(packet[0]&15)*4):]
+			}
+			if len(message) >= 8 && message[0] == reply && string(message[4:8]) == identity {
+				return nil
+			}
+		}
+	})
 }
 
 // testProtect has a protected port and address pass a drop rule.
@@ -364,9 +428,10 @@ func (k *talk) push(t *testing.T, n int) {
 
 // talkTCP is a TCP connection from client to server; the server answers.
 type talkTCP struct {
-	key  flow.Key
-	conn net.Conn
-	asks atomic.Uint64
+	key      flow.Key
+	conn     net.Conn
+	listener net.Listener
+	asks     atomic.Uint64
 }
 
 func newTalkTCP(t *testing.T, r *lab.Routed) *talkTCP {
@@ -378,18 +443,15 @@ func newTalkTCP(t *testing.T, r *lab.Routed) *talkTCP {
 	}
 	t.Cleanup(func() { listener.Close() })
 	go func() {
-		conn, err := listener.Accept()
-		if err != nil {
-			return
-		}
-		defer conn.Close()
-		packet := make([]byte, 1500)
 		for {
-			n, err := conn.Read(packet)
+			conn, err := listener.Accept()
 			if err != nil {
 				return
 			}
-			conn.Write(packet[:n])
+			go func() {
+				defer conn.Close()
+				io.Copy(conn, conn)
+			}()
 		}
 	}()
 	conn, err := r.Client.Dial(ctx, "tcp", "", listener.Addr().String())
@@ -397,10 +459,25 @@ func newTalkTCP(t *testing.T, r *lab.Routed) *talkTCP {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	k := &talkTCP{conn: conn}
+	k := &talkTCP{conn: conn, listener: listener}
 	local, remote := conn.LocalAddr().(*net.TCPAddr).AddrPort(), conn.RemoteAddr().(*net.TCPAddr).AddrPort()
 	k.key, _ = flow.MakeKey(flow.TCP, local, remote, 0)
 	return k
+}
+
+// again resets the connection and begins one between the same ends.
+func (k *talkTCP) again(t *testing.T, r *lab.Routed) {
+	t.Helper()
+	local := k.conn.LocalAddr().String()
+	if err := errors.Join(k.conn.(*net.TCPConn).SetLinger(0), k.conn.Close()); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := r.Client.Dial(testContext(t), "tcp", local, k.listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	k.conn = conn
 }
 
 // ask sends a line and tells whether the answer comes.

@@ -108,6 +108,101 @@ func compareVerdicts(t *testing.T, s *suite, h *lab.Host, file string) {
 	}
 }
 
+// testVerdict follows a call from its first packet to what the policy makes of the
+// verdict, on the wire.
+func testVerdict(t *testing.T, s *suite) {
+	s.needLibrary(t)
+	ctx := testContext(t)
+	r := routed(t, lab.Topology{})
+	rules := save(t, "mark.yaml", "version: 1\nrules:\n  - match: {}\n    action: {dscp: EF}\n")
+	s.attach(t, r.Router, "eth0", "--policy", rules)
+	stop := start(t, r.Server, "eth0", "udp")
+	call, err := lab.StartCall(ctx, r.Client, "["+r.ClientAddr6+"]:4000", r.Server, "["+r.ServerAddr6+"]:4002")
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := parseKey(t, call.Flow)
+	var decided flow.Record
+	if err := lab.Until(ctx, "a final verdict", func() (bool, error) {
+		decided = s.flows(t, r.Router, "eth0")[key]
+		return decided.Final, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if decided.Category == "" || decided.Source != "model" || decided.Samples == 0 || decided.CategoryConfidence == 0 {
+		t.Errorf("%+v", decided)
+	}
+	if err := lab.Until(ctx, "packets behind the verdict", func() (bool, error) {
+		return s.rules(t, r.Router)[0].Counters.Marked > 20, nil
+	}); err != nil {
+		t.Error(err)
+	}
+	stats, err := call.Stop()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stats.ReceivedByB < stats.SentByA-1 || stats.ReceivedByA < stats.SentByB-1 {
+		t.Errorf("packets of the call were lost: %+v", stats)
+	}
+	// Before the verdict as it was sent, then marked.
+	c := count(t, stop(), time.Time{})[key]
+	if c == nil || c.tos[46<<2] == 0 || c.tos[0] == 0 || c.tos[0]+c.tos[46<<2] != int(c.packets) {
+		t.Errorf("on the wire: %+v", c)
+	}
+	if got := s.status(t, r.Router, "eth0"); got.Counters["sampled"] == 0 || got.Counters["ring_full"] != 0 || got.Rules != 1 || got.Samples == 0 {
+		t.Errorf("%+v", got)
+	}
+	var agent *agentLine
+	if err := lab.Until(ctx, "the agent's figures", func() (bool, error) { // which it publishes each second
+		agent = s.status(t, r.Router, "eth0").Agent
+		return agent != nil && agent.Samples > 0 && agent.Verdicts > 0 && agent.P50 > 0 && agent.P99 >= agent.P50 && agent.BatchMean >= 1, nil
+	}); err != nil || agent.Shed != 0 {
+		t.Errorf("%v: %+v", err, agent)
+	}
+	t.Logf("a call is %s (%.2f) after %d samples, packet to verdict %.2f ms", decided.Category, decided.CategoryConfidence, decided.Samples, agent.P50)
+}
+
+// testJumbo counts and decides packets of 9000 bytes.
+func testJumbo(t *testing.T, s *suite) {
+	for _, mode := range []string{"native", "tc"} {
+		t.Run(mode, func(t *testing.T) {
+			ctx := testContext(t)
+			r := routed(t, lab.Topology{MTU: 9000, NoOffload: true})
+			args := []string{"eth0", "--mode", mode}
+			if s.library == "" {
+				args = append(args, "--no-classify")
+			}
+			s.attach(t, r.Router, args...)
+			web, err := r.Server.NGINX(ctx, lab.Web{Port: 443, TLS: true, Files: map[string]int64{"page": 300 << 10}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			stop := start(t, r.Client, "eth0")
+			for _, addr := range []string{r.ServerAddr4, r.ServerAddr6} {
+				if _, err := r.Client.Run(ctx, "curl", web.CurlArgs(addr, "page")...); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var problem error
+			if err := lab.Until(ctx, "flows ended", func() (bool, error) {
+				problem = eventually(s.flows(t, r.Router, "eth0"))
+				return problem == nil, nil
+			}); err != nil {
+				t.Errorf("%v: %v", err, problem)
+			}
+			flows := s.flows(t, r.Router, "eth0")
+			if err := sameCounts(flows, count(t, stop(), time.Time{})); err != nil {
+				t.Error(err)
+			}
+			for key, r := range flows {
+				if s.library != "" && (r.Samples == 0 || r.Category == "") {
+					t.Errorf("flow %q: %+v", key, r)
+				}
+			}
+		})
+	}
+}
+
 // record makes a capture of wire packets: TLS, SFTP, iperf3 and a call, over both
 // IP versions.
 func record(t *testing.T) string {

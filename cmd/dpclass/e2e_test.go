@@ -38,6 +38,8 @@ func TestEndToEnd(t *testing.T) {
 	}{
 		{"Replay", testReplay},
 		{"Offload", testOffload},
+		{"Jumbo", testJumbo},
+		{"Verdict", testVerdict},
 		{"Police", testPolice},
 		{"Policy", testPolicy},
 		{"SSH", testSSH},
@@ -47,6 +49,7 @@ func TestEndToEnd(t *testing.T) {
 		{"Refusals", testRefusals},
 		{"Interfaces", testInterfaces},
 		{"Life", testLife},
+		{"Start", testStart},
 		{"Persist", testPersist},
 		{"Ended", testEnded},
 	} {

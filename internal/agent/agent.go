@@ -30,6 +30,10 @@ type Config struct {
 	// Ended is called with every flow that ended, one at a time; may be nil.
 	Ended func(flow.Record)
 
+	// Stored is called with each batch of decisions once they are in the kernel's
+	// maps, one at a time; may be nil.
+	Stored func([]flow.Decision)
+
 	// Reload asks for the models to be chosen anew: Models gives them.
 	Reload <-chan os.Signal
 	Models func() ([]*classifier.Model, error)
@@ -158,6 +162,9 @@ func (a *Agent) storeAt(p *port, decisions []flow.Decision) {
 	if err != nil {
 		a.fault("store verdicts", p, err)
 		return
+	}
+	if a.config.Stored != nil {
+		a.config.Stored(decisions)
 	}
 	a.latency.add(decisions)
 	p.verdicts.Add(uint64(len(decisions) - stale))

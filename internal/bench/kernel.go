@@ -4,6 +4,7 @@ package bench
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,7 +17,6 @@ import (
 
 	"github.com/dpclass/dpclass/bpf"
 	"github.com/dpclass/dpclass/internal/flow"
-	"github.com/dpclass/dpclass/internal/lab"
 	"github.com/dpclass/dpclass/loader"
 )
 
@@ -55,6 +55,7 @@ type kernelCase struct {
 	action  *flow.Action
 	remark  bool // the mark is taken off before each packet
 	sampled bool // each packet is to be sampled
+	alone   bool // not our program: only a look-up in our table
 }
 
 // decidedAs is the operator's verdict on the flows of decided cases.
@@ -69,6 +70,7 @@ func kernelCases() []kernelCase {
 	policed.Rate, policed.Burst = unpoliced, unpoliced/8/4
 	marked.DSCP = 46
 	cases := []kernelCase{
+		{name: "lookup-alone", proto: flow.TCP, decided: true, alone: true},
 		{name: "decided-ipv4-tcp", proto: flow.TCP, decided: true},
 		{name: "decided-ipv6-udp", proto: flow.UDP, src: "[fd00::2]:4000", decided: true},
 		{name: "policed", proto: flow.TCP, decided: true, action: &policed},
@@ -112,15 +114,15 @@ func Kernel(ctx context.Context, o KernelOptions, each func(KernelResult) error)
 			cases = append(cases, c)
 		}
 	}
-	l, host, err := device()
+	w, err := newWire()
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, l.Close()) }()
+	defer func() { err = errors.Join(err, w.Close()) }()
 	machine := Machine()
 	for n := range cases {
 		var result KernelResult
-		err := host.Do(func() (err error) {
+		err := w.watched.Do(func() (err error) {
 			m := &kernelMeter{case_: &cases[n], rounds: o.Rounds, log: o.Log,
 				progress: func() { o.Progress(n, len(cases), cases[n].name) }}
 			result, err = m.measure(ctx)
@@ -135,33 +137,6 @@ func Kernel(ctx context.Context, o KernelOptions, each func(KernelResult) error)
 		}
 	}
 	return nil
-}
-
-// device makes a namespace with a device to attach to.
-func device() (_ *lab.Lab, _ *lab.Host, err error) {
-	l, err := lab.New("bench")
-	if err != nil {
-		return nil, nil, err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, l.Close())
-		}
-	}()
-	if err := lab.MountBPFFS(); err != nil {
-		return nil, nil, err
-	}
-	var hosts [2]*lab.Host
-	for n, name := range []string{"watched", "peer"} {
-		if hosts[n], err = l.Host(name); err != nil {
-			return nil, nil, err
-		}
-		// Nothing but the test runs is to be counted.
-		if err := hosts[n].Sysctl("net/ipv6/conf/default/disable_ipv6", "1"); err != nil {
-			return nil, nil, err
-		}
-	}
-	return l, hosts[0], l.Wire(lab.Wire{A: lab.End{Host: hosts[0], Iface: "eth0"}, B: lab.End{Host: hosts[1], Iface: "eth0"}})
 }
 
 // kernelMeter measures one case.
@@ -184,7 +159,7 @@ func (m *kernelMeter) measure(ctx context.Context) (result KernelResult, err err
 		m.src, m.dst = netip.MustParseAddrPort(c.src), netip.MustParseAddrPort("[fd00::1]:443")
 	}
 	m.frame = frame(c.proto, m.src, m.dst, max(c.payload, 18))
-	if m.iface, err = loader.Attach("eth0", c.config, m.log); err != nil {
+	if m.iface, err = loader.Attach(device, c.config, m.log); err != nil {
 		return result, err
 	}
 	defer func() { err = errors.Join(err, m.iface.Detach()) }()
@@ -233,6 +208,18 @@ func (m *kernelMeter) programs() (free func() error, err error) {
 		return free, err
 	}
 	closers = append(closers, m.empty.Close)
+	if m.case_.alone {
+		flows, err := mapOf(m.ours, "flows")
+		if err != nil {
+			return free, err
+		}
+		closers = append(closers, flows.Close)
+		if m.ours, err = lookUp(flows, m.keyBytes()); err != nil {
+			return free, err
+		}
+		closers = append(closers, m.ours.Close)
+		return free, nil
+	}
 	var change edit
 	switch {
 	case m.case_.flows > 0:
@@ -253,6 +240,14 @@ func (m *kernelMeter) programs() (free func() error, err error) {
 	return free, nil
 }
 
+// keyBytes is the flow's key (struct flow_key of bpf/types.h); the source sorts first.
+func (m *kernelMeter) keyBytes() []byte {
+	key := append(m.src.Addr().AsSlice(), m.dst.Addr().AsSlice()...)
+	key = binary.BigEndian.AppendUint16(key, m.src.Port())
+	key = binary.BigEndian.AppendUint16(key, m.dst.Port())
+	return append(key, byte(m.case_.proto), 0, 0, 0)
+}
+
 func (m *kernelMeter) firstAddress() uint32 {
 	a := m.src.Addr().As4()
 	return uint32(a[0])<<24 | uint32(a[1])<<16 | uint32(a[2])<<8 | uint32(a[3])
@@ -262,7 +257,11 @@ func (m *kernelMeter) firstAddress() uint32 {
 func (m *kernelMeter) begin(ctx context.Context) error {
 	if m.case_.flows == 0 {
 		// Beyond the sample budget, so that only the sampled case samples.
-		if _, _, err := m.ours.Benchmark(m.frame, 20, func() {}); err != nil {
+		program := m.ours
+		if m.case_.alone {
+			program = m.iface.Programs()[bpf.DpclassProgDpclassXdp]
+		}
+		if _, _, err := program.Benchmark(m.frame, 20, func() {}); err != nil {
 			return err
 		}
 		if m.case_.decided {
@@ -341,9 +340,12 @@ func (m *kernelMeter) run(ctx context.Context) (KernelResult, error) {
 			}
 			time.Sleep(3 * time.Millisecond)
 		}
-		_, a, err := m.ours.Benchmark(m.frame, repeat, func() {})
+		verdict, a, err := m.ours.Benchmark(m.frame, repeat, func() {})
 		if err != nil {
 			return KernelResult{}, err
+		}
+		if verdict == xdpDrop {
+			return KernelResult{}, errors.New("the measurement is none: the packet was dropped")
 		}
 		_, b, err := m.empty.Benchmark(m.frame, repeat, func() {})
 		if err != nil {
@@ -400,6 +402,9 @@ func (m *kernelMeter) check(before map[string]uint64, packets int) error {
 	wantFinal := 0
 	if m.case_.decided {
 		wantFinal = max(1, m.case_.flows)
+	}
+	if m.case_.alone {
+		packets = 0
 	}
 	if final != wantFinal || counted < uint64(packets) {
 		return fmt.Errorf("the measurement is none: %d decided flows and %d packets counted, want %d and at least %d", final, counted, wantFinal, packets)

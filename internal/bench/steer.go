@@ -14,6 +14,7 @@ import (
 )
 
 const (
+	xdpDrop = 1
 	xdpPass = 2
 	tcNext  = -1 // TCX_NEXT
 )
@@ -41,6 +42,48 @@ func load(kind ebpf.ProgramType, code asm.Instructions) (*ebpf.Program, error) {
 		return nil, fmt.Errorf("load a program to measure with: %w", err)
 	}
 	return program, nil
+}
+
+// lookUp loads an XDP program that looks one IPv4 flow up and does nothing else:
+// what the kernel takes for that on this machine. It drops where the flow is not there.
+func lookUp(flows *ebpf.Map, key []byte) (*ebpf.Program, error) {
+	var code asm.Instructions
+	for at := 0; at < len(key); at += 8 {
+		code = append(code,
+			asm.LoadImm(asm.R1, int64(binary.NativeEndian.Uint64(key[at:])), asm.DWord),
+			asm.StoreMem(asm.RFP, int16(at-len(key)), asm.R1, asm.DWord))
+	}
+	return load(ebpf.XDP, append(code,
+		asm.LoadMapPtr(asm.R1, flows.FD()),
+		asm.Mov.Reg(asm.R2, asm.RFP),
+		asm.Add.Imm(asm.R2, int32(-len(key))),
+		asm.FnMapLookupElem.Call(),
+		asm.JEq.Imm(asm.R0, 0, "missing"),
+		asm.Mov.Imm(asm.R0, xdpPass),
+		asm.Return(),
+		asm.Mov.Imm(asm.R0, xdpDrop).WithSymbol("missing"),
+		asm.Return(),
+	))
+}
+
+// mapOf opens a map that a program uses.
+func mapOf(program *ebpf.Program, name string) (*ebpf.Map, error) {
+	info, err := program.Info()
+	if err != nil {
+		return nil, fmt.Errorf("maps to measure with: %w", err)
+	}
+	ids, _ := info.MapIDs()
+	for _, id := range ids {
+		m, err := ebpf.NewMapFromID(id)
+		if err != nil {
+			return nil, fmt.Errorf("map to measure with: %w", err)
+		}
+		if info, err := m.Info(); err == nil && info.Name == name {
+			return m, nil
+		}
+		m.Close()
+	}
+	return nil, fmt.Errorf("map %q to measure with: the program has none", name)
 }
 
 // edit changes the packet before each run, where one and the same packet would

@@ -35,6 +35,8 @@ type Lab struct {
 	name string
 	dir  string
 
+	wires atomic.Int32 // made so far
+
 	mu     sync.Mutex
 	hosts  []*Host
 	closed bool

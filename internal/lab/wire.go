@@ -3,9 +3,11 @@
 package lab
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -35,6 +37,9 @@ func (l *Lab) Wire(w Wire) error {
 	}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU = w.A.Iface, w.MTU
+	// Where both ends have the same number, which is likely in two new namespaces, the kernel takes up to a second to
+	// begin sending (linkwatch: a device whose peer has its own number is not urgent).
+	attrs.Index = firstIndex + int(l.wires.Add(1))
 	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: w.B.Iface, PeerNamespace: netlink.NsFd(w.B.Host.handle)}
 	err := w.A.Host.Do(func() error { return netlink.LinkAdd(veth) })
 	if err != nil {
@@ -45,8 +50,25 @@ func (l *Lab) Wire(w Wire) error {
 			return fmt.Errorf("device %q of host %q: %w", end.Iface, end.Host.name, err)
 		}
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), upTime)
+	defer cancel()
+	for _, end := range []End{w.A, w.B} {
+		// Before that it loses what it is given to send.
+		err := Until(ctx, fmt.Sprintf("device %q of host %q is up", end.Iface, end.Host.name), func() (bool, error) {
+			link, err := end.Host.Link(end.Iface)
+			return err == nil && link.Attrs().OperState == netlink.OperUp, err
+		})
+		if err != nil {
+			return err
+		}
+	}
 	return nil
 }
+
+const (
+	firstIndex = 1000            // of wires; the kernel counts from 1
+	upTime     = 5 * time.Second // for a device to come up
+)
 
 func (e End) setUp(w Wire) error {
 	if w.NoOffload {

@@ -23,7 +23,7 @@ import (
 func main() {
 	from := flag.String("from", "", "begin with the line that has this text")
 	to := flag.String("to", "", "end before the line that has this text")
-	width := flag.Int("width", 140, "cut lines to so many columns")
+	width := flag.Int("width", 150, "cut lines to so many columns")
 	flag.Parse()
 	if err := run(os.Stdin, os.Stdout, *from, *to, *width); err != nil {
 		fmt.Fprintln(os.Stderr, "picture:", err)

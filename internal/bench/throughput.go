@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/internal/lab"
+	"github.com/dpclass/dpclass/loader"
+)
+
+// ThroughputOptions configures Throughput.
+type ThroughputOptions struct {
+	Library  string
+	Models   []string      // none: the chosen ones
+	Modes    []loader.Mode // none: native and tc
+	Rounds   int           // default 5
+	Time     time.Duration // of one iperf3 run, whole seconds; default 2 s
+	Progress func(done, total int, what string)
+	Log      *slog.Logger
+}
+
+// ThroughputResult is one case of `dpclass bench throughput`: one TCP stream from the
+// peer, medians over the rounds.
+type ThroughputResult struct {
+	Mode    string  `json:"mode"`
+	Off     float64 `json:"off_gbps"`   // nothing attached
+	Empty   float64 `json:"empty_gbps"` // empty programs on both hooks
+	On      float64 `json:"on_gbps"`    // dpclass with its agent
+	Ratio   float64 `json:"ratio"`      // on by empty
+	Best    float64 `json:"best_ratio"` // of the quickest runs
+	Rounds  int     `json:"rounds"`
+	Load    string  `json:"load"` // of the machine, at the end
+	Machine string  `json:"machine"`
+}
+
+const iperfPort = 5201
+
+// Throughput measures iperf3 over a veth pair with nothing attached, with empty
+// programs and with dpclass, in turn. each is called with every mode's result.
+func Throughput(ctx context.Context, o ThroughputOptions, each func(ThroughputResult) error) (err error) {
+	if len(o.Modes) == 0 {
+		o.Modes = []loader.Mode{loader.Native, loader.TC}
+	}
+	if o.Rounds <= 0 {
+		o.Rounds = 5
+	}
+	if o.Time <= 0 {
+		o.Time = 2 * time.Second
+	}
+	if _, err := lab.FindProgram("iperf3"); err != nil {
+		return err
+	}
+	models, err := classifier.LoadModels(o.Models)
+	if err != nil {
+		return err
+	}
+	engine, err := classifier.New(classifier.Options{Library: o.Library, Models: models})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, engine.Close()) }()
+	w, err := newWire()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.Close()) }()
+	if _, err := w.watched.IperfServer(ctx, iperfPort); err != nil {
+		return err
+	}
+	run := func() (float64, error) {
+		r, err := w.peer.Iperf(ctx, lab.Iperf{Server: watchedAddr, Port: iperfPort, Time: o.Time})
+		return r.ReceivedBits / 1e9, err
+	}
+	kinds := []struct {
+		name  string
+		begin func(loader.Mode) (stop func() error, err error)
+	}{
+		{"off", func(loader.Mode) (func() error, error) { return func() error { return nil }, nil }},
+		{"empty", w.attachEmpty},
+		{"on", func(mode loader.Mode) (func() error, error) {
+			_, stop, err := w.serve(ctx, mode, engine, nil, o.Log)
+			return stop, err
+		}},
+	}
+	total, done := len(o.Modes)*o.Rounds*len(kinds), 0
+	for _, mode := range o.Modes {
+		speeds := map[string][]float64{}
+		for range o.Rounds {
+			for _, kind := range kinds {
+				if o.Progress != nil {
+					o.Progress(done, total, fmt.Sprintf("%s, %s", mode, kind.name))
+				}
+				done++
+				speed, err := measured(kind.begin, mode, run)
+				if err != nil {
+					return fmt.Errorf("mode %s, %s: %w", mode, kind.name, err)
+				}
+				speeds[kind.name] = append(speeds[kind.name], speed)
+			}
+		}
+		r := ThroughputResult{
+			Mode: string(mode), Off: median(speeds["off"]), Empty: median(speeds["empty"]), On: median(speeds["on"]),
+			Rounds: o.Rounds, Load: loadAverage(), Machine: Machine(),
+		}
+		// median has sorted them.
+		r.Ratio, r.Best = r.On/r.Empty, speeds["on"][o.Rounds-1]/speeds["empty"][o.Rounds-1]
+		if err := each(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func measured(begin func(loader.Mode) (func() error, error), mode loader.Mode, run func() (float64, error)) (speed float64, err error) {
+	stop, err := begin(mode)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
+	return run()
+}
+
+// attachEmpty attaches empty programs where dpclass attaches its own.
+func (w *wire) attachEmpty(mode loader.Mode) (stop func() error, err error) {
+	var closers []func() error
+	stop = func() error {
+		var errs []error
+		for n := len(closers) - 1; n >= 0; n-- {
+			errs = append(errs, closers[n]())
+		}
+		return errors.Join(errs...)
+	}
+	err = w.watched.Do(func() error {
+		index, err := w.watchedDevice()
+		if err != nil {
+			return err
+		}
+		pass, err := empty(ebpf.SchedCLS)
+		if err != nil {
+			return err
+		}
+		closers = append(closers, pass.Close)
+		attach := []ebpf.AttachType{ebpf.AttachTCXEgress}
+		if mode == loader.TC {
+			attach = append(attach, ebpf.AttachTCXIngress)
+		} else {
+			xdp, err := empty(ebpf.XDP)
+			if err != nil {
+				return err
+			}
+			closers = append(closers, xdp.Close)
+			l, err := link.AttachXDP(link.XDPOptions{Program: xdp, Interface: index, Flags: link.XDPDriverMode})
+			if err != nil {
+				return fmt.Errorf("attach an empty XDP program: %w", err)
+			}
+			closers = append(closers, l.Close)
+		}
+		for _, at := range attach {
+			l, err := link.AttachTCX(link.TCXOptions{Program: pass, Attach: at, Interface: index})
+			if err != nil {
+				return fmt.Errorf("attach an empty tcx program (kernel 6.6): %w", err)
+			}
+			closers = append(closers, l.Close)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, errors.Join(err, stop())
+	}
+	return stop, nil
+}
+
+func (w *wire) watchedDevice() (int, error) {
+	l, err := w.watched.Link(device)
+	if err != nil {
+		return 0, err
+	}
+	return l.Attrs().Index, nil
+}

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/internal/agent"
+	"github.com/dpclass/dpclass/internal/flow"
+	"github.com/dpclass/dpclass/internal/lab"
+	"github.com/dpclass/dpclass/loader"
+)
+
+// wire is two hosts with a veth pair between them; what is measured is attached
+// to the watched one's end.
+type wire struct {
+	*lab.Lab
+	watched, peer *lab.Host
+}
+
+const (
+	watchedAddr = "10.0.1.1"
+	device      = "eth0"
+)
+
+func newWire() (_ *wire, err error) {
+	l, err := lab.New("bench")
+	if errors.Is(err, lab.ErrNotRoot) {
+		return nil, fmt.Errorf("this bench makes network namespaces and loads BPF programs: run it as root")
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.Close())
+		}
+	}()
+	if err := lab.MountBPFFS(); err != nil {
+		return nil, err
+	}
+	w := &wire{Lab: l}
+	for _, host := range []struct {
+		name string
+		to   **lab.Host
+	}{{"watched", &w.watched}, {"peer", &w.peer}} {
+		made, err := l.Host(host.name)
+		if err != nil {
+			return nil, err
+		}
+		// Nothing but the bench's own packets.
+		if err := made.Sysctl("net/ipv6/conf/default/disable_ipv6", "1"); err != nil {
+			return nil, err
+		}
+		*host.to = made
+	}
+	return w, l.Wire(lab.Wire{
+		A: lab.End{Host: w.watched, Iface: device, Addrs: []string{watchedAddr + "/24"}},
+		B: lab.End{Host: w.peer, Iface: device, Addrs: []string{"10.0.1.2/24"}},
+	})
+}
+
+// serve attaches to the watched end and runs an agent on it, as the attach verb
+// does, until the function that it returns is called.
+func (w *wire) serve(ctx context.Context, mode loader.Mode, engine *classifier.Classifier, stored func([]flow.Decision), log *slog.Logger) (_ *loader.Interface, stop func() error, err error) {
+	var iface *loader.Interface
+	err = w.watched.Do(func() (err error) {
+		iface, err = loader.Attach(device, loader.Config{
+			Mode: mode, Samples: engine.Samples(), Labels: classifier.NewLabels(engine.Models()),
+		}, log)
+		return err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	running, cancel := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	a := agent.New(agent.Config{Interfaces: []*loader.Interface{iface}, Classifier: engine, Log: log, Stored: stored})
+	go func() { done <- a.Run(running) }()
+	return iface, func() error {
+		cancel()
+		return errors.Join(<-done, iface.Detach())
+	}, nil
+}
