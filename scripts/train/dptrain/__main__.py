@@ -99,6 +99,11 @@ def _evaluate_parser(verbs):
     parser.add_argument("--results", required=True)
     parser.set_defaults(run_verb=_baseline)
 
+    parser = verbs.add_parser("samples", help="accuracy against samples, on the validation part")
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--run", required=True)
+    parser.set_defaults(run_verb=_samples)
+
     parser = verbs.add_parser("table", help="print results as Markdown")
     parser.add_argument("--results", required=True)
     parser.set_defaults(run_verb=lambda o: print(evaluate.table(o.results)))
@@ -110,6 +115,11 @@ def _evaluate(o):
         scored = evaluate.elsewhere(ds, run) if o.elsewhere else evaluate.of_run(ds, run, o.onnx)
         evaluate.append(o.results, scored)
         print(json.dumps(scored, indent=1))
+
+
+def _samples(o):
+    for record in evaluate.by_samples(data.Dataset(o.data), o.run):
+        print(json.dumps(record))
 
 
 def _baseline(o):

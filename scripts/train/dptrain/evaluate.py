@@ -66,6 +66,35 @@ def elsewhere(ds, run):
     }
 
 
+def by_samples(ds, run, counts=(1, 2, 3, 5, 8)):
+    """Accuracy by flow against samples, on the validation part: the sample budget is chosen from it.
+
+    "all" scores every flow; "long" those with as many payload packets as the longest count, so
+    that all counts score the same packets.
+    """
+    spec, model, _ = train.load(run)
+    tasks, split = train.problem(ds, train.options_of(spec))
+    rows = split.validation
+    probabilities = train.probabilities(ds, model, spec, rows)
+    out = []
+    for task in tasks:
+        p, target = probabilities[task.name], task.target[rows]
+        long = np.isin(ds.flow[rows], _with_packets(ds, rows, max(counts)))
+        for n in counts:
+            record = {"task": task.name, "samples": n}
+            for name, part in (("all", target >= 0), ("long", long & (target >= 0))):
+                at = rows[part]
+                by = metrics.by_packet_and_flow(p[part], target[part], ds.flow[at], ds.index[at], n)
+                record[name] = by["flow"]
+            out.append(record)
+    return out
+
+
+def _with_packets(ds, rows, least):
+    flows, packets = np.unique(ds.flow[rows], return_counts=True)
+    return flows[packets >= least]
+
+
 def of_baseline(ds, kind, split_name, seed, like="default", threads=1, log=print):
     """The test part's scores of a baseline, trained on the rows that ``like`` is trained on."""
     options = train.Options(kind=like, split=split_name, seed=seed)
