@@ -119,26 +119,27 @@ func detachDir(dir string) error {
 // endAgent asks the agent to end and waits until it has. It returns the lock of
 // the directory, or an error that wraps fs.ErrNotExist where the agent removed it.
 func endAgent(dir string) (*os.File, error) {
-	pid := agentPID(dir)
-	if pid <= 1 {
-		return nil, fmt.Errorf("%w, and it does not say which process it is", ErrBusy)
-	}
-	// Another detach may hold the lock, and the number may be another process's by now.
-	signalled := hasOpen(pid, dir)
-	if signalled {
-		if err := unix.Kill(pid, unix.SIGTERM); err != nil && !errors.Is(err, unix.ESRCH) {
-			return nil, fmt.Errorf("end the agent, process %d: %w", pid, err)
-		}
-	}
+	pid := 0
 	for deadline := time.Now().Add(detachWait); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		// An agent that has just begun does not say yet which process it is. Another detach may hold the lock, and the
+		// number may be another process's by now.
+		if now := agentPID(dir); now > 1 && now != pid && hasOpen(now, dir) {
+			pid = now
+			if err := unix.Kill(pid, unix.SIGTERM); err != nil && !errors.Is(err, unix.ESRCH) {
+				return nil, fmt.Errorf("end the agent, process %d: %w", pid, err)
+			}
+		}
 		// Until it lets go of its other interfaces too: a second signal, for one of those, would cut its work short.
-		if signalled && hasOpen(pid, pinRoot) {
+		if pid > 1 && hasOpen(pid, pinRoot) {
 			continue
 		}
 		lock, err := lockDir(dir)
 		if !errors.Is(err, ErrBusy) {
 			return lock, err
 		}
+	}
+	if pid == 0 {
+		return nil, fmt.Errorf("%w, and it does not say which process it is", ErrBusy)
 	}
 	return nil, fmt.Errorf("the agent, process %d, did not end within %v", pid, detachWait)
 }

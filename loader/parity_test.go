@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -258,6 +259,7 @@ func (c *comparer) compareSample(program string, s *flow.Sample, want *said, f *
 
 func (c *comparer) check(t *testing.T, name string, frame []byte) {
 	t.Helper()
+	c.t = t // a fuzz target has its own
 	for _, program := range programs {
 		if c.kind == bare && program == progXDP {
 			continue // tun and the like have no native XDP
@@ -296,4 +298,109 @@ func TestBareHeaders(t *testing.T) {
 		}
 	}
 	c.check(t, "no IP", bytes.Repeat([]byte{0x55}, 60))
+}
+
+// TestLengths: every payload length from 0 to 1600.
+func TestLengths(t *testing.T) {
+	c := newComparer(t, ethernet)
+	for payload := range 1601 {
+		for _, proto := range []uint8{packettest.TCP, packettest.UDP} {
+			for _, ipv6 := range []bool{false, true} {
+				spec := packettest.Spec{IPv6: ipv6, Proto: proto, Payload: payload}
+				c.check(t, spec.String(), packettest.Ethernet(spec.Build().Data))
+			}
+		}
+	}
+}
+
+// TestCutAnywhere: a frame may end at any byte, whatever its headers say.
+func TestCutAnywhere(t *testing.T) {
+	c := newComparer(t, ethernet)
+	for _, spec := range packettest.Specs(2) {
+		frame := packettest.Ethernet(spec.Build().Data, 0x88a8, 0x8100)
+		step := 1
+		if len(frame) > 300 {
+			step = 41
+		}
+		for cut := 14; cut < len(frame); cut += step {
+			c.check(t, spec.String(), frame[:cut])
+		}
+	}
+}
+
+// TestLying: lengths, versions and offsets that cannot be.
+func TestLying(t *testing.T) {
+	c := newComparer(t, ethernet)
+	for _, payload := range []int{0, 30} {
+		for _, proto := range []uint8{packettest.TCP, packettest.UDP} {
+			spec4 := packettest.Spec{Proto: proto, Payload: payload, Options: 2}
+			spec6 := packettest.Spec{Proto: proto, Payload: payload, IPv6: true, Extensions: []uint8{packettest.DestOptions, packettest.Auth}}
+			edit := func(spec packettest.Spec, what string, at int, value byte) {
+				data := spec.Build().Data
+				data[at] = value
+				c.check(t, fmt.Sprintf("%s, %s %#x", spec, what, value), packettest.Ethernet(data))
+				c.check(t, fmt.Sprintf("%s, %s %#x, padded", spec, what, value), append(packettest.Ethernet(data), make([]byte, 20)...))
+			}
+			l4, l6 := spec4.Build().L4, spec6.Build().L4
+			for value := range 256 {
+				edit(spec4, "version and header length", 0, byte(value))
+				edit(spec4, "total length", 3, byte(value))
+				edit(spec4, "total length, high byte", 2, byte(value))
+				edit(spec4, "fragment", 6, byte(value))
+				edit(spec4, "fragment, low byte", 7, byte(value))
+				edit(spec4, "protocol", 9, byte(value))
+				edit(spec6, "version", 0, byte(value))
+				edit(spec6, "payload length", 5, byte(value))
+				edit(spec6, "next header", 6, byte(value))
+				edit(spec6, "length of the extension header", 41, byte(value))
+				edit(spec6, "next header of the extension header", 40, byte(value))
+				edit(spec6, "length of AH", 49, byte(value))
+				if proto == packettest.TCP {
+					edit(spec4, "data offset", l4+12, byte(value))
+					edit(spec4, "flags", l4+13, byte(value))
+					edit(spec6, "data offset", l6+12, byte(value))
+				}
+			}
+			for _, spec := range []packettest.Spec{spec4, spec6} {
+				data := spec.Build().Data
+				at := 2
+				if spec.IPv6 {
+					at = 4
+				}
+				data[at], data[at+1] = 0, 0
+				c.check(t, spec.String()+", length 0", packettest.Ethernet(data))
+			}
+		}
+	}
+}
+
+// TestDNS: port 53 on either end is never sampled, others' DNS is.
+func TestDNS(t *testing.T) {
+	c := newComparer(t, ethernet)
+	for _, proto := range []uint8{packettest.TCP, packettest.UDP} {
+		for _, ports := range [][2]uint16{{53, 4000}, {4000, 53}, {53, 53}, {5353, 5353}, {853, 4000}, {13568, 4000}} {
+			spec := packettest.Spec{Proto: proto, Payload: 40}
+			src, dst := spec.Ends()
+			spec.Src = netip.AddrPortFrom(src.Addr(), ports[0])
+			spec.Dst = netip.AddrPortFrom(dst.Addr(), ports[1])
+			c.check(t, fmt.Sprint(spec, ports), packettest.Ethernet(spec.Build().Data))
+		}
+	}
+}
+
+// FuzzKernel holds the programs against the Go side over frames of any kind.
+func FuzzKernel(f *testing.F) {
+	for _, spec := range packettest.Specs(3) {
+		f.Add(packettest.Ethernet(spec.Build().Data, 0x8100))
+	}
+	needRoot(f)
+	c := newComparer(f, ethernet)
+	l3 := newComparer(f, bare)
+	f.Fuzz(func(t *testing.T, frame []byte) {
+		if len(frame) < 14 || len(frame) > 3000 {
+			return
+		}
+		c.check(t, "frame", frame)
+		l3.check(t, "packet", frame)
+	})
 }

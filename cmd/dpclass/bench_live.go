@@ -3,8 +3,9 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"time"
 
@@ -14,11 +15,18 @@ import (
 	"github.com/dpclass/dpclass/loader"
 )
 
-// benchTitle names the machine above a table; JSON has it in each object.
-func benchTitle(g *globals, out io.Writer) {
-	if !g.json() {
-		fmt.Fprintf(out, "On this machine (%s):\n", bench.Machine())
+// benchTitles names the machine above the titles of a table; JSON has it in
+// each object.
+func benchTitles(format string, titles ...any) string {
+	return fmt.Sprintf("On this machine (%s):\n"+format, append([]any{bench.Machine()}, titles...)...)
+}
+
+// interrupted says of a bench that a signal ended just that.
+func interrupted(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil {
+		return errors.New("interrupted: what was set up to measure with is removed")
 	}
+	return err
 }
 
 func newBenchKernelCommand(g *globals) *cobra.Command {
@@ -50,15 +58,14 @@ kernel and processor take for it, whoever asks.`,
 			options.Log = g.logger(cmd.ErrOrStderr(), "text")
 			options.Progress = func(n, _ int, what string) { progress.step(n, what) }
 			print := benchPrinter[bench.KernelResult](g, cmd.OutOrStdout(),
-				fmt.Sprintf("%-18s %8s %8s %8s %12s", "CASE", "ns", "EMPTY ns", "ADDED ns", "LEAST ADDED"),
+				benchTitles("%-18s %8s %8s %8s %12s", "CASE", "ns", "EMPTY ns", "ADDED ns", "LEAST ADDED"),
 				func(r bench.KernelResult) string {
 					return fmt.Sprintf("%-18s %8.0f %8.0f %8.0f %12.0f", r.Case, r.NS, r.EmptyNS, r.AddedNS, r.LeastNS)
 				})
-			benchTitle(g, cmd.OutOrStdout())
-			return bench.Kernel(cmd.Context(), options, func(r bench.KernelResult) error {
+			return interrupted(cmd.Context(), bench.Kernel(cmd.Context(), options, func(r bench.KernelResult) error {
 				progress.wipe()
 				return print(r)
-			})
+			}))
 		},
 	}
 	flags := cmd.Flags()
@@ -108,16 +115,15 @@ without any verdict a second after the end. Root is needed.`,
 			defer progress.done()
 			options.Progress = func(n, _ int) { progress.step(n, "begun") }
 			print := benchPrinter[bench.LatencyResult](g, cmd.OutOrStdout(),
-				fmt.Sprintf("%-16s %-7s %8s %8s %9s %9s %9s %6s", "MODEL", "MODE", "FLOWS/s", "FLOWS", "p50 ms", "p99 ms", "MAX ms", "LOST"),
+				benchTitles("%-16s %-7s %8s %8s %9s %9s %9s %6s", "MODEL", "MODE", "FLOWS/s", "FLOWS", "p50 ms", "p99 ms", "MAX ms", "LOST"),
 				func(r bench.LatencyResult) string {
 					return fmt.Sprintf("%-16s %-7s %8.0f %8d %9.2f %9.2f %9.2f %6d", r.Model, r.Mode, r.PerSecond, r.Flows, r.P50, r.P99, r.Max, r.Lost)
 				})
 			result, err := bench.Latency(cmd.Context(), options)
 			if err != nil {
-				return err
+				return interrupted(cmd.Context(), err)
 			}
 			progress.done()
-			benchTitle(g, cmd.OutOrStdout())
 			return print(result)
 		},
 	}
@@ -158,15 +164,14 @@ iperf3 are needed.`,
 			defer progress.done()
 			options.Progress = func(n, total int, what string) { progress.step(n, fmt.Sprintf("of %d, %s", total, what)) }
 			print := benchPrinter[bench.ThroughputResult](g, cmd.OutOrStdout(),
-				fmt.Sprintf("%-7s %10s %12s %9s %7s %11s", "MODE", "OFF Gbit/s", "EMPTY Gbit/s", "ON Gbit/s", "RATIO", "BEST RATIO"),
+				benchTitles("%-7s %10s %12s %9s %7s %11s", "MODE", "OFF Gbit/s", "EMPTY Gbit/s", "ON Gbit/s", "RATIO", "BEST RATIO"),
 				func(r bench.ThroughputResult) string {
 					return fmt.Sprintf("%-7s %10.2f %12.2f %9.2f %7.3f %11.3f", r.Mode, r.Off, r.Empty, r.On, r.Ratio, r.Best)
 				})
-			benchTitle(g, cmd.OutOrStdout())
-			return bench.Throughput(cmd.Context(), options, func(r bench.ThroughputResult) error {
+			return interrupted(cmd.Context(), bench.Throughput(cmd.Context(), options, func(r bench.ThroughputResult) error {
 				progress.wipe()
 				return print(r)
-			})
+			}))
 		},
 	}
 	flags := cmd.Flags()

@@ -272,6 +272,50 @@ func testInterfaces(t *testing.T, s *suite) {
 		}
 		nothingLeft(t, all, r.Client, r.Server)
 	})
+	t.Run("Tunnel", func(t *testing.T) {
+		r := routed(t, lab.Topology{})
+		if _, err := os.Stat("/dev/net/tun"); err != nil {
+			t.Skipf("SKIPPED, no tun devices: %v", err)
+		}
+		tunnel, err := lab.OpenVPN(testContext(t), r.Client, r.Server, r.ServerAddr4, 1194)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := s.attach(t, r.Client, "tun0", "eth0", "--no-classify")
+		if got := s.status(t, r.Client, "tun0"); got.Mode != "tc" || got.Driver != "tun" {
+			t.Errorf("mode %q, driver %q of a device without Ethernet", got.Mode, got.Driver)
+		}
+		stop := start(t, r.Client, "tun0")
+		k := newTalk(t, r, tunnel.ClientAddr, tunnel.ServerAddr, 6103)
+		if got := k.ask(t, 20); got != 20 {
+			t.Errorf("%d answers of 20", got)
+		}
+		inside := s.flows(t, r.Client, "tun0")
+		if err := sameCounts(inside, count(t, stop(), time.Time{})); err != nil || len(inside) != 1 {
+			t.Errorf("%d flows in the tunnel: %v", len(inside), err)
+		}
+		outside := 0
+		for _, record := range s.flows(t, r.Client, "eth0") {
+			if record.DstPort == 1194 && record.PacketsOut >= 20 && record.PacketsIn >= 20 {
+				outside++
+			}
+		}
+		if outside != 1 {
+			t.Errorf("the flow of the tunnel itself was seen %d times", outside)
+		}
+		s.run(t, r.Client, "flows", "set", "tun0", k.key.String(), "--category", "voip").want(t, exitDone)
+		s.run(t, r.Client, "policy", "apply", "tun0", save(t, "mark.yaml", policyRules)).want(t, exitDone)
+		stop = start(t, r.Server, "tun0")
+		k.ask(t, 20)
+		if c := count(t, stop(), time.Time{})[k.key]; c == nil || c.tos[46<<2|2] != 20 || c.badSums != 0 {
+			t.Errorf("marked in the tunnel: %+v", c)
+		}
+		before := ours(t)
+		if err := p.Stop(); err != nil {
+			t.Errorf("%v: %s", err, p.Output())
+		}
+		nothingLeft(t, before, r.Client)
+	})
 	t.Run("NamespaceGone", func(t *testing.T) {
 		near, _ := pair(t, false)
 		kill(t, s.attach(t, near, "eth0", "--no-classify"))
@@ -386,6 +430,20 @@ func testStart(t *testing.T, s *suite) {
 		}
 		noPins(t)
 	}
+	for _, delay := range []time.Duration{50, 100, 150, 200} {
+		p := s.startAttach(t, near, nil, "eth0", "--no-classify")
+		time.Sleep(delay * time.Millisecond)
+		pinned, err := filepath.Glob(filepath.Join(bpffs, "dpclass", "v*", "eth0@*"))
+		if err != nil || len(pinned) == 0 {
+			p.Stop() // not so far yet
+			continue
+		}
+		s.run(t, near, "detach", "eth0").want(t, exitDone)
+		if err := p.Wait(); err != nil {
+			t.Errorf("detached after %d ms: %v: %s", delay, err, p.Output())
+		}
+		noPins(t)
+	}
 	both := []*lab.Process{s.startAttach(t, near, nil, "eth0", "--no-classify"), s.startAttach(t, near, nil, "eth0", "--no-classify")}
 	select {
 	case <-both[0].Done():
@@ -460,6 +518,59 @@ func testPersist(t *testing.T, s *suite) {
 				t.Errorf("%d answers of 5 after detach", got)
 			}
 		})
+	}
+}
+
+// testTakeover attaches with other settings what an agent left.
+func testTakeover(t *testing.T, s *suite) {
+	r := routed(t, lab.Topology{})
+	k := newTalk(t, r, r.ClientAddr4, r.ServerAddr4, 6400)
+	var all objects
+	var in, out uint64
+	for _, step := range []struct {
+		mode, direction string
+		in, out         uint64
+	}{{"native", "both", 10, 10}, {"tc", "both", 10, 10}, {"native", "ingress", 10, 0}, {"tc", "egress", 0, 10}, {"native", "both", 10, 10}} {
+		p := s.attach(t, r.Router, "eth0", "--mode", step.mode, "--direction", step.direction, "--no-classify", "--persist")
+		if got := k.ask(t, 10); got != 10 {
+			t.Errorf("%+v: %d answers of 10", step, got)
+		}
+		in, out = in+step.in, out+step.out
+		if got := s.flows(t, r.Router, "eth0")[k.key]; got.Live == nil || got.PacketsIn != in || got.PacketsOut != out {
+			t.Errorf("%+v: %+v, want %d in and %d out", step, got.Live, in, out)
+		}
+		if hooks := s.status(t, r.Router, "eth0").Hooks; len(hooks) != map[string]int{"both": 2, "ingress": 1, "egress": 1}[step.direction] {
+			t.Errorf("%+v: %+v", step, hooks)
+		}
+		now := ours(t)
+		all.programs, all.maps = append(all.programs, now.programs...), append(all.maps, now.maps...)
+		if err := p.Stop(); err != nil {
+			t.Errorf("%+v: %v: %s", step, err, p.Output())
+		}
+	}
+	s.run(t, r.Router, "detach", "eth0").want(t, exitDone)
+	nothingLeft(t, all, r.Router)
+
+	if s.library == "" {
+		t.Skip("SKIPPED, no ONNX Runtime: a flow that was half sampled when its agent ended")
+	}
+	// Final by the budget alone: two samples are counted by the first agent, which takes its sums with it.
+	first := s.attach(t, r.Router, "eth0", "--min-confidence", "1")
+	half := newTalk(t, r, r.ClientAddr4, r.ServerAddr4, 6401)
+	half.ask(t, 1)
+	if err := lab.Until(testContext(t), "a verdict that is not final", func() (bool, error) {
+		return s.status(t, r.Router, "eth0").Agent.Samples == 2 && s.flows(t, r.Router, "eth0")[half.key].Category != "", nil
+	}); err != nil {
+		t.Error(err)
+	}
+	kill(t, first)
+	half.ask(t, 1)
+	s.attach(t, r.Router, "eth0", "--min-confidence", "1")
+	if err := lab.Until(testContext(t), "a final verdict of the next agent", func() (bool, error) {
+		half.ask(t, 2)
+		return s.flows(t, r.Router, "eth0")[half.key].Final, nil
+	}); err != nil {
+		t.Errorf("%v: %+v", err, s.flows(t, r.Router, "eth0")[half.key])
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/dpclass/dpclass/internal/flow"
 	"github.com/dpclass/dpclass/internal/lab"
 )
@@ -57,37 +59,38 @@ func testPolice(t *testing.T, s *suite) {
 				{5206, r.ServerAddr4, "voip", true},
 			}
 			s.attach(t, r.Router, "eth0", "--mode", mode, "--no-classify", "--policy", rules)
+			var programs []*lab.Process
 			for _, load := range loads {
-				if _, err := r.Server.IperfServer(ctx, load.port); err != nil {
+				p, err := r.Server.IperfServer(ctx, load.port)
+				if err != nil {
 					t.Fatal(err)
 				}
+				programs = append(programs, p)
 			}
 			stopServer, stopClient := start(t, r.Server, "eth0", "udp"), start(t, r.Client, "eth0", "udp")
-			var senders []*lab.Process
 			for _, load := range loads {
 				p, err := r.Client.Start(ctx, "iperf3", lab.Iperf{
 					Server: load.addr, Port: load.port, ClientPort: load.port + 1000, UDP: true,
-					Rate: "10M", Length: 1000, Time: 4 * time.Second, Reverse: load.reverse,
+					Rate: "10M", Length: 1000, Time: time.Minute, Reverse: load.reverse,
 				}.Args()...)
 				if err != nil {
 					t.Fatal(err)
 				}
-				senders = append(senders, p)
+				programs = append(programs, p)
 			}
 			for _, load := range loads {
 				s.waitFlow(t, r.Router, "eth0", load.key(t, r))
 				s.set(t, r.Router, load.key(t, r), "--category", load.category)
 			}
-			set := time.Now()
-			for _, p := range senders {
-				if err := p.Wait(); err != nil {
-					t.Errorf("iperf3: %v: %s", err, p.Output())
-				}
-			}
-			flows := s.flows(t, r.Router, "eth0")
 			// Behind the burst: 128 kB are gone in 0.2 s.
-			from := set.Add(400 * time.Millisecond)
-			in, out := count(t, stopServer(), from), count(t, stopClient(), from)
+			from := time.Now().Add(400 * time.Millisecond)
+			time.Sleep(time.Until(from.Add(2 * time.Second)))
+			for _, p := range programs {
+				p.Signal(unix.SIGKILL)
+			}
+			server, client := stopServer(), stopClient()
+			flows := s.flows(t, r.Router, "eth0")
+			in, out := count(t, server, from), count(t, client, from)
 			rate := func(counts map[flow.Key]*tally, ports ...int) float64 {
 				var bytes uint64
 				var last time.Time
@@ -143,12 +146,15 @@ func testPolice(t *testing.T, s *suite) {
 // logGoodput tells what TCP makes of a policer; nothing is asserted.
 func logGoodput(t *testing.T, s *suite, r *lab.Routed) {
 	t.Helper()
-	load := lab.Iperf{Server: r.ServerAddr4, Port: 5201, ClientPort: 7000, Time: 30 * time.Second}
+	if _, err := r.Server.IperfServer(testContext(t), 5301); err != nil {
+		t.Fatal(err)
+	}
+	load := lab.Iperf{Server: r.ServerAddr4, Port: 5301, ClientPort: 7000, Time: 30 * time.Second}
 	sender, err := r.Client.Start(testContext(t), "iperf3", load.Args()...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	key := parseKey(t, fmt.Sprintf("tcp %s:7000 %s:5201", r.ClientAddr4, r.ServerAddr4))
+	key := parseKey(t, fmt.Sprintf("tcp %s:7000 %s:5301", r.ClientAddr4, r.ServerAddr4))
 	s.waitFlow(t, r.Router, "eth0", key)
 	s.set(t, r.Router, key, "--category", "file-transfer")
 	passed := func() (uint64, time.Time) {

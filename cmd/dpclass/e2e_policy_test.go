@@ -83,6 +83,25 @@ func testMark(t *testing.T, s *suite, r *lab.Routed) {
 	}
 	s.run(t, r.Router, "policy", "clear", "eth0").want(t, exitDone)
 	read(ect0)
+
+	// Super-packets too: every segment has the mark.
+	bulk := newTalkTCP(t, r)
+	bulk.ask(t)
+	s.set(t, r.Router, bulk.key, "--category", "voip")
+	s.apply(t, r.Router, policyRules)
+	stopServer, stopClient := start(t, r.Server, "eth0", "tcp"), start(t, r.Client, "eth0", "tcp")
+	bulk.send(t, 1<<20)
+	for where, file := range map[string]string{"server": stopServer(), "client": stopClient()} {
+		c := count(t, file, time.Time{})[bulk.key]
+		if c == nil || c.tos[ef] == 0 || c.tos[0] == 0 || len(c.tos) != 2 || c.badSums != 0 {
+			t.Errorf("bulk at the %s: %+v", where, c)
+		}
+	}
+	record := s.flows(t, r.Router, "eth0")[bulk.key]
+	if rule := s.rules(t, r.Router)[0]; rule.Counters.Marked < record.Packets-10 || record.Packets < 1<<20/1448*2 {
+		t.Errorf("%d packets, %d marked", record.Packets, rule.Counters.Marked)
+	}
+	s.run(t, r.Router, "policy", "clear", "eth0").want(t, exitDone)
 }
 
 // testDrop has nothing come through, either way, until the policy is cleared.
@@ -249,7 +268,11 @@ func testMidstream(t *testing.T, s *suite, r *lab.Routed, old *talkTCP) {
 // testBadPolicy has a policy file with an error change nothing.
 func testBadPolicy(t *testing.T, s *suite, r *lab.Routed) {
 	s.apply(t, r.Router, policyRules)
-	before := s.run(t, r.Router, "policy", "show", "eth0").want(t, exitDone).out
+	inForce := func() string { // the file, and when it was applied
+		out := s.run(t, r.Router, "policy", "show", "eth0").want(t, exitDone, "applied ").out
+		return out[:strings.Index(out, "MATCH")] + out[strings.Index(out, "applied "):]
+	}
+	before := inForce()
 	for name, text := range map[string]string{
 		"unknown category":  "version: 1\nrules:\n  - match: {category: voipp}\n    action: {drop: true}\n",
 		"unknown unit":      "version: 1\nrules:\n  - match: {category: voip}\n    action: {rate: 20mbot}\n",
@@ -273,7 +296,7 @@ func testBadPolicy(t *testing.T, s *suite, r *lab.Routed) {
 	}
 	s.run(t, r.Router, "policy", "apply", "eth0", "/nonexistent.yaml").want(t, exitFailed, "/nonexistent.yaml", "no such file")
 	s.run(t, r.Router, "policy", "apply", "eth1", save(t, "good.yaml", policyRules)).want(t, exitFailed, "eth1", "not attached")
-	if after := s.run(t, r.Router, "policy", "show", "eth0").want(t, exitDone).out; after != before {
+	if after := inForce(); after != before {
 		t.Errorf("the policy in force has changed: %s", after)
 	}
 }
@@ -463,6 +486,25 @@ func newTalkTCP(t *testing.T, r *lab.Routed) *talkTCP {
 	local, remote := conn.LocalAddr().(*net.TCPAddr).AddrPort(), conn.RemoteAddr().(*net.TCPAddr).AddrPort()
 	k.key, _ = flow.MakeKey(flow.TCP, local, remote, 0)
 	return k
+}
+
+// send sends n bytes and reads them back.
+func (k *talkTCP) send(t *testing.T, n int64) {
+	t.Helper()
+	if err := k.conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	sent := make(chan error, 1)
+	go func() {
+		_, err := k.conn.Write(make([]byte, n))
+		sent <- err
+	}()
+	if _, err := io.CopyN(io.Discard, k.conn, n); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-sent; err != nil {
+		t.Fatal(err)
+	}
 }
 
 // again resets the connection and begins one between the same ends.

@@ -51,6 +51,7 @@ func TestEndToEnd(t *testing.T) {
 		{"Life", testLife},
 		{"Start", testStart},
 		{"Persist", testPersist},
+		{"Takeover", testTakeover},
 		{"Ended", testEnded},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, s) })

@@ -105,6 +105,9 @@ func KernelCases() []string {
 // its own in a namespace, by test runs of the program that is attached there,
 // in turn with an empty one. each is called with every result.
 func Kernel(ctx context.Context, o KernelOptions, each func(KernelResult) error) (err error) {
+	if err := checkRoot(); err != nil {
+		return err
+	}
 	if o.Rounds <= 0 {
 		o.Rounds = 41
 	}
@@ -124,7 +127,11 @@ func Kernel(ctx context.Context, o KernelOptions, each func(KernelResult) error)
 		var result KernelResult
 		err := w.watched.Do(func() (err error) {
 			m := &kernelMeter{case_: &cases[n], rounds: o.Rounds, log: o.Log,
-				progress: func() { o.Progress(n, len(cases), cases[n].name) }}
+				progress: func() {
+					if o.Progress != nil {
+						o.Progress(n, len(cases), cases[n].name)
+					}
+				}}
 			result, err = m.measure(ctx)
 			return err
 		})

@@ -60,6 +60,9 @@ const (
 // over a veth pair, half of the flows each, the agent as in attach. Each flow's
 // first payload is answered, so that it has two samples.
 func Latency(ctx context.Context, o LatencyOptions) (result LatencyResult, err error) {
+	if err := checkRoot(); err != nil {
+		return result, err
+	}
 	if o.PerSecond <= 0 {
 		o.PerSecond = 500
 	}

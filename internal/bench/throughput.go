@@ -47,6 +47,9 @@ const iperfPort = 5201
 // Throughput measures iperf3 over a veth pair with nothing attached, with empty
 // programs and with dpclass, in turn. each is called with every mode's result.
 func Throughput(ctx context.Context, o ThroughputOptions, each func(ThroughputResult) error) (err error) {
+	if err := checkRoot(); err != nil {
+		return err
+	}
 	if len(o.Modes) == 0 {
 		o.Modes = []loader.Mode{loader.Native, loader.TC}
 	}

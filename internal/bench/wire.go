@@ -5,8 +5,8 @@ package bench
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
+	"os"
 
 	"github.com/dpclass/dpclass/classifier"
 	"github.com/dpclass/dpclass/internal/agent"
@@ -27,11 +27,16 @@ const (
 	device      = "eth0"
 )
 
+// checkRoot comes first: without root nothing else needs to be right.
+func checkRoot() error {
+	if os.Geteuid() != 0 {
+		return errors.New("this bench makes network namespaces and loads BPF programs: run it as root")
+	}
+	return nil
+}
+
 func newWire() (_ *wire, err error) {
 	l, err := lab.New("bench")
-	if errors.Is(err, lab.ErrNotRoot) {
-		return nil, fmt.Errorf("this bench makes network namespaces and loads BPF programs: run it as root")
-	}
 	if err != nil {
 		return nil, err
 	}

@@ -23,6 +23,10 @@ const (
 	// chain is not parsed: the kernel's walk has to be bounded.
 	maxExtensions = 8
 
+	// maxOffset is how far behind the packet's start TCP or UDP may stand
+	// behind extension headers: further on its header is out of the vector.
+	maxOffset = 1480
+
 	dnsPort = 53
 )
 
@@ -36,7 +40,7 @@ const (
 	NotIP             // neither IPv4 nor IPv6
 	Truncated         // ends within a header
 	IPHeader          // version, header length or total length is impossible
-	ExtHeaders        // more IPv6 extension headers than are walked
+	ExtHeaders        // more, or longer, IPv6 extension headers than are walked
 	Fragment          // a later fragment: it has no ports
 	ICMP              // ICMP or ICMPv6
 	Tunnel            // IPIP, SIT, GRE or ESP
@@ -197,7 +201,7 @@ func locate6(packet []byte, length int) place {
 	}
 	next, offset := packet[6], ip6Header
 	for walked := 0; extension(next); walked++ {
-		if walked == maxExtensions {
+		if walked == maxExtensions || offset > maxOffset {
 			p.reason = ExtHeaders
 			return p
 		}
@@ -225,6 +229,10 @@ func locate6(packet []byte, length int) place {
 			offset += (int(header[1]) + 1) * 8
 		}
 		next = header[0]
+	}
+	if offset > maxOffset {
+		p.reason = ExtHeaders
+		return p
 	}
 	p.l4, p.proto = offset, next
 	return p

@@ -117,7 +117,8 @@ func TestParseRefused(t *testing.T) {
 		{"data offset beyond the packet", edit(tcp4, func(p packettest.Packet) { p.Data[p.L4+12] = 0xf0 }), vector.L4Header},
 		{"payload length within TCP", edit(tcp6, func(p packettest.Packet) { p.Data[5] = 19 }), vector.L4Header},
 		{"payload length within an extension header", edit(ext6, func(p packettest.Packet) { p.Data[5] = 7 }), vector.IPHeader},
-		{"extension header beyond the packet", edit(ext6, func(p packettest.Packet) { p.Data[41] = 255 }), vector.L4Header},
+		{"extension header beyond the packet", edit(ext6, func(p packettest.Packet) { p.Data[41] = 100 }), vector.L4Header},
+		{"extension header beyond the vector", edit(ext6, func(p packettest.Packet) { p.Data[41] = 255 }), vector.ExtHeaders},
 	} {
 		if _, reason := vector.Parse(test.data, len(test.data)); reason != test.reason {
 			t.Errorf("%s: reason %s, want %s", test.name, reason, test.reason)

@@ -17,7 +17,7 @@ func tooLong(p packettest.Packet) bool {
 	if p.Fragment != packettest.Whole && !slices.Contains(p.Extensions, packettest.FragmentExt) {
 		n++
 	}
-	return n > 8
+	return n > 8 || p.L4 > 1480
 }
 
 // want builds the vector of the first cut bytes of a packet from what is known

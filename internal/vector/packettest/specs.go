@@ -20,7 +20,7 @@ func Specs(payload int) []Spec {
 	}
 	networks = append(networks,
 		Spec{IPv6: true, Extensions: []uint8{HopByHop, Auth}, ExtWords: 2},
-		Spec{IPv6: true, Extensions: []uint8{DestOptions}, ExtWords: 180},
+		Spec{IPv6: true, Extensions: []uint8{DestOptions}, ExtWords: 178},
 		Spec{IPv6: true, Extensions: []uint8{DestOptions}, ExtWords: 255},
 	)
 	var specs []Spec

@@ -67,7 +67,7 @@ def elsewhere(ds, run):
 
 
 def by_samples(ds, run, counts=(1, 2, 3, 5, 8)):
-    """Accuracy by flow against samples, on the validation part: the sample budget is chosen from it.
+    """Accuracy by flow against samples, on the validation part: what the budget is chosen from.
 
     "all" scores every flow; "long" those with as many payload packets as the longest count, so
     that all counts score the same packets.
