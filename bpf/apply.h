@@ -88,9 +88,10 @@ static __always_inline bool apply_to(struct op *op, const void *key, void *flows
 		__sync_fetch_and_add(&f->samples, f->samples < op->samples ? -f->samples : -(__u32)op->samples);
 		return true;
 	case op_merge:
-		if (!decided || !open)
+		if (!open || !(open->state & state_promoted))
 			return false;
-		move_counts(decided, open);
+		if (decided)
+			move_counts(decided, open);
 		bpf_map_delete_elem(pending, key);
 		return true;
 	case op_idle:

@@ -234,6 +234,11 @@ func (i *Interface) load(device netlink.Link, cfg *Config, taken bool) error {
 			}
 		}
 	}
+	if taken {
+		if err := i.names.load(i.maps.Labels); err != nil {
+			return err
+		}
+	}
 	if err := i.names.write(i.maps.Labels, cfg.Labels); err != nil {
 		return err
 	}

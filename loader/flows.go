@@ -301,13 +301,9 @@ func (i *Interface) Sweep() ([]flow.Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	decided := map[flow.Key]uint32{}
 	count := map[bool]int{}
 	for n := range entries {
 		count[entries[n].decided]++
-		if entries[n].decided {
-			decided[entries[n].key] = entries[n].flow.Generation
-		}
 	}
 	full := map[bool]bool{
 		true:  count[true] > int(i.maps.Flows.MaxEntries())*9/10,
@@ -324,11 +320,7 @@ func (i *Interface) Sweep() ([]flow.Record, error) {
 		e := &entries[n]
 		state := flowState(e.flow.State)
 		if state.has(bpf.DpclassFlowStateStatePromoted) && !e.decided {
-			if generation, ok := decided[e.key]; ok && generation == e.flow.Generation {
-				ops = append(ops, due{e, bpf.DpclassOpKindOpMerge})
-			} else {
-				ops = append(ops, due{e, bpf.DpclassOpKindOpRemove})
-			}
+			ops = append(ops, due{e, bpf.DpclassOpKindOpMerge})
 			continue
 		}
 		silent := now.jiffies(&e.flow) - e.flow.LastJiffies

@@ -50,12 +50,18 @@ func (t *nameTable) load(m *ebpf.Map) error {
 	return nil
 }
 
-// write stores the vocabulary and the names that go beyond it.
+// write stores the vocabulary and the names that go beyond it. Where the table was
+// loaded before, its names keep their numbers: verdicts and rules have them.
 func (t *nameTable) write(m *ebpf.Map, more []string) error {
 	names := append([]string{}, flow.Vocabulary...)
 	have := map[string]bool{}
 	for _, name := range names {
 		have[name] = true
+	}
+	limit, end := int(m.MaxEntries())-8, int(m.MaxEntries())
+	if t.m != nil {
+		more = append(t.labels(), more...)
+		limit, end = min(limit, t.low), t.low // the models' names stay
 	}
 	for _, name := range more {
 		if !have[name] {
@@ -63,10 +69,10 @@ func (t *nameTable) write(m *ebpf.Map, more []string) error {
 			have[name] = true
 		}
 	}
-	if len(names) > int(m.MaxEntries())-8 {
-		return fmt.Errorf("%d labels: at most %d fit", len(names), m.MaxEntries()-8)
+	if len(names) > limit {
+		return fmt.Errorf("%d labels: at most %d fit", len(names), limit)
 	}
-	for n := range m.MaxEntries() {
+	for n := range uint32(end) {
 		var value [maxName]byte
 		if int(n) < len(names) {
 			if len(names[n]) >= maxName {

@@ -554,6 +554,7 @@ func testTakeover(t *testing.T, s *suite) {
 	if s.library == "" {
 		t.Skip("SKIPPED, no ONNX Runtime: a flow that was half sampled when its agent ended")
 	}
+	testOtherLabels(t, s, r)
 	// Final by the budget alone: two samples are counted by the first agent, which takes its sums with it.
 	first := s.attach(t, r.Router, "eth0", "--min-confidence", "1")
 	half := newTalk(t, r, r.ClientAddr4, r.ServerAddr4, 6401)
@@ -571,6 +572,54 @@ func testTakeover(t *testing.T, s *suite) {
 		return s.flows(t, r.Router, "eth0")[half.key].Final, nil
 	}); err != nil {
 		t.Errorf("%v: %+v", err, s.flows(t, r.Router, "eth0")[half.key])
+	}
+}
+
+// testOtherLabels has a verdict and a rule keep the names that an earlier agent's
+// model gave them.
+func testOtherLabels(t *testing.T, s *suite, r *lab.Routed) {
+	t.Helper()
+	mine := func(name string) string {
+		var fields map[string]any
+		text, err := os.ReadFile("../../models/default.json")
+		if err == nil {
+			err = json.Unmarshal(text, &fields)
+		}
+		network, readErr := os.ReadFile("../../models/default.onnx")
+		if err := errors.Join(err, readErr); err != nil {
+			t.Fatal(err)
+		}
+		fields["labels"].(map[string]any)["category"].([]any)[0] = name + "-label"
+		fields["name"] = name
+		if text, err = json.Marshal(fields); err != nil {
+			t.Fatal(err)
+		}
+		dir := t.TempDir()
+		offlineSave(t, filepath.Join(dir, name+".json"), text)
+		return offlineSave(t, filepath.Join(dir, name+".onnx"), network)
+	}
+	rules := save(t, "first.yaml", "version: 1\nrules:\n  - match: {category: first-label}\n    action: {dscp: EF}\n")
+	p := s.attach(t, r.Router, "eth0", "--persist", "--model", mine("first"), "--policy", rules)
+	k, other := newTalk(t, r, r.ClientAddr4, r.ServerAddr4, 6402), newTalk(t, r, r.ClientAddr4, r.ServerAddr4, 6403)
+	k.ask(t, 10)
+	s.set(t, r.Router, k.key, "--category", "first-label")
+	if err := p.Stop(); err != nil {
+		t.Errorf("%v: %s", err, p.Output())
+	}
+	p = s.attach(t, r.Router, "eth0", "--model", mine("second"))
+	other.ask(t, 10)
+	s.set(t, r.Router, other.key, "--category", "second-label")
+	other.ask(t, 10)
+	k.ask(t, 1)
+	flows := s.flows(t, r.Router, "eth0")
+	if got := flows[k.key]; got.Category != "first-label" || got.Rule != 1 {
+		t.Errorf("the first agent's verdict: %+v %+v", got, got.Live)
+	}
+	if got := flows[other.key]; got.Category != "second-label" || got.Rule != 0 {
+		t.Errorf("the second agent's verdict: %+v %+v", got, got.Live)
+	}
+	if err := p.Stop(); err != nil {
+		t.Errorf("%v: %s", err, p.Output())
 	}
 }
 
