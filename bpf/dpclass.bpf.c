@@ -65,8 +65,9 @@ static __always_inline int handle_skb(struct __sk_buff *skb, const int dir)
 	if (vlan_in_key && skb->vlan_present)
 		p.vlan = skb->vlan_tci & 0xfff;
 	p.gso_size = skb->gso_size;
-	return handle(skb, (void *)(long)skb->data, (void *)(long)skb->data_end, skb->len, &p, dir, false) ?
-		       TC_ACT_SHOT : TC_NEXT;
+	if (handle(skb, (void *)(long)skb->data, (void *)(long)skb->data_end, skb->len, &p, dir, false))
+		return TC_ACT_SHOT;
+	return TC_NEXT;
 }
 
 SEC("tc")
@@ -85,7 +86,7 @@ int dpclass_out(struct __sk_buff *skb)
 SEC("syscall")
 int dpclass_apply(struct batch *ctx)
 {
-	struct batch batch = { .count = ctx->count };
+	struct batch batch = {.count = ctx->count};
 
 	if (has_bpf_loop) {
 		bpf_loop(batch.count < MAX_BATCH ? batch.count : MAX_BATCH, apply_one, &batch, 0);

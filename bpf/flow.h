@@ -7,8 +7,7 @@
 
 static __always_inline bool has_ended(__u32 state)
 {
-	return state & (state_rst | state_idle) ||
-	       (state & (state_fin_a | state_fin_b)) == (state_fin_a | state_fin_b);
+	return state & (state_rst | state_idle) || (state & (state_fin_a | state_fin_b)) == (state_fin_a | state_fin_b);
 }
 
 static __always_inline __u64 idle_timeout(__u32 state, __u8 proto)

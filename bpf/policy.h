@@ -15,7 +15,7 @@ static __always_inline bool in_set(const __u64 *set, __u8 label)
 
 static __always_inline bool is_protected(const struct flow_key6 *key, const int family)
 {
-	struct protect_port port = { .proto = key->proto };
+	struct protect_port port = {.proto = key->proto};
 	struct flow_key6 flow = *key;
 
 	port.port = key->port_a;
@@ -28,7 +28,7 @@ static __always_inline bool is_protected(const struct flow_key6 *key, const int 
 	if (bpf_map_lookup_elem(&protect_flows, &flow))
 		return true;
 	if (family == 4) {
-		struct lpm4 prefix = { .prefix_len = 32 };
+		struct lpm4 prefix = {.prefix_len = 32};
 
 		__builtin_memcpy(prefix.addr, key->addr_a, 4);
 		if (bpf_map_lookup_elem(&protect, &prefix))
@@ -36,7 +36,7 @@ static __always_inline bool is_protected(const struct flow_key6 *key, const int 
 		__builtin_memcpy(prefix.addr, key->addr_b, 4);
 		return bpf_map_lookup_elem(&protect, &prefix);
 	} else {
-		struct lpm6 prefix = { .prefix_len = 128 };
+		struct lpm6 prefix = {.prefix_len = 128};
 
 		__builtin_memcpy(prefix.addr, key->addr_a, 16);
 		if (bpf_map_lookup_elem(&protect6, &prefix))

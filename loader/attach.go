@@ -100,6 +100,12 @@ func Attach(iface string, cfg Config, log *slog.Logger) (_ *Interface, err error
 	if err := i.hook(device, &cfg, taken); err != nil {
 		return nil, fmt.Errorf("interface %q: %w", iface, err)
 	}
+	if taken {
+		// What the agent before had not decided: its sums went with it.
+		if err := i.ResampleAll(); err != nil {
+			return nil, err
+		}
+	}
 	if i.endsSeen, err = i.ends(); err != nil {
 		return nil, err
 	}

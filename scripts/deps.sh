@@ -134,6 +134,7 @@ for group in "${@:-build}"; do
 		;;
 	generate)
 		need clang clang
+		need clang-format clang-format
 		need llvm-strip llvm
 		[ -e /usr/include/bpf/bpf_helpers.h ] || { update && missing+=(libbpf-dev); }
 		;;

@@ -30,6 +30,13 @@ else
 	skip "golangci-lint: bin/golangci-lint is not there (make lint installs it)"
 fi
 
+if have clang-format && clang-format --version | grep -q "version ${clang_pinned%%.*}\."; then
+	say "clang-format"
+	files 'bpf/*.c' 'bpf/*.h' | xargs -r clang-format --dry-run -Werror
+else
+	skip "clang-format ${clang_pinned%%.*} is not here"
+fi
+
 if have shellcheck; then
 	say "shellcheck"
 	files '*.sh' .ci/run | xargs -r shellcheck

@@ -31,7 +31,9 @@ func interrupted(ctx context.Context, err error) error {
 
 func newBenchKernelCommand(g *globals) *cobra.Command {
 	var options bench.KernelOptions
-	names := strings.Join(bench.KernelCases(), ", ")
+	cases := bench.KernelCases()
+	half := len(cases) / 2 // a line
+	names := strings.Join(cases[:half], ", ") + ",\n" + strings.Join(cases[half:], ", ")
 	cmd := &cobra.Command{
 		Use:   "kernel",
 		Short: "Nanoseconds that the programs add to a packet",
