@@ -13,37 +13,30 @@ char LICENSE[] SEC("license") = "GPL";
 #define TC_NEXT TC_ACT_UNSPEC /* let the next program decide; TCX_NEXT, and the next filter in clsact */
 #define PULL_LEN 128 /* link layer, IPv6 with some extension headers, TCP */
 
-/* Returns whether to drop. length: of the frame; with XDP of its linear part. */
-static __always_inline bool handle(void *ctx, void *data, void *end, __u32 length, struct packet *p, const int dir,
-				   const bool xdp)
+/* Returns 1 to drop, 0 to pass, or, negative, the reason why the packet is passed without a flow. length: of the frame;
+ * with XDP of its linear part. */
+static __always_inline int handle(void *ctx, void *data, void *end, __u32 length, struct packet *p, const int dir,
+				  const bool xdp)
 {
 	void *pos = data;
-	bool drop = false;
 	int err;
 
 	err = parse_link(&pos, end, p);
 	if (err)
-		goto failed;
+		return err;
 	if (p->ethertype == bpf_htons(ETH_P_IP)) {
 		struct flow_key key = {};
 
 		err = parse_ipv4(ctx, pos, end, length - p->l3_offset, p, &key, xdp);
-		if (!err)
-			drop = handle_flow(ctx, p, &key, &flows, &pending, dir, 4, xdp);
-	} else if (p->ethertype == bpf_htons(ETH_P_IPV6)) {
+		return err ? err : handle_flow(ctx, p, &key, &flows, &pending, dir, 4, xdp);
+	}
+	if (p->ethertype == bpf_htons(ETH_P_IPV6)) {
 		struct flow_key6 key = {};
 
 		err = parse_ipv6(ctx, pos, end, length - p->l3_offset, p, &key, xdp);
-		if (!err)
-			drop = handle_flow(ctx, p, &key, &flows6, &pending6, dir, 6, xdp);
-	} else {
-		err = -reason_not_ip;
+		return err ? err : handle_flow(ctx, p, &key, &flows6, &pending6, dir, 6, xdp);
 	}
-	if (!err)
-		return drop;
-failed:
-	count(-err);
-	return false;
+	return -reason_not_ip;
 }
 
 SEC("xdp")
@@ -51,23 +44,33 @@ int dpclass_xdp(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct packet p = {};
+	int result = handle(ctx, data, end, end - data, &p, direction_in, true);
 
-	return handle(ctx, data, end, end - data, &p, direction_in, true) ? XDP_DROP : XDP_PASS;
+	if (result < 0)
+		count(-result);
+	return result > 0 ? XDP_DROP : XDP_PASS;
 }
 
-/* The tc hooks: a tag that the device took off stands in the skb, and headers may lie outside the linear part. */
+/* The tc hooks: a tag that the device took off stands in the skb. Headers may lie outside the linear part; they are pulled
+ * into it only then, as that may copy the packet. */
 static __always_inline int handle_skb(struct __sk_buff *skb, const int dir)
 {
-	struct packet p = {};
+	int result = 0;
 
-	if (skb->data + PULL_LEN > skb->data_end && skb->len > skb->data_end - skb->data)
-		bpf_skb_pull_data(skb, skb->len < PULL_LEN ? skb->len : PULL_LEN);
-	if (vlan_in_key && skb->vlan_present)
-		p.vlan = skb->vlan_tci & 0xfff;
-	p.gso_size = skb->gso_size;
-	if (handle(skb, (void *)(long)skb->data, (void *)(long)skb->data_end, skb->len, &p, dir, false))
-		return TC_ACT_SHOT;
-	return TC_NEXT;
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < 2; i++) {
+		struct packet p = {};
+
+		if (vlan_in_key && skb->vlan_present)
+			p.vlan = skb->vlan_tci & 0xfff;
+		p.gso_size = skb->gso_size;
+		result = handle(skb, (void *)(long)skb->data, (void *)(long)skb->data_end, skb->len, &p, dir, false);
+		if (result != -reason_truncated || bpf_skb_pull_data(skb, skb->len < PULL_LEN ? skb->len : PULL_LEN))
+			break;
+	}
+	if (result < 0)
+		count(-result);
+	return result > 0 ? TC_ACT_SHOT : TC_NEXT;
 }
 
 SEC("tc")

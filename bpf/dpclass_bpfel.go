@@ -55,10 +55,6 @@ type DpclassEndedFlow struct {
 
 type DpclassFlow struct {
 	_                  structs.HostLayout
-	PacketsIn          uint64
-	BytesIn            uint64
-	PacketsOut         uint64
-	BytesOut           uint64
 	LastJiffies        uint64
 	State              DpclassFlowState
 	PolicyEpoch        uint32
@@ -67,11 +63,9 @@ type DpclassFlow struct {
 	Rule               uint8
 	Final              uint8
 	Generation         uint32
-	Dropped            uint64
 	FirstNs            uint64
 	FirstJiffies       uint64
-	TatIn              uint64
-	TatOut             uint64
+	Dropped            uint64
 	Samples            uint32
 	CategoryConfidence uint16
 	AppConfidence      uint16
@@ -80,7 +74,14 @@ type DpclassFlow struct {
 	CategoryModel      uint8
 	AppModel           uint8
 	Pad                uint32
-	Pad2               [2]uint64
+	PacketsIn          uint64
+	BytesIn            uint64
+	TatIn              uint64
+	PadIn              [5]uint64
+	PacketsOut         uint64
+	BytesOut           uint64
+	TatOut             uint64
+	PadOut             [5]uint64
 }
 
 type DpclassFlowKey struct {

@@ -112,7 +112,8 @@ static __always_inline void touch(struct flow *f, const struct packet *p, __u64 
 	}
 	if ((f->state & seen) != seen)
 		__sync_fetch_and_or(&f->state, seen);
-	f->last_jiffies = now;
+	if (f->last_jiffies != now) /* once a jiffy: the line stays shared */
+		f->last_jiffies = now;
 	if (dir == direction_in) {
 		__sync_fetch_and_add(&f->packets_in, segments);
 		__sync_fetch_and_add(&f->bytes_in, bytes);

@@ -60,12 +60,9 @@ enum source {
 	source_operator,
 } __attribute__((packed));
 
-/* A flow. The first 64 bytes are what a packet of a decided flow touches. */
+/* A flow. Three cache lines (of IPv4's tables): what is mostly read, and what each direction writes. The two directions
+ * are often handled on two CPUs, and counters in one line would travel between them. */
 struct flow {
-	__u64 packets_in;
-	__u64 bytes_in; /* IP bytes on the wire */
-	__u64 packets_out;
-	__u64 bytes_out;
 	__u64 last_jiffies; /* of the last packet */
 	enum flow_state state; /* bits */
 	__u32 policy_epoch; /* of rule; 0: the policy is to be asked again */
@@ -74,21 +71,27 @@ struct flow {
 	__u8 rule; /* policy rule that acts on the flow, from 1; 0: none */
 	__u8 final;
 	__u32 generation;
-	__u64 dropped; /* packets dropped by policy */
-
 	__u64 first_ns; /* CLOCK_MONOTONIC of the first packet */
 	__u64 first_jiffies;
-	__u64 tat_in; /* policer of the flow: theoretical arrival time, ns */
-	__u64 tat_out;
+	__u64 dropped; /* packets dropped by policy */
 	__u32 samples; /* payload packets sampled */
 	__u16 category_confidence; /* in 65535ths */
 	__u16 app_confidence;
 	enum source category_source;
 	enum source app_source;
-	__u8 category_model; /* number in the agent's list of models, from 1 */
+	__u8 category_model; /* number of the model's name in the map labels; 0: none */
 	__u8 app_model;
 	__u32 pad;
-	__u64 pad2[2];
+
+	__u64 packets_in;
+	__u64 bytes_in; /* IP bytes on the wire */
+	__u64 tat_in; /* policer of the flow: theoretical arrival time, ns */
+	__u64 pad_in[5];
+
+	__u64 packets_out;
+	__u64 bytes_out;
+	__u64 tat_out;
+	__u64 pad_out[5];
 };
 
 /* Bits of sample.reasons. */

@@ -178,8 +178,8 @@ iperf3 are needed.`,
 	}
 	flags := cmd.Flags()
 	flags.StringSliceVar(&modes, "mode", nil, "`MODE` to measure (default native and tc)")
-	flags.IntVar(&options.Rounds, "rounds", 5, "rounds of each mode, of which the median counts")
-	flags.DurationVar(&options.Time, "time", 2*time.Second, "of each iperf3 run")
+	flags.IntVar(&options.Rounds, "rounds", 11, "rounds of each mode, of which the median counts")
+	flags.DurationVar(&options.Time, "time", time.Second, "of each iperf3 run")
 	flags.StringArrayVar(&options.Models, "model", nil, "model to classify with: `NAME` or FILE.onnx (default: as attach)")
 	mustCompleteFunc(cmd, "model", completeModels)
 	mustCompleteFunc(cmd, "mode", cobra.FixedCompletions([]string{"native", "tc"}, cobra.ShellCompDirectiveNoFileComp))

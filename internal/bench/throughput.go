@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -22,8 +23,8 @@ type ThroughputOptions struct {
 	Library  string
 	Models   []string      // none: the chosen ones
 	Modes    []loader.Mode // none: native and tc
-	Rounds   int           // default 5
-	Time     time.Duration // of one iperf3 run, whole seconds; default 2 s
+	Rounds   int           // default 11
+	Time     time.Duration // of one iperf3 run, whole seconds; default 1 s
 	Progress func(done, total int, what string)
 	Log      *slog.Logger
 }
@@ -54,10 +55,10 @@ func Throughput(ctx context.Context, o ThroughputOptions, each func(ThroughputRe
 		o.Modes = []loader.Mode{loader.Native, loader.TC}
 	}
 	if o.Rounds <= 0 {
-		o.Rounds = 5
+		o.Rounds = 11
 	}
 	if o.Time <= 0 {
-		o.Time = 2 * time.Second
+		o.Time = time.Second
 	}
 	if _, err := lab.FindProgram("iperf3"); err != nil {
 		return err
@@ -79,8 +80,13 @@ func Throughput(ctx context.Context, o ThroughputOptions, each func(ThroughputRe
 	if _, err := w.watched.IperfServer(ctx, iperfPort); err != nil {
 		return err
 	}
+	// The ends stay where they are: their wandering changes more than any program does.
+	cpus := ""
+	if runtime.NumCPU() > 1 {
+		cpus = "1,0"
+	}
 	run := func() (float64, error) {
-		r, err := w.peer.Iperf(ctx, lab.Iperf{Server: watchedAddr, Port: iperfPort, Time: o.Time})
+		r, err := w.peer.Iperf(ctx, lab.Iperf{Server: watchedAddr, Port: iperfPort, Time: o.Time, CPUs: cpus})
 		return r.ReceivedBits / 1e9, err
 	}
 	kinds := []struct {
@@ -97,8 +103,9 @@ func Throughput(ctx context.Context, o ThroughputOptions, each func(ThroughputRe
 	total, done := len(o.Modes)*o.Rounds*len(kinds), 0
 	for _, mode := range o.Modes {
 		speeds := map[string][]float64{}
-		for range o.Rounds {
-			for _, kind := range kinds {
+		for round := range o.Rounds {
+			for n := range kinds {
+				kind := kinds[(round+n)%len(kinds)] // none is always first or last
 				if o.Progress != nil {
 					o.Progress(done, total, fmt.Sprintf("%s, %s", mode, kind.name))
 				}

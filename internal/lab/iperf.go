@@ -32,6 +32,7 @@ type Iperf struct {
 	// ClientPort is the client's port of the data flow (not of the control
 	// connection); 0: any.
 	ClientPort int
+	CPUs       string // the client's and the server's, "1,0"; "": the scheduler's choice
 }
 
 // IperfResult is what iperf3 measured.
@@ -59,6 +60,9 @@ func (i Iperf) Args() []string {
 	}
 	if i.Length > 0 {
 		args = append(args, "--length", strconv.Itoa(i.Length))
+	}
+	if i.CPUs != "" {
+		args = append(args, "--affinity", i.CPUs)
 	}
 	if i.ClientPort > 0 {
 		args = append(args, "--cport", strconv.Itoa(i.ClientPort))
