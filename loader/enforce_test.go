@@ -41,6 +41,7 @@ func (k *kernel) begun(c conn, category string, confidence float64, final bool) 
 }
 
 func TestRuleThatActs(t *testing.T) {
+	t.Parallel()
 	k := newKernel(t, Config{}, ethernet)
 	k.policy(
 		flow.Rule{Categories: []string{"voip"}, MinConfidence: .9, Action: passing},
@@ -76,9 +77,10 @@ func TestRuleThatActs(t *testing.T) {
 }
 
 func TestDrop(t *testing.T) {
-	for _, program := range programs {
-		for _, c := range []conn{tcp(1), tcp6(1)} {
-			k := newKernel(t, Config{}, ethernet)
+	t.Parallel()
+	k := newKernel(t, Config{}, ethernet)
+	for n, program := range programs {
+		for _, c := range []conn{tcp(n), tcp6(n)} {
 			k.policy(flow.Rule{Categories: []string{"torrent"}, Action: dropping})
 			k.begun(c, "torrent", 1, true)
 			for range 3 {
@@ -100,6 +102,7 @@ func TestDrop(t *testing.T) {
 
 // TestMidstreamIsNotDropped unless the rule says so.
 func TestMidstreamIsNotDropped(t *testing.T) {
+	t.Parallel()
 	k := newKernel(t, Config{}, ethernet)
 	c := tcp(1)
 	k.pass(progXDP, c.sent(ack, 0))
@@ -113,6 +116,8 @@ func TestMidstreamIsNotDropped(t *testing.T) {
 }
 
 func TestProtect(t *testing.T) {
+	t.Parallel()
+	k := newKernel(t, Config{}, ethernet)
 	rule := []flow.Rule{{Action: dropping}}
 	for name, test := range map[string]struct {
 		policy flow.Policy
@@ -124,7 +129,9 @@ func TestProtect(t *testing.T) {
 		"port":    {flow.Policy{Ports: []flow.PortProtect{{Proto: flow.TCP, Port: 443}}}, tcp(1), udp(1)},
 		"flow":    {flow.Policy{Flows: []flow.Key{tcp(1).key()}}, tcp(1), tcp(2)},
 	} {
-		k := newKernel(t, Config{}, ethernet)
+		if err := k.ClearPolicy(); err != nil {
+			t.Fatal(err)
+		}
 		k.begun(test.passes, "chat", 1, true)
 		k.begun(test.drops, "chat", 1, true)
 		test.policy.Rules = rule
@@ -144,6 +151,7 @@ func TestProtect(t *testing.T) {
 
 // TestNeverDropped: ARP, ICMP and ND have no flow.
 func TestNeverDropped(t *testing.T) {
+	t.Parallel()
 	k := newKernel(t, Config{}, ethernet)
 	k.policy(flow.Rule{Action: dropping, Midstream: true, Provisional: true})
 	arp := append(packettest.Ethernet(nil)[:12], 8, 6)
@@ -155,6 +163,7 @@ func TestNeverDropped(t *testing.T) {
 }
 
 func TestPolice(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		scope flow.Scope
 		want  int // of two flows of 20 packets each
@@ -202,11 +211,12 @@ func TestPolicerRefills(t *testing.T) {
 
 // TestDSCP: the mark is written, ECN and all else stay, the checksum is right.
 func TestDSCP(t *testing.T) {
-	for _, program := range programs {
+	t.Parallel()
+	k := newKernel(t, Config{}, ethernet)
+	for n, program := range programs {
 		for _, tags := range [][]uint16{nil, {0x8100}, {0x88a8, 0x8100}} {
-			k := newKernel(t, Config{}, ethernet)
 			k.policy(flow.Rule{Action: marking(46)})
-			for _, c := range []conn{tcp(1), tcp6(1)} {
+			for _, c := range []conn{tcp(10*n + len(tags)), tcp6(10*n + len(tags))} {
 				k.begun(c, "voip", 1, true)
 				frame := packettest.Ethernet(c.spec(ack, 50).Build().Data, tags...)
 				verdict, out := k.run(program, frame)
@@ -226,7 +236,6 @@ func TestDSCP(t *testing.T) {
 					t.Errorf("%s, tags %v: %x, want %x", program, tags, ip, head)
 				}
 			}
-			// Marked again: no change, no count.
 			if _, stats, _ := k.Policy(); stats[0].Marked != 2 {
 				t.Errorf("%s: %d marked", program, stats[0].Marked)
 			}
@@ -235,6 +244,7 @@ func TestDSCP(t *testing.T) {
 }
 
 func TestOperatorWins(t *testing.T) {
+	t.Parallel()
 	k := newKernel(t, Config{}, ethernet)
 	c := tcp(1)
 	k.pass(progXDP, c.sent(syn, 0))
@@ -254,6 +264,7 @@ func TestOperatorWins(t *testing.T) {
 
 // TestPolicyChange: decided flows follow a new policy; one that is refused changes nothing.
 func TestPolicyChange(t *testing.T) {
+	t.Parallel()
 	k := newKernel(t, Config{}, ethernet)
 	c := k.begun(tcp(1), "voip", 1, true)
 	drops := func(what string, want bool) {
@@ -282,6 +293,7 @@ func TestPolicyChange(t *testing.T) {
 
 // TestPolicySwap: each packet meets one policy or the other, no mixture.
 func TestPolicySwap(t *testing.T) {
+	t.Parallel()
 	k := newKernel(t, Config{Samples: -1}, ethernet)
 	c := k.begun(udp(1), "voip", 1, true)
 	voip := []string{"voip"}

@@ -67,17 +67,14 @@ func (c conn) answer(flags uint8, payload int) []byte {
 }
 
 func TestBothDirectionsAreOneFlow(t *testing.T) {
-	for _, in := range []string{progXDP, progIn} {
-		for _, c := range []conn{tcp(1), tcp6(1)} {
-			k := newKernel(t, Config{}, ethernet)
+	t.Parallel()
+	k := newKernel(t, Config{}, ethernet)
+	for n, in := range []string{progXDP, progIn} {
+		for _, c := range []conn{tcp(n), tcp6(n)} {
 			k.pass(in, c.sent(syn, 0))
 			k.pass(progOut, c.answer(syn|ack, 0))
 			k.pass(in, c.sent(ack, 0), c.sent(ack|psh, 100))
-			all := k.flows()
-			if len(all) != 1 {
-				t.Fatalf("%d flows", len(all))
-			}
-			r := all[0]
+			r := k.flow(c.key())
 			header := uint64(40)
 			if c.client.Addr().Is6() {
 				header = 60
@@ -88,9 +85,13 @@ func TestBothDirectionsAreOneFlow(t *testing.T) {
 			}
 		}
 	}
+	if n := len(k.flows()); n != 4 {
+		t.Errorf("%d flows", n)
+	}
 }
 
 func TestMidstream(t *testing.T) {
+	t.Parallel()
 	k := newKernel(t, Config{}, ethernet)
 	k.pass(progXDP, tcp(1).sent(ack, 10), udp(1).sent(0, 10))
 	if !k.flow(tcp(1).key()).Midstream || k.flow(udp(1).key()).Midstream {
@@ -99,6 +100,7 @@ func TestMidstream(t *testing.T) {
 }
 
 func TestEndsAndKeysUsedAgain(t *testing.T) {
+	t.Parallel()
 	for want, last := range map[string][2]uint8{"fin": {fin | ack, fin | ack}, "rst": {ack, rst}} {
 		for _, decided := range []bool{false, true} {
 			k := newKernel(t, Config{}, ethernet)
@@ -242,6 +244,7 @@ func (k *kernel) decide(id flow.ID, category string, confidence float64, final b
 }
 
 func TestStaleVerdict(t *testing.T) {
+	t.Parallel()
 	k := newKernel(t, Config{}, ethernet)
 	c := tcp(1)
 	k.pass(progXDP, c.sent(syn, 0))
@@ -263,6 +266,7 @@ func TestStaleVerdict(t *testing.T) {
 
 // TestPromotionLosesNothing: packets are counted on all CPUs while verdicts move their flows.
 func TestPromotionLosesNothing(t *testing.T) {
+	t.Parallel()
 	const flows, packets, workers = 20, 2000, 3
 	k := newKernel(t, Config{Samples: -1}, ethernet)
 	for n := range flows {
@@ -301,6 +305,7 @@ func TestPromotionLosesNothing(t *testing.T) {
 
 // TestFlood: new flows take no decided one out.
 func TestFlood(t *testing.T) {
+	t.Parallel()
 	k := newKernel(t, Config{MaxFlows: 64, MaxPending: 256}, ethernet)
 	for n := range 20 {
 		k.pass(progXDP, udp(n).sent(0, 10))
@@ -321,6 +326,7 @@ func TestFlood(t *testing.T) {
 
 // TestSampleBudget: the first payload packets of a flow, of both directions, and none once it is decided.
 func TestSampleBudget(t *testing.T) {
+	t.Parallel()
 	k := newKernel(t, Config{Samples: 3}, ethernet)
 	c := tcp(1)
 	take := func(what string, want ...int) {
@@ -365,8 +371,36 @@ func TestSampleBudget(t *testing.T) {
 	}
 }
 
+// TestVLANInTheKey: where asked for, tags tell flows apart.
+func TestVLANInTheKey(t *testing.T) {
+	t.Parallel()
+	k := newKernel(t, Config{VLAN: true}, ethernet)
+	for _, c := range []conn{tcp(1), tcp6(1)} {
+		for tags, want := range map[[2]uint16]uint32{{}: 0, {0x8100}: 100, {0x88a8, 0x8100}: 100<<12 | 101} {
+			list := tags[:]
+			for len(list) > 0 && list[len(list)-1] == 0 {
+				list = list[:len(list)-1]
+			}
+			frame := packettest.Ethernet(c.spec(ack|psh, 10).Build().Data, list...)
+			for _, program := range programs {
+				k.pass(program, frame)
+			}
+			key := c.key()
+			key.VLAN = want
+			if r := k.flow(key); r.Packets != 3 || r.VLAN != want {
+				t.Errorf("tags %v: %+v", list, r)
+			}
+			if s := k.sample(); s == nil || s.ID.Key != key {
+				t.Errorf("tags %v: sample %+v", list, s)
+			}
+			k.samples()
+		}
+	}
+}
+
 // TestFullRing: a sample that does not fit is counted, and the flow's next packet is tried.
 func TestFullRing(t *testing.T) {
+	t.Parallel()
 	k := newKernel(t, Config{RingBytes: 4096}, ethernet)
 	for n := range 4 {
 		k.pass(progXDP, udp(n).sent(0, 1400))
@@ -384,8 +418,9 @@ func TestFullRing(t *testing.T) {
 
 // TestSuperPacket: counted as on the wire, sampled as its first segment.
 func TestSuperPacket(t *testing.T) {
+	t.Parallel()
+	k := newKernel(t, Config{}, ethernet)
 	for _, c := range []conn{tcp(1), udp(1), tcp6(1), {packettest.UDP, tcp6(1).client, tcp6(1).server}} {
-		k := newKernel(t, Config{}, ethernet)
 		const payload, mss, segments = 2500, 1000, 3
 		frame := c.sent(ack|psh|fin, payload)
 		verdict, _ := k.run(progOut, frame, &skb{GSOSize: mss, GSOSegs: segments})

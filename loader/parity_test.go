@@ -7,12 +7,17 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
 
 	"github.com/dpclass/dpclass/bpf"
+	"github.com/dpclass/dpclass/internal/capture"
 	"github.com/dpclass/dpclass/internal/flow"
 	"github.com/dpclass/dpclass/internal/vector"
 	"github.com/dpclass/dpclass/internal/vector/packettest"
@@ -257,6 +262,21 @@ func (c *comparer) compareSample(program string, s *flow.Sample, want *said, f *
 	return nil
 }
 
+// runs tells whether the kernel's test run takes the frame: for a tc program nothing shorter than
+// the IP header that the EtherType names.
+func runs(program string, frame []byte) bool {
+	if program == progXDP || len(frame) < 15 {
+		return len(frame) >= 15
+	}
+	switch binary.BigEndian.Uint16(frame[12:]) {
+	case 0x0800:
+		return len(frame) >= 14+20
+	case 0x86dd:
+		return len(frame) >= 14+40
+	}
+	return true
+}
+
 func (c *comparer) check(t *testing.T, name string, frame []byte) {
 	t.Helper()
 	c.t = t // a fuzz target has its own
@@ -264,8 +284,8 @@ func (c *comparer) check(t *testing.T, name string, frame []byte) {
 		if c.kind == bare && program == progXDP {
 			continue // tun and the like have no native XDP
 		}
-		if len(frame) < 15 {
-			continue // the kernel's test run takes no less
+		if !runs(program, frame) {
+			continue
 		}
 		if err := c.compare(program, frame); err != nil {
 			t.Errorf("%s: %s of %d bytes: %v\n%x", program, name, len(frame), err, frame)
@@ -275,6 +295,7 @@ func (c *comparer) check(t *testing.T, name string, frame []byte) {
 
 // TestHeaders: every combination of headers behind every link layer.
 func TestHeaders(t *testing.T) {
+	t.Parallel()
 	links := map[string][]uint16{
 		"ethernet": nil, "vlan": {0x8100}, "qinq": {0x88a8, 0x8100}, "old qinq": {0x9100, 0x8100},
 		"triple": {0x88a8, 0x8100, 0x8100},
@@ -291,6 +312,7 @@ func TestHeaders(t *testing.T) {
 
 // TestBareHeaders: the same on a device whose frames begin with the IP header.
 func TestBareHeaders(t *testing.T) {
+	t.Parallel()
 	c := newComparer(t, bare)
 	for _, payload := range []int{0, 1, 700} {
 		for _, spec := range packettest.Specs(payload) {
@@ -302,6 +324,7 @@ func TestBareHeaders(t *testing.T) {
 
 // TestLengths: every payload length from 0 to 1600.
 func TestLengths(t *testing.T) {
+	t.Parallel()
 	c := newComparer(t, ethernet)
 	for payload := range 1601 {
 		for _, proto := range []uint8{packettest.TCP, packettest.UDP} {
@@ -315,12 +338,16 @@ func TestLengths(t *testing.T) {
 
 // TestCutAnywhere: a frame may end at any byte, whatever its headers say.
 func TestCutAnywhere(t *testing.T) {
+	t.Parallel()
 	c := newComparer(t, ethernet)
 	for _, spec := range packettest.Specs(2) {
 		frame := packettest.Ethernet(spec.Build().Data, 0x88a8, 0x8100)
 		step := 1
-		if len(frame) > 300 {
+		switch {
+		case len(frame) > 300:
 			step = 97
+		case len(frame) > 100:
+			step = 3
 		}
 		for cut := 14; cut < len(frame); cut += step {
 			c.check(t, spec.String(), frame[:cut])
@@ -330,6 +357,7 @@ func TestCutAnywhere(t *testing.T) {
 
 // TestLying: lengths, versions and offsets that cannot be.
 func TestLying(t *testing.T) {
+	t.Parallel()
 	c := newComparer(t, ethernet)
 	for _, payload := range []int{0, 30} {
 		for _, proto := range []uint8{packettest.TCP, packettest.UDP} {
@@ -376,6 +404,7 @@ func TestLying(t *testing.T) {
 
 // TestDNS: port 53 on either end is never sampled, others' DNS is.
 func TestDNS(t *testing.T) {
+	t.Parallel()
 	c := newComparer(t, ethernet)
 	for _, proto := range []uint8{packettest.TCP, packettest.UDP} {
 		for _, ports := range [][2]uint16{{53, 4000}, {4000, 53}, {53, 53}, {5353, 5353}, {853, 4000}, {13568, 4000}} {
@@ -403,4 +432,43 @@ func FuzzKernel(f *testing.F) {
 		c.check(t, "frame", frame)
 		l3.check(t, "packet", frame)
 	})
+}
+
+// TestCaptures holds the programs against the Go side over the packets of real captures: those below the directory
+// DPCLASS_CORPUS.
+func TestCaptures(t *testing.T) {
+	root := os.Getenv("DPCLASS_CORPUS")
+	if root == "" {
+		t.Skip("SKIPPED: DPCLASS_CORPUS is not set: no captures to compare over")
+	}
+	var names []string
+	err := filepath.WalkDir(root, func(name string, _ fs.DirEntry, err error) error {
+		if strings.HasSuffix(name, ".pcap") {
+			names = append(names, name)
+		}
+		return err
+	})
+	if err != nil || len(names) == 0 {
+		t.Fatalf("no captures below %q: %v", root, err)
+	}
+	c := newComparer(t, bare)
+	packets := 0
+	for _, name := range names {
+		reader, err := capture.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for {
+			packet, err := reader.Next()
+			if err != nil {
+				break // the end, or a capture that is cut
+			}
+			if len(packet.Data) >= 40 && len(packet.Data) <= 3000 {
+				c.check(t, name, packet.Data)
+				packets++
+			}
+		}
+		reader.Close()
+	}
+	t.Logf("%d packets of %d captures", packets, len(names))
 }

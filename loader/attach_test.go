@@ -1,0 +1,448 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/dpclass/dpclass/internal/flow"
+	"github.com/dpclass/dpclass/internal/lab"
+)
+
+// wired returns a host with eth0, and the host at the other end.
+func wired(t *testing.T) (h, peer *lab.Host) {
+	t.Helper()
+	needRoot(t)
+	l := lab.ForTest(t)
+	h, peer = newHost(t, l, "near"), newHost(t, l, "far")
+	err := l.Wire(lab.Wire{
+		A: lab.End{Host: h, Iface: "eth0", Addrs: []string{"10.9.0.1/24"}},
+		B: lab.End{Host: peer, Iface: "eth0", Addrs: []string{"10.9.0.2/24"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h, peer
+}
+
+func newHost(t *testing.T, l *lab.Lab, name string) *lab.Host {
+	t.Helper()
+	h, err := l.Host(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// in runs fn in the host's namespace.
+func in(t *testing.T, h *lab.Host, fn func() error) {
+	t.Helper()
+	if err := h.Do(fn); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func attachTo(h *lab.Host, iface string, cfg Config) (i *Interface, err error) {
+	cfg.MaxFlows, cfg.MaxPending = 256, 256
+	err = h.Do(func() error {
+		i, err = Attach(iface, cfg, slog.New(slog.DiscardHandler))
+		return err
+	})
+	return i, err
+}
+
+func attached(t *testing.T, h *lab.Host, cfg Config) *Interface {
+	t.Helper()
+	i, err := attachTo(h, "eth0", cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { i.Close() })
+	return i
+}
+
+// nothingLeft holds that no pin of the host is left, and no link or program of the ids.
+func nothingLeft(t *testing.T, hooks []Hook) {
+	t.Helper()
+	if names, err := dirs(); err != nil || len(names) > 0 {
+		t.Errorf("pins left: %v, %v", names, err)
+	}
+	for _, h := range hooks {
+		gone := func() bool {
+			if program, err := ebpf.NewProgramFromID(ebpf.ProgramID(h.ProgID)); err == nil {
+				program.Close()
+				return false
+			}
+			if h.LinkID != 0 {
+				if l, err := link.NewFromID(link.ID(h.LinkID)); err == nil {
+					l.Close()
+					return false
+				}
+			}
+			return true
+		}
+		eventually(t, "the "+h.Name+" program goes", gone)
+	}
+}
+
+func states(t *testing.T, i *Interface) []Hook {
+	t.Helper()
+	hooks, err := i.Hooks()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return hooks
+}
+
+func TestAttachAndDetach(t *testing.T) {
+	for name, test := range map[string]struct {
+		cfg  Config
+		mode Mode
+		want string
+	}{
+		"auto":    {Config{}, Native, "ingress dpclass_xdp, egress dpclass_out"},
+		"tc":      {Config{Mode: TC}, TC, "ingress dpclass_in, egress dpclass_out"},
+		"clsact":  {Config{Mode: TC, Clsact: true}, TC, "ingress dpclass_in, egress dpclass_out"},
+		"ingress": {Config{Ingress: true}, Native, "ingress dpclass_xdp"},
+		"egress":  {Config{Egress: true}, TC, "egress dpclass_out"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h, _ := wired(t)
+			i := attached(t, h, test.cfg)
+			hooks := states(t, i)
+			var got []string
+			for _, hook := range hooks {
+				if hook.State != "attached" {
+					t.Errorf("%s is %s", hook.Name, hook.State)
+				}
+				got = append(got, hook.Name+" "+hook.Program)
+			}
+			if strings.Join(got, ", ") != test.want {
+				t.Errorf("hooks: %v, want %s", got, test.want)
+			}
+			if s, err := i.Status(); err != nil || test.cfg.Egress == test.cfg.Ingress && s.Mode != test.mode || s.Ready {
+				t.Errorf("status %+v, %v", s, err)
+			}
+			if _, err := attachTo(h, "eth0", test.cfg); !errors.Is(err, ErrBusy) {
+				t.Errorf("a second agent: %v", err)
+			}
+			if err := i.Detach(); err != nil {
+				t.Fatal(err)
+			}
+			nothingLeft(t, hooks)
+			in(t, h, func() error {
+				if err := Detach("eth0"); err != nil { // again
+					return err
+				}
+				if _, err := Open("eth0"); !errors.Is(err, ErrNotAttached) {
+					t.Errorf("open behind detach: %v", err)
+				}
+				device, err := netlink.LinkByName("eth0")
+				if err != nil {
+					return err
+				}
+				qdiscs, err := netlink.QdiscList(device)
+				for _, q := range qdiscs {
+					if q.Type() == "clsact" {
+						t.Error("the clsact qdisc is left")
+					}
+				}
+				return err
+			})
+		})
+	}
+}
+
+// TestForeignXDP: another's program is refused, and stays.
+func TestForeignXDP(t *testing.T) {
+	h, _ := wired(t)
+	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.XDP, License: "GPL", Instructions: asm.Instructions{
+		asm.Mov.Imm(asm.R0, xdpPass), asm.Return()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer program.Close()
+	for _, flags := range []link.XDPAttachFlags{link.XDPDriverMode, link.XDPGenericMode} {
+		in(t, h, func() error {
+			device, err := netlink.LinkByName("eth0")
+			if err != nil {
+				return err
+			}
+			foreign, err := link.AttachXDP(link.XDPOptions{Program: program, Interface: device.Attrs().Index, Flags: flags})
+			if err != nil {
+				return err
+			}
+			defer foreign.Close()
+			for _, mode := range []Mode{Auto, Native} {
+				_, err := Attach("eth0", Config{Mode: mode}, slog.New(slog.DiscardHandler))
+				if !errors.Is(err, ErrForeignXDP) || strings.Count(err.Error(), "\n") > 3 {
+					t.Errorf("flags %v, mode %s: %v", flags, mode, err)
+				}
+			}
+			info, err := foreign.Info()
+			if err == nil && info.XDP().Ifindex != uint32(device.Attrs().Index) {
+				t.Error("the foreign program is off")
+			}
+			return err
+		})
+	}
+	nothingLeft(t, nil)
+}
+
+func TestAttachRefused(t *testing.T) {
+	h, _ := wired(t)
+	in(t, h, func() error {
+		device, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		return netlink.LinkSetDown(device)
+	})
+	for iface, want := range map[string]string{"eth0": "is down", "eth7": "none of that name"} {
+		_, err := attachTo(h, iface, Config{})
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), iface) || strings.Count(err.Error(), "\n") > 3 {
+			t.Errorf("%s: %v", iface, err)
+		}
+	}
+	nothingLeft(t, nil)
+}
+
+// TestTakeover: an agent that ended without detaching leaves verdicts and policy to the next.
+func TestTakeover(t *testing.T) {
+	for _, cfg := range []Config{{}, {Mode: TC}, {Mode: TC, Clsact: true}} {
+		h, _ := wired(t)
+		first := attached(t, h, cfg)
+		c := tcp(1)
+		run := func(i *Interface) {
+			t.Helper()
+			if _, err := i.collection.Programs[progXDP].Run(&ebpf.RunOptions{Data: c.sent(syn, 0)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		run(first)
+		verdict := flow.Verdict{Category: flow.TaskVerdict{Label: "voip", Confidence: 1, Source: flow.SourceOperator}, Final: true}
+		if err := first.SetVerdict(c.key(), verdict); err != nil {
+			t.Fatal(err)
+		}
+		if err := first.SetPolicy(&flow.Policy{Rules: []flow.Rule{{Action: marking(46)}}, Source: []byte("text")}); err != nil {
+			t.Fatal(err)
+		}
+		before := states(t, first)
+		if err := first.Close(); err != nil {
+			t.Fatal(err)
+		}
+		in(t, h, func() error { // without an agent, from the pins
+			i, err := Open("eth0")
+			if err != nil {
+				return err
+			}
+			if r, err := i.Lookup(c.key()); err != nil || r.Category != "voip" {
+				t.Errorf("%+v, %v", r, err)
+			}
+			if s, err := i.Status(); err != nil || s.Agent != nil || s.Ready {
+				t.Errorf("status %+v, %v", s, err)
+			}
+			return i.Close()
+		})
+		second := attached(t, h, cfg)
+		run(second)
+		r, err := second.Lookup(c.key())
+		if err != nil || r.Category != "voip" || r.Packets != 2 || r.Rule != 1 {
+			t.Errorf("%+v %+v, %v", r, r.Live, err)
+		}
+		if p, stats, err := second.Policy(); err != nil || p == nil || string(p.Source) != "text" || len(stats) != 1 {
+			t.Errorf("policy %+v, %v", p, err)
+		}
+		after := states(t, second)
+		for n := range after {
+			if after[n].State != "attached" || after[n].LinkID != before[n].LinkID || after[n].ProgID == before[n].ProgID {
+				t.Errorf("hook %+v, before %+v", after[n], before[n])
+			}
+		}
+		if err := second.Detach(); err != nil {
+			t.Fatal(err)
+		}
+		nothingLeft(t, append(before, after...))
+	}
+}
+
+// TestTwoNamespaces: an eth0 in each.
+func TestTwoNamespaces(t *testing.T) {
+	h, peer := wired(t)
+	one, two := attached(t, h, Config{}), attached(t, peer, Config{})
+	if one.dir == two.dir {
+		t.Fatalf("both at %q", one.dir)
+	}
+	for _, host := range []*lab.Host{h, peer} {
+		in(t, host, func() error {
+			names, err := List()
+			if !slices.Equal(names, []string{"eth0"}) {
+				t.Errorf("listed %v", names)
+			}
+			return err
+		})
+	}
+	if err := one.Detach(); err != nil {
+		t.Fatal(err)
+	}
+	for _, hook := range states(t, two) {
+		if hook.State != "attached" {
+			t.Errorf("the other's %s is %s", hook.Name, hook.State)
+		}
+	}
+	if err := two.Detach(); err != nil {
+		t.Fatal(err)
+	}
+	nothingLeft(t, nil)
+}
+
+// TestForeignClsact: a qdisc and filters of others stay.
+func TestForeignClsact(t *testing.T) {
+	h, _ := wired(t)
+	var device netlink.Link
+	in(t, h, func() (err error) {
+		if device, err = netlink.LinkByName("eth0"); err != nil {
+			return err
+		}
+		if err := netlink.QdiscAdd(clsactOf(device)); err != nil {
+			return err
+		}
+		program, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, License: "GPL", Instructions: asm.Instructions{
+			asm.Mov.Imm(asm.R0, 0), asm.Return()}})
+		if err != nil {
+			return err
+		}
+		defer program.Close()
+		return netlink.FilterAdd(&netlink.BpfFilter{
+			FilterAttrs: netlink.FilterAttrs{LinkIndex: device.Attrs().Index, Parent: netlink.HANDLE_MIN_INGRESS,
+				Handle: 1, Priority: 7, Protocol: unix.ETH_P_ALL},
+			Fd: program.FD(), Name: "foreign", DirectAction: true})
+	})
+	i := attached(t, h, Config{Mode: TC, Clsact: true})
+	if err := i.Detach(); err != nil {
+		t.Fatal(err)
+	}
+	in(t, h, func() error {
+		filters, err := netlink.FilterList(device, netlink.HANDLE_MIN_INGRESS)
+		if len(filters) != 1 || filters[0].Attrs().Priority != 7 {
+			t.Errorf("filters: %v", filters)
+		}
+		return err
+	})
+}
+
+// TestDeviceGone: its hooks are stale, and detach cleans up.
+func TestDeviceGone(t *testing.T) {
+	for _, cfg := range []Config{{}, {Mode: TC}, {Mode: TC, Clsact: true}} {
+		h, _ := wired(t)
+		i := attached(t, h, cfg)
+		in(t, h, func() error {
+			device, err := netlink.LinkByName("eth0")
+			if err != nil {
+				return err
+			}
+			return netlink.LinkDel(device)
+		})
+		eventually(t, "stale", func() bool {
+			for _, hook := range states(t, i) {
+				if hook.State != "stale" {
+					return false
+				}
+			}
+			return true
+		})
+		if err := i.Close(); err != nil {
+			t.Fatal(err)
+		}
+		in(t, h, func() error { return Detach("eth0") })
+		nothingLeft(t, nil)
+	}
+}
+
+// TestRename: an interface keeps its pins under a new name.
+func TestRename(t *testing.T) {
+	h, _ := wired(t)
+	i := attached(t, h, Config{})
+	hooks := states(t, i)
+	in(t, h, func() error {
+		device, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(netlink.LinkSetDown(device), netlink.LinkSetName(device, "wan0"), netlink.LinkSetUp(device)); err != nil {
+			return err
+		}
+		opened, err := Open("wan0")
+		if err != nil {
+			return err
+		}
+		return opened.Close()
+	})
+	if err := i.Close(); err != nil {
+		t.Fatal(err)
+	}
+	in(t, h, func() error { return Detach("wan0") })
+	nothingLeft(t, hooks)
+}
+
+// TestTun: a device whose frames begin with the IP header.
+func TestTun(t *testing.T) {
+	needRoot(t)
+	if _, err := os.Stat("/dev/net/tun"); err != nil {
+		t.Skipf("SKIPPED: no tun devices here: %v", err)
+	}
+	h := newHost(t, lab.ForTest(t), "near")
+	in(t, h, func() error {
+		tun := &netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, Mode: netlink.TUNTAP_MODE_TUN}
+		if err := netlink.LinkAdd(tun); err != nil {
+			return err
+		}
+		return netlink.LinkSetUp(tun)
+	})
+	i := attached(t, h, Config{})
+	if s, err := i.Status(); err != nil || s.Mode != TC || i.info.L3Device != 1 {
+		t.Errorf("mode %s, L3 %d, %v", s.Mode, i.info.L3Device, err)
+	}
+	packet := tcp(1).spec(syn, 0).Build().Data
+	if _, err := i.collection.Programs[progIn].Run(&ebpf.RunOptions{Data: packet}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := i.Lookup(tcp(1).key()); err != nil {
+		t.Error(err)
+	}
+	if err := i.Detach(); err != nil {
+		t.Fatal(err)
+	}
+	nothingLeft(t, nil)
+}
+
+// TestHalfMade: what a crash left half made is cleared.
+func TestHalfMade(t *testing.T) {
+	h, _ := wired(t)
+	i := attached(t, h, Config{})
+	if err := errors.Join(i.Close(), os.Remove(filepath.Join(i.dir, "flows"))); err != nil {
+		t.Fatal(err)
+	}
+	again := attached(t, h, Config{})
+	for _, hook := range states(t, again) {
+		if hook.State != "attached" {
+			t.Errorf("%s is %s", hook.Name, hook.State)
+		}
+	}
+	if err := again.Detach(); err != nil {
+		t.Fatal(err)
+	}
+	nothingLeft(t, nil)
+}
