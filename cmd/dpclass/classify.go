@@ -163,20 +163,13 @@ func printRecords(out io.Writer, name string, records []flow.Record, several boo
 
 // classifyColumns are the columns of the table.
 func classifyColumns() []column {
-	return []column{
-		{title: "PROTO", cell: func(r row, _ time.Time) cell { return cell{text: r.Proto} }},
-		{title: "SOURCE", cell: func(r row, _ time.Time) cell { return cell{text: endpoint(r.Src, r.SrcPort)} }},
-		{title: "DESTINATION", cell: func(r row, _ time.Time) cell { return cell{text: endpoint(r.Dst, r.DstPort)} }},
-		{title: "CATEGORY", cell: func(r row, _ time.Time) cell { return labelCell(r.Category, r.Final) }},
-		{title: "%", right: true, cell: func(r row, _ time.Time) cell { return confidenceCell(r.Category, r.CategoryConfidence) }},
-		{title: "APP", cell: func(r row, _ time.Time) cell { return labelCell(r.App, r.Final) }},
-		{title: "%", right: true, cell: func(r row, _ time.Time) cell { return confidenceCell(r.App, r.AppConfidence) }},
-		{title: "SAMPLES", right: true, cell: func(r row, _ time.Time) cell { return countCell(uint64(r.Samples), plain) }},
-		{title: "PACKETS", right: true, cell: func(r row, _ time.Time) cell { return cell{text: humanCount(r.Packets)} }},
-		{title: "BYTES", right: true, cell: func(r row, _ time.Time) cell { return cell{text: humanBytes(r.Bytes)} }},
-		{title: "START", right: true, cell: func(r row, start time.Time) cell { return cell{text: seconds(r.FirstSeen.Sub(start))} }},
-		{title: "LASTS", right: true, cell: func(r row, _ time.Time) cell { return cell{text: seconds(r.LastSeen.Sub(r.FirstSeen))} }},
-	}
+	return append(verdictColumns(),
+		column{title: "SAMPLES", right: true, cell: func(r row, _ time.Time) cell { return countCell(uint64(r.Samples), plain) }},
+		column{title: "PACKETS", right: true, cell: func(r row, _ time.Time) cell { return cell{text: humanCount(r.Packets)} }},
+		column{title: "BYTES", right: true, cell: func(r row, _ time.Time) cell { return cell{text: humanBytes(r.Bytes)} }},
+		column{title: "START", right: true, cell: func(r row, start time.Time) cell { return cell{text: seconds(r.FirstSeen.Sub(start))} }},
+		column{title: "LASTS", right: true, cell: func(r row, _ time.Time) cell { return cell{text: seconds(r.LastSeen.Sub(r.FirstSeen))} }},
+	)
 }
 
 // seconds is a duration with a digit behind the point while that says something.

@@ -50,8 +50,8 @@ type column struct {
 	cell   func(r row, now time.Time) cell
 }
 
-// flowColumns are the columns of the flow table, from left to right.
-func flowColumns() []column {
+// verdictColumns are the columns that every table of flows begins with: which flow, and what it is.
+func verdictColumns() []column {
 	return []column{
 		{title: "PROTO", cell: func(r row, _ time.Time) cell { return cell{text: r.Proto} }},
 		{title: "SOURCE", cell: func(r row, _ time.Time) cell { return cell{text: endpoint(r.Src, r.SrcPort)} }},
@@ -60,17 +60,23 @@ func flowColumns() []column {
 		{title: "%", right: true, cell: func(r row, _ time.Time) cell { return confidenceCell(r.Category, r.CategoryConfidence) }},
 		{title: "APP", cell: func(r row, _ time.Time) cell { return labelCell(r.App, r.Final) }},
 		{title: "%", right: true, cell: func(r row, _ time.Time) cell { return confidenceCell(r.App, r.AppConfidence) }},
-		{title: "STATE", cell: stateCell},
-		{title: "RATE", right: true, cell: rateCell},
-		{title: "BYTES", right: true, cell: func(r row, _ time.Time) cell { return cell{text: humanBytes(r.Bytes)} }},
-		{title: "PACKETS", right: true, cell: func(r row, _ time.Time) cell { return cell{text: humanCount(r.Packets)} }},
-		{title: "DROPPED", right: true, wanted: func(r row) bool { return live(r.Record).Dropped > 0 },
-			cell: func(r row, _ time.Time) cell { return countCell(live(r.Record).Dropped, red) }},
-		{title: "RULE", right: true, wanted: func(r row) bool { return live(r.Record).Rule > 0 },
-			cell: func(r row, _ time.Time) cell { return countCell(uint64(live(r.Record).Rule), plain) }},
-		{title: "AGE", right: true, cell: func(r row, now time.Time) cell { return cell{text: humanAge(now.Sub(r.FirstSeen))} }},
-		{title: "IDLE", right: true, cell: func(r row, now time.Time) cell { return cell{text: humanAge(now.Sub(r.LastSeen))} }},
 	}
+}
+
+// flowColumns are the columns of the flow table, from left to right.
+func flowColumns() []column {
+	return append(verdictColumns(),
+		column{title: "STATE", cell: stateCell},
+		column{title: "RATE", right: true, cell: rateCell},
+		column{title: "BYTES", right: true, cell: func(r row, _ time.Time) cell { return cell{text: humanBytes(r.Bytes)} }},
+		column{title: "PACKETS", right: true, cell: func(r row, _ time.Time) cell { return cell{text: humanCount(r.Packets)} }},
+		column{title: "DROPPED", right: true, wanted: func(r row) bool { return live(r.Record).Dropped > 0 },
+			cell: func(r row, _ time.Time) cell { return countCell(live(r.Record).Dropped, red) }},
+		column{title: "RULE", right: true, wanted: func(r row) bool { return live(r.Record).Rule > 0 },
+			cell: func(r row, _ time.Time) cell { return countCell(uint64(live(r.Record).Rule), plain) }},
+		column{title: "AGE", right: true, cell: func(r row, now time.Time) cell { return cell{text: humanAge(now.Sub(r.FirstSeen))} }},
+		column{title: "IDLE", right: true, cell: func(r row, now time.Time) cell { return cell{text: humanAge(now.Sub(r.LastSeen))} }},
+	)
 }
 
 // flowTable renders flows as an aligned table with a line of titles. width cuts
