@@ -155,6 +155,10 @@ func (i *Interface) Name() string { return i.name }
 // Close lets go of the interface. What is attached stays attached, and pinned.
 func (i *Interface) Close() error {
 	errs := []error{i.inbox.close()}
+	if i.lock != nil && i.maps.Agent != nil {
+		// The next agent takes the lock before it says anything: nothing here may be taken for its word.
+		errs = append(errs, i.maps.Agent.Put(uint32(0), &bpf.DpclassAgentStats{}))
+	}
 	for _, l := range i.links {
 		errs = append(errs, l.Close())
 	}
