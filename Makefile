@@ -7,7 +7,7 @@ LINT_VERSION = v2.15.0
 
 .DEFAULT_GOAL := all
 .NOTPARALLEL: # deps before what needs them
-.PHONY: all help deps deps-generate generate lint test demo picture attach install uninstall train-deps clean check-go FORCE
+.PHONY: all help deps deps-generate generate lint test demo picture attach install uninstall train-deps evaluation clean check-go FORCE
 
 all: bin/dpclass bin/libonnxruntime.so.1 ## build bin/dpclass and put ONNX Runtime beside it
 
@@ -57,8 +57,14 @@ uninstall: ## remove what install put there
 		$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_dpclass \
 		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/dpclass.fish
 
-train-deps: ## make the trainer's Python environment in .venv (5 GB: PyTorch)
+train-deps: ## make the trainer's Python environment in .venv (6 GB: PyTorch)
 	@scripts/train-deps.sh
+
+evaluation: ## the whole evaluation, hours, resumed: make evaluation DATA=dataset [WORK=evaluation] [CHECKSUMS=dataset-ck] [ARGS=]
+	@test -n "$(DATA)" || { echo 'which dataset? make evaluation DATA=DIR (dpclass dataset build makes one)' >&2; exit 2; }
+	@test -x .venv/bin/python || { echo 'the trainer has no environment: run make train-deps' >&2; exit 1; }
+	PYTHONPATH=scripts/train .venv/bin/python -m dptrain evaluation --data "$(DATA)" --work "$(or $(WORK),evaluation)" \
+		--docs docs $(if $(CHECKSUMS),--checksums "$(CHECKSUMS)") $(ARGS)
 
 clean: ## remove bin/ (not .venv)
 	chmod -R u+w bin 2>/dev/null || true

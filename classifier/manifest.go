@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 
 	"github.com/dpclass/dpclass/internal/flow"
@@ -90,8 +89,8 @@ func parseManifest(data []byte) (*Manifest, error) {
 	if m.Vector != vector.Version {
 		return nil, fmt.Errorf("\"vector\" is %d, this program makes vector version %d\ntrain the model on a dataset of 'dpclass dataset build' of this version", m.Vector, vector.Version)
 	}
-	if !nameRule.MatchString(m.Name) {
-		return nil, fmt.Errorf("\"name\" is %q\nwrite 1 to 32 of a-z, 0-9, '.', '_' and '-', a letter or digit first", m.Name)
+	if !flow.ValidName(m.Name) {
+		return nil, fmt.Errorf("\"name\" is %q\nwrite %s", m.Name, flow.NameRule)
 	}
 	if raw, err := hex.DecodeString(m.SHA256); err != nil || len(raw) != 32 {
 		return nil, fmt.Errorf("\"sha256\" is %q\nwrite the 64 hexadecimal digits that sha256sum prints for the .onnx file", m.SHA256)
@@ -130,10 +129,6 @@ func parseManifest(data []byte) (*Manifest, error) {
 	return &m, nil
 }
 
-// nameRule holds for model names and labels: they go into kernel maps, file
-// names and policy files.
-var nameRule = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,31}$`)
-
 // checkTask checks what the manifest says of one task, and fills in defaults.
 func (m *Manifest) checkTask(task Task) error {
 	labels := m.Labels[task]
@@ -144,8 +139,8 @@ func (m *Manifest) checkTask(task Task) error {
 		if label == flow.Unknown {
 			return fmt.Errorf("\"labels\".%q has %q at index %d, which is never a class\nleave such traffic out of the classes; \"unknown_threshold\" rejects flows", task, label, i)
 		}
-		if !nameRule.MatchString(label) {
-			return fmt.Errorf("\"labels\".%q has %q at index %d\nwrite 1 to 32 of a-z, 0-9, '.', '_' and '-', a letter or digit first", task, label, i)
+		if !flow.ValidName(label) {
+			return fmt.Errorf("\"labels\".%q has %q at index %d\nwrite %s", task, label, i, flow.NameRule)
 		}
 		if j := slices.Index(labels, label); j < i {
 			return fmt.Errorf("\"labels\".%q has %q twice, at index %d and %d\nwrite each label once", task, label, j, i)

@@ -47,6 +47,7 @@ fi
 if [ -x .venv/bin/ruff ]; then
 	say "ruff"
 	.venv/bin/ruff check scripts
+	.venv/bin/ruff format --check scripts
 else
 	skip "ruff: no .venv (make train-deps makes it)"
 fi

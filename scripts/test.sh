@@ -36,7 +36,7 @@ step "the trainer"
 if [ -x .venv/bin/python ]; then
 	(cd scripts/train && "$root/.venv/bin/python" -m pytest -q -p no:cacheprovider)
 else
-	skip "the trainer's smoke test: there is no .venv (make train-deps makes it, 5 GB)"
+	skip "the trainer's tests, and TestEndToEnd/Train, which makes a model of five captures and attaches it: there is no .venv (make train-deps makes it, 6 GB)"
 fi
 
 step "the demo"

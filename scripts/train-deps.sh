@@ -14,4 +14,4 @@ python3 -c 'import ensurepip, venv' 2>/dev/null || {
 [ -x .venv/bin/python ] || python3 -m venv .venv
 .venv/bin/pip install --quiet --upgrade pip
 .venv/bin/pip install --quiet --requirement scripts/train/requirements.txt
-say ".venv is ready: cd scripts/train && ../../.venv/bin/python -m dptrain --help"
+say ".venv is ready: scripts/dptrain.sh --help"

@@ -53,6 +53,10 @@ func TestEndToEnd(t *testing.T) {
 		{"Persist", testPersist},
 		{"Takeover", testTakeover},
 		{"Ended", testEnded},
+		{"Mapped", testMapped},
+		{"Watch", testWatch},
+		{"Swap", testSwap},
+		{"Train", testTrain},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, s) })
 	}

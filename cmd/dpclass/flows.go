@@ -355,7 +355,11 @@ func setVerdict(out io.Writer, g *globals, iface *loader.Interface, key flow.Key
 	if app != "" {
 		verdict.App = flow.TaskVerdict{Label: app, Confidence: 1, Source: flow.SourceOperator}
 	}
-	if err := iface.SetVerdict(key, verdict); err != nil {
+	err := iface.SetVerdict(key, verdict)
+	if errors.Is(err, loader.ErrNoFlow) && !key.Is6() && iface.SetVerdict(key.Mapped(), verdict) == nil {
+		key, err = key.Mapped(), nil
+	}
+	if err != nil {
 		if errors.Is(err, loader.ErrNoFlow) {
 			return fmt.Errorf("%w\nlist the flows with: dpclass flows %s", err, iface.Name())
 		}

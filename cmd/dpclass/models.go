@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/internal/bench"
 )
 
 // newModelsCommand returns `dpclass models` with its verbs.
@@ -61,33 +62,66 @@ type modelLine struct {
 	MAC        int64             `json:"mac"`
 	Bytes      int               `json:"bytes"`
 	SHA256     string            `json:"sha256"`
-	Runtime    string            `json:"onnxruntime,omitempty"` // release that ran it; verify only
+	// Accuracy is by flow, by split and task, as the model's manifest has it.
+	Accuracy map[string]map[classifier.Task]float64 `json:"accuracy,omitempty"`
+	// Speed is of one core, at batch 32; see Speedometer for where it comes from.
+	Speed       float64 `json:"packets_per_s_core,omitempty"`
+	Speedometer string  `json:"packets_per_s_core_measured,omitempty"` // export: by whoever made the model; here: just now
+	Runtime     string  `json:"onnxruntime,omitempty"`                 // release that ran it; verify only
 }
 
 func makeModelLine(m *classifier.Model, inUse bool) modelLine {
-	return modelLine{
+	line := modelLine{
 		Name: m.Name, File: m.Path, InUse: inUse, Task: m.Task,
 		Categories: len(m.Labels[classifier.Category]), Apps: len(m.Labels[classifier.App]),
 		Precision: m.Precision, Parameters: m.Parameters, MAC: m.MAC, Bytes: m.Size(), SHA256: m.SHA256,
 	}
+	card := readCard(m.Figures)
+	for _, part := range card.parts {
+		for task, s := range part.scores {
+			if s.Flow == nil {
+				continue
+			}
+			if line.Accuracy == nil {
+				line.Accuracy = map[string]map[classifier.Task]float64{}
+			}
+			if line.Accuracy[part.name] == nil {
+				line.Accuracy[part.name] = map[classifier.Task]float64{}
+			}
+			line.Accuracy[part.name][task] = s.Flow.Accuracy.mean
+		}
+	}
+	if card.micros > 0 {
+		line.Speed, line.Speedometer = 1e6/card.micros, "export"
+	}
+	return line
 }
 
 func newModelsListCommand(g *globals) *cobra.Command {
-	return &cobra.Command{
+	var speed bool
+	list := &cobra.Command{
 		Use:   "list",
 		Short: "List the shipped models and the one in use",
 		Long: `List the shipped models, and those that 'dpclass models use' chose. "*" marks
-what attach, classify and eval use where --model is not given.`,
+what attach, classify and eval use where --model is not given.
+
+FLOW SPLIT and CAPTURE SPLIT are the accuracy by flow, category+app, on flows and on
+captures that the model had not seen (docs/evaluation.md); a model of your own has
+that of the flows that its training kept out, marked "v". PACKETS/S is of one core,
+at batch 32, as measured when the model was exported; --speed measures it here.`,
 		Example: `  dpclass models list
+  dpclass models list --speed
   dpclass models list -o json`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return listModels(cmd.OutOrStdout(), cmd.ErrOrStderr(), g.json())
+			return listModels(cmd.OutOrStdout(), cmd.ErrOrStderr(), g, speed)
 		},
 	}
+	list.Flags().BoolVar(&speed, "speed", false, "measure the models' speed on this machine (two seconds each)")
+	return list
 }
 
-func listModels(out, warn io.Writer, asJSON bool) error {
+func listModels(out, warn io.Writer, g *globals, speed bool) error {
 	choice, err := classifier.Chosen()
 	if err != nil {
 		return err
@@ -112,8 +146,19 @@ func listModels(out, warn io.Writer, asJSON bool) error {
 			continue
 		}
 		lines = append(lines, makeModelLine(m, slices.Contains(chosen, name)))
+		if speed {
+			line := &lines[len(lines)-1]
+			err := bench.Classifier(bench.ClassifierOptions{Library: g.onnxruntime, Models: []string{name}, Batches: []int{32}},
+				func(r bench.ClassifierResult) error {
+					line.Speed, line.Speedometer = r.PerSecond, "here"
+					return nil
+				})
+			if err != nil {
+				return err
+			}
+		}
 	}
-	if asJSON {
+	if g.json() {
 		encoder := json.NewEncoder(out)
 		for _, line := range lines {
 			if err := encoder.Encode(line); err != nil {
@@ -123,7 +168,7 @@ func listModels(out, warn io.Writer, asJSON bool) error {
 		return failed
 	}
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "\tNAME\tTASKS\tLABELS\tPRECISION\tMMAC\tSIZE\tFILE")
+	fmt.Fprintln(table, "\tNAME\tTASKS\tLABELS\tFLOW SPLIT\tCAPTURE SPLIT\tPACKETS/S\tPRECISION\tSIZE\tSHA256\tFILE")
 	for _, line := range lines {
 		mark := ""
 		if line.InUse {
@@ -133,8 +178,13 @@ func listModels(out, warn io.Writer, asJSON bool) error {
 		if file == "" {
 			file = "(shipped)"
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%.2f\t%s\t%s\n", mark, line.Name, taskNames(line.Task), labelCounts(line), line.Precision,
-			float64(line.MAC)/1e6, sizeText(line.Bytes), file)
+		perSecond := "-"
+		if line.Speed > 0 {
+			perSecond = fmt.Sprintf("%.0f", line.Speed)
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", mark, line.Name, taskNames(line.Task), labelCounts(line),
+			accuracyText(line, flowSplit, validation), accuracyText(line, captureSplit, ""), perSecond,
+			line.Precision, sizeText(line.Bytes), line.SHA256[:12], file)
 	}
 	if err := table.Flush(); err != nil {
 		return err
@@ -143,6 +193,27 @@ func listModels(out, warn io.Writer, asJSON bool) error {
 		fmt.Fprintf(warn, "* chosen in %s; 'dpclass models use --reset' takes it back\n", choice.File)
 	}
 	return failed
+}
+
+// accuracyText is the accuracy by flow of a split, task by task, or of the other
+// split with a mark where there is none.
+func accuracyText(line modelLine, split, other string) string {
+	scores, mark := line.Accuracy[split], ""
+	if scores == nil && line.File != "" {
+		scores, mark = line.Accuracy[other], " v"
+	}
+	if scores == nil {
+		return "-"
+	}
+	var texts []string
+	for _, task := range line.Task {
+		text := "-"
+		if accuracy, ok := scores[task]; ok {
+			text = fmt.Sprintf("%.2f", accuracy)
+		}
+		texts = append(texts, text)
+	}
+	return strings.Join(texts, "+") + mark
 }
 
 func taskNames(tasks []classifier.Task) string {
@@ -175,7 +246,8 @@ func newModelsShowCommand(g *globals) *cobra.Command {
 		Use:   "show NAME|FILE",
 		Short: "Show what a model is, what it was trained on and where it is weak",
 		Long: `Show a model's manifest: tasks and labels, training data, figures as they were
-measured, known weaknesses, licence. -o json prints the manifest as one object.`,
+measured on each split, known weaknesses, licence. -o json prints the manifest as
+one object.`,
 		Example: `  dpclass models show default
   dpclass models show ./mine.onnx -o json`,
 		Args:              oneModel,
@@ -225,63 +297,25 @@ func showModel(out io.Writer, m *classifier.Model) error {
 		row("", "")
 		row("  verdict", fmt.Sprintf("temperature %.3g, final from %.3g or after %d samples, %s", m.Temperature[task], m.FinalConfidence, m.Samples, unknown))
 	}
-	row("training", fmt.Sprintf("%d packets of %d flows, seed %d", m.Training.Packets, m.Training.Flows, m.Training.Seed))
+	row("data", fmt.Sprintf("%d packets of %d flows, seed %d", m.Training.Packets, m.Training.Flows, m.Training.Seed))
 	row("  split", m.Training.Split)
 	for _, set := range m.Training.Data {
 		row("  "+set.Set, strings.TrimSuffix(set.Source+"; "+set.Licence, "; "))
 	}
-	if figures := flatFigures(m.Figures); len(figures) > 0 {
-		row("figures", figures[0])
-		for _, figure := range figures[1:] {
-			row(" ", figure)
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	if err := showFigures(out, readCard(m.Figures)); err != nil {
+		return err
+	}
+	if len(m.Weaknesses) > 0 {
+		fmt.Fprintln(out, "\nweaknesses")
+		for _, weakness := range m.Weaknesses {
+			fmt.Fprintf(out, "- %s\n", wrap(weakness, "  "))
 		}
 	}
-	for i, weakness := range m.Weaknesses {
-		if i == 0 {
-			row("weaknesses", weakness)
-		} else {
-			row(" ", weakness)
-		}
-	}
-	row("licence", m.Licence)
-	row("sha256", m.SHA256)
-	return table.Flush()
-}
-
-// flatFigures turns the manifest's figures, which have a form of their own for
-// each model, into lines "a.b.c 0.81".
-func flatFigures(raw json.RawMessage) []string {
-	decoder := json.NewDecoder(strings.NewReader(string(raw)))
-	decoder.UseNumber()
-	var tree any
-	if decoder.Decode(&tree) != nil {
-		return nil
-	}
-	var lines []string
-	var walk func(path string, node any)
-	walk = func(path string, node any) {
-		switch node := node.(type) {
-		case map[string]any:
-			keys := make([]string, 0, len(node))
-			for key := range node {
-				keys = append(keys, key)
-			}
-			slices.Sort(keys)
-			for _, key := range keys {
-				walk(strings.TrimPrefix(path+"."+key, "."), node[key])
-			}
-		case []any:
-			parts := make([]string, 0, len(node))
-			for _, part := range node {
-				parts = append(parts, fmt.Sprint(part))
-			}
-			lines = append(lines, path+" "+strings.Join(parts, " "))
-		default:
-			lines = append(lines, fmt.Sprintf("%s %v", path, node))
-		}
-	}
-	walk("", tree)
-	return lines
+	_, err := fmt.Fprintf(out, "\nlicence  %s\nsha256   %s\n", m.Licence, m.SHA256)
+	return err
 }
 
 func newModelsVerifyCommand(g *globals) *cobra.Command {

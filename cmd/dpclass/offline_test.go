@@ -177,6 +177,18 @@ func TestDatasetBuild(t *testing.T) {
 	if code, text, errOut := offlineRun(t, nil, "dataset", "build", "--manifest", manifest, "-o", out); code != 0 || !strings.Contains(text, "4 packets of 2 flows in 1 captures") {
 		t.Errorf("exit %d, %q, %q", code, text, errOut)
 	}
+	own := filepath.Join(dir, "own")
+	for _, label := range []string{"call", "gaming"} {
+		if err := os.MkdirAll(filepath.Join(own, label), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		offlineSave(t, filepath.Join(own, label, "a.pcap"), twoFlows())
+	}
+	code, text, errOut := offlineRun(t, nil, "dataset", "build", "--captures", own, "-o", filepath.Join(dir, "own-set"))
+	if code != 0 || !strings.Contains(text, "gaming         1      2        4") || !strings.Contains(errOut, `"gaming" has 2 flows`) {
+		t.Errorf("exit %d, %q, %q", code, text, errOut)
+	}
+	offlineSave(t, filepath.Join(own, "broken.pcap"), []byte("no capture, whatever it is called"))
 	offlineSave(t, manifest, []byte("path,category,app\nmissing.pcap,chat,skype\n"))
 	for _, test := range []struct {
 		args []string
@@ -191,6 +203,11 @@ func TestDatasetBuild(t *testing.T) {
 		{[]string{"--manifest", manifest, "-o", out + "2", "--per-flow", "-1"}, 2, "--per-flow"},
 		{[]string{"--manifest", filepath.Join(dir, "none.csv"), "-o", out + "2"}, 1, "none.csv"},
 		{[]string{"--iscx", dir, "-o", out + "2"}, 1, "two.pcap"},
+		{[]string{"--captures", own, "--root", dir, "-o", out + "2"}, 2, "--root"},
+		{[]string{"--manifest", manifest, "--task", "app", "-o", out + "2"}, 2, "--task"},
+		{[]string{"--captures", own, "--task", "mood", "-o", out + "2"}, 2, "mood"},
+		{[]string{"--captures", filepath.Join(own, "call"), "-o", out + "2"}, 1, "only label"},
+		{[]string{"--captures", own, "-o", out + "2"}, 1, "broken.pcap"},
 	} {
 		code, _, errOut := offlineRun(t, nil, append([]string{"dataset", "build"}, test.args...)...)
 		if code != test.code || !strings.Contains(errOut, test.says) || strings.Count(errOut, "\n") > 4 {

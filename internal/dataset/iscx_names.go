@@ -80,7 +80,7 @@ func iscxLabels(name string) (c Capture, known bool) {
 			if strings.EqualFold(one, name) {
 				return Capture{
 					Name: one, Set: "iscx", Category: group.category, App: group.app,
-					VPN: strings.HasPrefix(one, "vpn_"), Use: "train",
+					VPN: strings.HasPrefix(one, "vpn_"), Use: useTrain,
 				}, true
 			}
 		}

@@ -23,13 +23,18 @@ type Capture struct {
 	App      string `json:"app"`
 	VPN      bool   `json:"vpn"`
 	Use      string `json:"use"`
-	File     string `json:"-"` // where the file is
+	Flows    int    `json:"flows"`   // with payload; Build counts them
+	Packets  int    `json:"packets"` // of these flows that are kept; Build counts them
+	File     string `json:"-"`       // where the file is
 }
+
+// useTrain marks captures that may be trained on.
+const useTrain = "train"
 
 // ReadManifest reads a CSV file with a header line. The columns path, category
 // and app are needed, set, vpn, capture and use are read where there are any,
-// others are passed over. Paths are taken from root, or from the manifest's own
-// directory where root is "".
+// others are passed over. Without a column use all captures may be trained on.
+// Paths are taken from root, or from the manifest's own directory where root is "".
 func ReadManifest(name, root string) ([]Capture, error) {
 	file, err := os.Open(name)
 	if err != nil {
@@ -104,6 +109,9 @@ func ReadManifest(name, root string) ([]Capture, error) {
 		}
 		if entry.Name == "" {
 			entry.Name = entry.Path
+		}
+		if _, ok := column["use"]; !ok {
+			entry.Use = useTrain
 		}
 		entry.File = entry.Path
 		if !filepath.IsAbs(entry.File) {

@@ -41,6 +41,11 @@ func TestReadManifest(t *testing.T) {
 		t.Errorf("%v, %v", got, err)
 	}
 
+	bare := writeFile(t, filepath.Join(dir, "bare.csv"), []byte("path,category,app\na.pcap,gaming,\n"))
+	if got, err = ReadManifest(bare, ""); err != nil || got[0].Use != "train" {
+		t.Errorf("without a column use: %+v, %v", got, err)
+	}
+
 	kept, err := OfSets(want, []string{"two"})
 	if err != nil || len(kept) != 1 || kept[0].Set != "two" {
 		t.Errorf("%v, %v", kept, err)

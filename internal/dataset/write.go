@@ -70,6 +70,7 @@ func Build(ctx context.Context, dir string, captures []Capture, options BuildOpt
 	}
 	defer os.RemoveAll(part)
 
+	captures = slices.Clone(captures)
 	b := &builder{options: options, columns: map[string]*npyFile{}}
 	b.meta = &Meta{
 		Format: Format, Vector: vector.Version, Checksums: options.Checksums, PerFlow: options.PerFlow, Source: options.Source,
@@ -193,7 +194,7 @@ func (b *builder) finish(part, dir string) error {
 
 // capture adds the packets of one capture.
 func (b *builder) capture(ctx context.Context, number int) error {
-	from := b.meta.Captures[number]
+	from := &b.meta.Captures[number]
 	reader, err := capture.Open(from.File)
 	if err != nil {
 		return err
@@ -233,8 +234,10 @@ func (b *builder) capture(ctx context.Context, number int) error {
 			id = b.meta.Flows
 			ids[step.Flow.Number] = id
 			b.meta.Flows++
+			from.Flows++
 		}
 		row.flow = id
+		from.Packets++
 		if err := b.add(&step, row, step.Time.Sub(walker.Start()).Seconds()); err != nil {
 			return fmt.Errorf("dataset: %w", err)
 		}

@@ -122,6 +122,9 @@ func TestBuild(t *testing.T) {
 		fmt.Sprint(read.Sets) != "[s0 s1]" {
 		t.Errorf("%+v", read)
 	}
+	if a, b := read.Captures[0], read.Captures[1]; a.Flows != 2 || a.Packets != 4 || b.Flows != 1 || b.Packets != 2 {
+		t.Errorf("captures %+v", read.Captures)
+	}
 	if read.Categories[5] != "voip" || read.Categories[13] != "other" || read.Apps[10] != "skype" || len(read.Apps) != 17 {
 		t.Errorf("categories %v, apps %v", read.Categories, read.Apps)
 	}

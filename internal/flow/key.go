@@ -53,6 +53,15 @@ func MakeKey(proto Proto, src, dst netip.AddrPort, vlan uint32) (key Key, fromA 
 // Is6 tells whether the flow is an IPv6 flow.
 func (k Key) Is6() bool { return k.A.Addr().Is6() }
 
+// Mapped is the key of an IPv4 flow as IPv6 packets carry it that have IPv4-mapped
+// addresses (::ffff:10.0.0.2): such packets are rare, but another flow.
+func (k Key) Mapped() Key {
+	for _, end := range []*netip.AddrPort{&k.A, &k.B} {
+		*end = netip.AddrPortFrom(netip.AddrFrom16(end.Addr().As16()), end.Port())
+	}
+	return k
+}
+
 // String returns the FLOW expression of the key: "tcp 10.0.0.2:4000 10.0.0.1:80".
 func (k Key) String() string {
 	return k.Proto.String() + " " + k.A.String() + " " + k.B.String()

@@ -2,7 +2,10 @@
 
 package flow
 
-import "strings"
+import (
+	"regexp"
+	"strings"
+)
 
 // Unknown is the verdict of a flow that belongs to none of a model's classes.
 // It is never a class of a model.
@@ -45,3 +48,13 @@ func vocabulary() []string {
 // IsVPN tells whether a category is traffic of a VPN, inside or outside of the
 // tunnel.
 func IsVPN(category string) bool { return strings.HasPrefix(category, "vpn-") }
+
+// nameRule holds for labels and names of models: they go into kernel maps, file
+// names and policy files.
+var nameRule = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,31}$`)
+
+// NameRule says in words what ValidName takes.
+const NameRule = "1 to 32 of a-z, 0-9, '.', '_' and '-', a letter or digit first"
+
+// ValidName tells whether a label or a model may be called that.
+func ValidName(name string) bool { return nameRule.MatchString(name) }

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command line: python -m dptrain train|export|evaluate|baselines ..."""
+"""Trains dpclass's networks on a dataset of ``dpclass dataset build``, exports and evaluates them.
+
+Training goes on where it was interrupted, and an evaluation does only what is not done yet.
+"""
 
 import argparse
 import json
@@ -8,125 +11,177 @@ from pathlib import Path
 
 import torch
 
-from . import baselines, data, evaluate, export, train
+from . import data, evaluate, export, jobs, train
 
 
 def main(arguments=None):
     """Runs one verb; 0 done, 1 failed, 2 wrong usage."""
     parser = argparse.ArgumentParser(prog="dptrain", description=__doc__)
-    parser.add_argument("--threads", type=int, default=1, help="torch threads (1)")
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    _train_parser(verbs)
-    _export_parser(verbs)
-    _evaluate_parser(verbs)
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch and the trees (1)")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for add in (_train, _export, _evaluate, _evaluation, _grid, _bench, _samples, _ndpi, _report):
+        add(verbs)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     try:
-        options.run_verb(options)
+        return options.run_verb(options) or 0
     except data.DatasetError as error:
         print(f"dptrain: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
-def _train_parser(verbs):
-    parser = verbs.add_parser("train", help="train one network on one split")
+def _verb(verbs, name, what, run, work=False):
+    parser = verbs.add_parser(name, help=what, description=what)
+    parser.add_argument("--data", required=True, metavar="DIR", help="of dpclass dataset build")
+    if work:
+        parser.add_argument(
+            "--work", required=True, metavar="DIR", help="runs, predictions and the tests' log"
+        )
+    parser.set_defaults(run_verb=run)
+    return parser
+
+
+def _say(line):
+    print(line, flush=True)
+
+
+def _train(verbs):
+    def run(o):
+        names = ("kind", "split", "seed", "split_seed", "sets", "epochs", "batch", "max_minutes")
+        names += ("augment", "negatives", "first", "shape")
+        choices = train.Options(**{name: getattr(o, name) for name in names})
+        train.train(data.Dataset(o.data), choices, o.run, log=_say)
+
+    parser = _verb(verbs, "train", "train one network on one split", run)
     parser.add_argument("kind", choices=train.KINDS)
-    parser.add_argument("--data", required=True, help="directory of dpclass dataset build")
-    parser.add_argument("--run", required=True, help="directory for checkpoints; resumed from")
+    parser.add_argument("--run", required=True, metavar="DIR", help="checkpoints; resumed from")
     parser.add_argument("--split", choices=("packet", "flow", "capture", "all"), default="all")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=0)
-    parser.add_argument("--batch", type=int, default=0)
-    parser.add_argument("--max-minutes", type=float, default=0)
-    parser.add_argument("--augment", type=float, default=0.3)
-    parser.add_argument("--negatives", type=float, default=0.3)
-    parser.add_argument("--first", type=int, default=train.FIRST)
-    parser.add_argument("--set", action="append", dest="sets")
-    parser.add_argument("--shape", type=json.loads, help="default net: JSON of net.Shape's fields")
-    parser.set_defaults(run_verb=_train)
-
-
-def _train(o):
-    choices = train.Options(
-        kind=o.kind,
-        split=o.split,
-        seed=o.seed,
-        sets=o.sets,
-        epochs=o.epochs,
-        batch=o.batch,
-        max_minutes=o.max_minutes,
-        augment=o.augment,
-        negatives=o.negatives,
-        first=o.first,
-        shape=o.shape,
-    )
-    train.train(data.Dataset(o.data), choices, o.run, log=lambda s: print(s, flush=True))
-
-
-def _export_parser(verbs):
-    parser = verbs.add_parser("export", help="write NAME.onnx and NAME.json of a run")
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--run", required=True)
-    parser.add_argument("--name", required=True)
-    parser.add_argument("-o", "--output", default=".", help="directory (.)")
-    parser.add_argument("--figures", type=Path, help="JSON that goes into the manifest's figures")
-    parser.set_defaults(run_verb=_export)
-
-
-def _export(o):
-    figures = json.loads(o.figures.read_text()) if o.figures else None
-    export.export(data.Dataset(o.data), o.run, o.output, o.name, figures)
-
-
-def _evaluate_parser(verbs):
-    parser = verbs.add_parser("evaluate", help="score a run on its split's test part")
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--run", action="append", required=True, dest="runs")
-    parser.add_argument("--onnx", help="score this file, exported from the run, in its place")
+    parser.add_argument("--seed", type=int, default=0, help="of the model (0)")
+    parser.add_argument("--split-seed", type=int, default=0, help="of the split (0)")
+    parser.add_argument("--epochs", type=int, default=0, help="at most (the network's own number)")
+    parser.add_argument("--batch", type=int, default=0, help="packets (the network's own number)")
+    parser.add_argument("--max-minutes", type=float, default=0, help="of training (0: no limit)")
     parser.add_argument(
-        "--elsewhere", action="store_true", help="score on the sets with use=evaluate instead"
+        "--augment", type=float, default=0.3, help="default: chance that a host's field is redrawn"
     )
-    parser.add_argument("--results", required=True, help="JSON lines, appended to")
-    parser.set_defaults(run_verb=_evaluate)
-
-    parser = verbs.add_parser("baseline", help="train a tree model on a split and score it")
-    parser.add_argument("kind", choices=baselines.KINDS)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--split", choices=("packet", "flow", "capture"), required=True)
-    parser.add_argument("--like", choices=train.KINDS, default="default", help="whose rows")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--results", required=True)
-    parser.set_defaults(run_verb=_baseline)
-
-    parser = verbs.add_parser("samples", help="accuracy against samples, on the validation part")
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--run", required=True)
-    parser.set_defaults(run_verb=_samples)
-
-    parser = verbs.add_parser("table", help="print results as Markdown")
-    parser.add_argument("--results", required=True)
-    parser.set_defaults(run_verb=lambda o: print(evaluate.table(o.results)))
+    parser.add_argument(
+        "--negatives", type=float, default=0.3, help="default: weight of traffic of no class"
+    )
+    parser.add_argument(
+        "--first", type=int, default=train.FIRST, help="default: packets of a flow learnt from"
+    )
+    parser.add_argument(
+        "--set", action="append", dest="sets", help="only this set; may be given again"
+    )
+    parser.add_argument("--shape", type=json.loads, help="default: JSON of net.Shape's fields")
 
 
-def _evaluate(o):
-    ds = data.Dataset(o.data)
-    for run in o.runs:
-        scored = evaluate.elsewhere(ds, run) if o.elsewhere else evaluate.of_run(ds, run, o.onnx)
-        evaluate.append(o.results, scored)
-        print(json.dumps(scored, indent=1))
+def _export(verbs):
+    def run(o):
+        figures = json.loads(o.figures.read_text()) if o.figures else None
+        export.export(data.Dataset(o.data), o.run, o.output, o.name, figures)
+
+    parser = _verb(verbs, "export", "write NAME.onnx and NAME.json of a run", run)
+    parser.add_argument("--run", required=True, metavar="DIR")
+    parser.add_argument("--name", required=True)
+    parser.add_argument("-o", "--output", default=".", metavar="DIR", help="where to (.)")
+    parser.add_argument("--figures", type=Path, help="JSON that goes into the manifest's figures")
 
 
-def _samples(o):
-    for record in evaluate.by_samples(data.Dataset(o.data), o.run):
-        print(json.dumps(record))
+def _evaluate(verbs):
+    def run(o):
+        ds = data.Dataset(o.data)
+        for name in o.jobs:
+            print(json.dumps(jobs.run(ds, jobs.parse(name), o.work, o.threads, log=_say)))
+
+    what = "run jobs of the evaluation anew: train where it is needed, store the predictions"
+    parser = _verb(verbs, "evaluate", what, run, work=True)
+    parser.add_argument(
+        "jobs", nargs="+", metavar="MODEL.TRACK.SPLIT.SEED", help="as lightgbm.all.capture.0"
+    )
 
 
-def _baseline(o):
-    ds = data.Dataset(o.data)
-    record = evaluate.of_baseline(ds, o.kind, o.split, o.seed, o.like, o.threads)
-    evaluate.append(o.results, record)
-    print(json.dumps(record, indent=1))
+def _evaluation(verbs):
+    def run(o):
+        ds = data.Dataset(o.data)
+        checksums = data.Dataset(o.checksums) if o.checksums else None
+        failed = evaluate.run(
+            ds, o.work, checksums, o.only, o.skip, o.threads, not o.no_training, _say
+        )
+        if o.docs:
+            from . import grid, report
+
+            grid.run(ds, o.work, log=_say)
+            report.run(ds, o.work, o.docs)
+        if failed:
+            print(f"dptrain: failed: {', '.join(failed)}", file=sys.stderr)
+        return int(bool(failed))
+
+    what = "run every job of the evaluation that is not done yet, then the grid and the report"
+    parser = _verb(verbs, "evaluation", what, run, work=True)
+    parser.add_argument("--docs", metavar="DIR", help="of the report; without it only the jobs")
+    parser.add_argument("--checksums", metavar="DIR", help="the dataset built with --checksums")
+    for name in ("only", "skip"):
+        parser.add_argument(
+            f"--{name}", action="append", metavar="PATTERN", help=f"{name} jobs named like this"
+        )
+    parser.add_argument(
+        "--no-training", action="store_true", help="score networks whose run is finished, no others"
+    )
+
+
+def _grid(verbs):
+    def run(o):
+        from . import grid
+
+        grid.run(data.Dataset(o.data), o.work, log=_say)
+
+    _verb(verbs, "grid", "train the paper's grid of convolutional networks", run, work=True)
+
+
+def _bench(verbs):
+    def run(o):
+        from . import bench
+
+        records = bench.run(data.Dataset(o.data), o.models, log=_say)
+        if o.output:
+            o.output.write_text(json.dumps(records, indent=1) + "\n")
+
+    parser = _verb(verbs, "bench", "time the shipped networks and the paper's in FP32", run)
+    parser.add_argument("--models", default="models", metavar="DIR", help="with NAME.onnx (models)")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="JSON of the figures")
+
+
+def _samples(verbs):
+    def run(o):
+        for record in evaluate.samples(data.Dataset(o.data), o.work, o.job):
+            print(json.dumps(record))
+
+    what = "accuracy by flow against samples, on a job's validation part"
+    parser = _verb(verbs, "samples", what, run, work=True)
+    parser.add_argument("job", nargs="?", default="default.all.flow.0", metavar="JOB")
+
+
+def _ndpi(verbs):
+    def run(o):
+        from . import elsewhere
+
+        elsewhere.ndpi(data.Dataset(o.data), o.captures, o.work, log=_say)
+
+    what = "run nDPI (ndpiReader) over the captures, to stand beside the models in the report"
+    parser = _verb(verbs, "ndpi", what, run, work=True)
+    parser.add_argument("--captures", required=True, metavar="DIR", help="of the manifest's paths")
+
+
+def _report(verbs):
+    def run(o):
+        from . import report
+
+        report.run(data.Dataset(o.data), o.work, o.docs)
+
+    what = "make figures, JSON and evaluation.md from the stored predictions"
+    parser = _verb(verbs, "report", what, run, work=True)
+    parser.add_argument("--docs", required=True, metavar="DIR", help="where to: evaluation.md")
 
 
 if __name__ == "__main__":

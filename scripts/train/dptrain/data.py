@@ -109,9 +109,19 @@ class Task:
     target: np.ndarray
 
 
+def labels_of(ds, task):
+    """A task's labels: the shipped list where the dataset has all of it, else what it has."""
+    vocabulary, shipped = {"category": ("categories", CATEGORIES), "app": ("apps", APPS)}[task]
+    numbers = np.unique(getattr(ds, task))
+    there = [ds.meta[vocabulary][i] for i in numbers[numbers >= 0]]
+    if set(shipped) <= set(there):
+        return list(shipped)
+    return [name for name in there if name not in NEGATIVE_CATEGORIES]
+
+
 def category_task(ds, labels=None):
     """Category targets; background and other are negatives."""
-    labels = list(labels or CATEGORIES)
+    labels = list(labels or labels_of(ds, "category"))
     names = ds.names("category", "categories")
     target = _index(names, labels)
     target[np.isin(names, NEGATIVE_CATEGORIES)] = -2
@@ -121,12 +131,16 @@ def category_task(ds, labels=None):
 def app_task(ds, labels=None):
     """Application targets outside a VPN, as in the paper; the rest outside a VPN is negative.
 
-    Paper applications that are not among the labels (one flow of Gmail, say) are neither.
+    Paper applications that are not among the labels (one flow of Gmail, say) are neither. With
+    applications of one's own, traffic in a VPN counts, and only background and other are negative.
     """
-    labels = list(labels or APPS)
+    labels = list(labels or labels_of(ds, "app"))
     names = ds.names("app", "apps")
-    vpn = ds.capture_column("vpn").astype(int) != 0
     target = _index(names, labels)
+    if not set(labels) <= set(APPS):
+        target[np.isin(names, NEGATIVE_CATEGORIES)] = -2
+        return Task("app", labels, target)
+    vpn = ds.capture_column("vpn").astype(int) != 0
     paper = ("gmail", "scp", "tor", "ftps", "sftp", "voipbuster", "youtube-web", "facebook-zero")
     target[(target < 0) & ~np.isin(names, paper)] = -2
     target[vpn] = -1

@@ -1,189 +1,136 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores runs and tree baselines on the test part of their split, by packet and by flow."""
+"""The whole evaluation, job by job: what there is to do, in which order, and how long it takes."""
 
+import fnmatch
 import json
 import time
 from pathlib import Path
 
 import numpy as np
 
-from . import baselines, data, export, metrics, train
+from . import baselines, data, jobs, loop, metrics, train
+
+SEEDS = (0, 1, 2)
+# Seconds of a job on one core of 2025, for the time left before anything was measured.
+SECONDS = {
+    "default": 120,
+    "lightgbm": 130,
+    "random-forest": 40,
+    "random-forest-4": 15,
+    "decision-tree": 5,
+    "logistic-regression": 120,
+    "naive-bayes": 10,
+    **dict.fromkeys(train.PAPER, 1800),
+}
+SHALLOW = [kind for kind in baselines.KINDS if kind not in ("lightgbm", "random-forest")]
 
 
-def of_run(ds, run, exported=None):
-    """The test part's scores of a trained network, or of the ONNX file exported from it."""
-    spec, model, _ = train.load(run)
-    tasks, split = train.problem(ds, train.options_of(spec))
-    rows = split.test
-    name = spec["kind"]
-    if exported:
-        probabilities = export.run_onnx(exported, np.asarray(ds.packet[rows]))
-        name += " (ONNX as shipped)"
-    else:
-        probabilities = train.probabilities(ds, model, spec, rows)
-    return _record(
-        ds,
-        name,
-        spec["split"],
-        spec["seed"],
-        tasks,
-        split,
-        probabilities,
-        {
-            "train_packets": spec["used_packets"],
-        },
-    )
-
-
-def elsewhere(ds, run):
-    """A run's scores on the sets that nothing is trained on: other networks, other years.
-
-    Traffic of a generator (ustc) is no claim of accuracy and stays out.
-    """
-    spec, model, _ = train.load(run)
-    task = data.category_task(ds, spec["labels"]["category"])
-    rows = data.rows_for(ds, "evaluate")
-    rows = rows[(task.target[rows] >= 0) & (ds.capture_column("set")[rows] != "ustc")]
-    p = train.probabilities(ds, model, spec, rows)["category"]
-    target, keys = task.target[rows], (ds.flow[rows], ds.index[rows])
-    flows, first = np.unique(ds.flow[rows], return_index=True)
-    _, sums, _ = metrics.flow_sums(p, *keys)
-    recall = {
-        task.labels[c]: [
-            int(np.sum(target[first] == c)),
-            round(float(np.mean(sums.argmax(1)[target[first] == c] == c)), 4),
+def plan(with_checksums=False):
+    """Every job, the cheap and the important ones first."""
+    order = ("capture", "flow", "elsewhere", "packet")
+    out = [
+        jobs.Job(kind, "all", split, seed)
+        for seed in SEEDS
+        for split in order
+        for kind in ("default", "lightgbm")
+    ]
+    out += [jobs.Job("default", "all", "flow", 0, "leftout")]
+    out += [jobs.Job(k, "all", s) for k in ("random-forest", *SHALLOW) for s in order]
+    ours = ("default", "lightgbm", "random-forest", *SHALLOW)
+    own_split = ("flow", "capture", "packet")
+    out += [
+        jobs.Job(kind, "iscx", split, 0, task)
+        for kind in ours
+        for split in own_split
+        for task in ("traffic", "app")
+    ]
+    out += [jobs.Job(k, "iscx", s) for k in ("cnn-traffic", "cnn-app") for s in own_split]
+    out += [jobs.Job(k, "iscx", s) for k in ("sae-traffic", "sae-app") for s in ("flow", "packet")]
+    out += [jobs.Job("cnn-traffic", "all", "elsewhere")]
+    if with_checksums:
+        out += [
+            jobs.Job("lightgbm", "all", "flow", 0, "checksums"),
+            jobs.Job("random-forest", "all", "flow", 0, "checksums"),
+            jobs.Job("cnn-traffic", "iscx", "flow", 0, "checksums"),
         ]
-        for c in np.unique(target[first])
-    }
-    return {
-        "model": spec["kind"],
-        "split": "elsewhere",
-        "seed": spec["seed"],
-        "train_packets": spec["used_packets"],
-        "flows": len(flows),
-        "recall_by_flow": recall,
-        "tasks": {"category": metrics.by_packet_and_flow(p, target, *keys)},
-    }
+    return out
 
 
-def by_samples(ds, run, counts=(1, 2, 3, 5, 8)):
-    """Accuracy by flow against samples, on the validation part: what the budget is chosen from.
+def run(ds, work, checksums=None, only=None, skip=None, threads=1, training=True, log=print):
+    """Runs what of the plan is not done; returns the names of the jobs that failed.
+
+    checksums is the dataset that was built with them, or None. only and skip are lists of
+    patterns of job names.
+    """
+    work = Path(work)
+    work.mkdir(parents=True, exist_ok=True)
+    _hold_to_dataset(ds, work)
+    if checksums and not (checksums.meta["checksums"] and len(checksums) == len(ds)):
+        raise data.DatasetError(f"{checksums.directory}: not {ds.directory} with --checksums")
+    chosen = [job for job in plan(checksums is not None) if _matches(job.name, only, skip)]
+    todo = [job for job in chosen if not jobs.done(ds, work, job)]
+    log(f"{len(chosen)} jobs, {len(chosen) - len(todo)} of them done already")
+    failed, spent, expected = [], 0.0, 0.0
+    for number, job in enumerate(todo):
+        pace = spent / expected if expected else 1.0
+        left = pace * sum(SECONDS[j.kind] for j in todo[number:])
+        log(f"[{number + 1}/{len(todo)}] {job.name}, about {loop.clock(left)} left")
+        began = time.monotonic()
+        source = checksums if job.variant == "checksums" else ds
+        try:
+            meta = jobs.run(source, job, work, threads, training, lambda s: log(f"    {s}"))
+        except jobs.NotTrained as reason:
+            log(f"    left out: {reason}")
+            continue
+        # Whatever happens to one job, the others' hours are not lost.
+        except (Exception, SystemExit) as error:
+            log(f"    FAILED: {error!r}")
+            failed.append(job.name)
+            continue
+        took = time.monotonic() - began
+        if took > meta["seconds"]:  # else most of the training was done before
+            spent, expected = spent + took, expected + SECONDS[job.kind]
+    return failed
+
+
+def samples(ds, work, name, counts=(1, 2, 3, 5, 8)):
+    """Accuracy by flow against samples, on a job's validation part: what the budget is chosen from.
 
     "all" scores every flow; "long" those with as many payload packets as the longest count, so
-    that all counts score the same packets.
+    that all counts score the same flows.
     """
-    spec, model, _ = train.load(run)
-    tasks, split = train.problem(ds, train.options_of(spec))
-    rows = split.validation
-    probabilities = train.probabilities(ds, model, spec, rows)
+    job = jobs.parse(name)
+    tasks = jobs.problem(ds, job).tasks
     out = []
-    for task in tasks:
-        p, target = probabilities[task.name], task.target[rows]
-        long = np.isin(ds.flow[rows], _with_packets(ds, rows, max(counts)))
-        for n in counts:
-            record = {"task": task.name, "samples": n}
-            for name, part in (("all", target >= 0), ("long", long & (target >= 0))):
-                at = rows[part]
-                by = metrics.by_packet_and_flow(p[part], target[part], ds.flow[at], ds.index[at], n)
-                record[name] = by["flow"]
-            out.append(record)
+    with np.load(Path(work) / "predictions" / f"{name}.npz") as stored:
+        rows = stored["validation_rows"]
+        flows, packets = np.unique(ds.flow[rows], return_counts=True)
+        long = np.isin(ds.flow[rows], flows[packets >= max(counts)])
+        for task in tasks:
+            p, target = stored[f"validation_{task.name}"], task.target[rows]
+            for n in counts:
+                record = {"task": task.name, "samples": n}
+                for which, part in (("all", target >= 0), ("long", long & (target >= 0))):
+                    if not part.any():
+                        continue
+                    keys = ds.flow[rows[part]], ds.index[rows[part]]
+                    by = metrics.by_packet_and_flow(p[part], target[part], *keys, n)
+                    record[which] = by["flow"]
+                out.append(record)
     return out
 
 
-def _with_packets(ds, rows, least):
-    flows, packets = np.unique(ds.flow[rows], return_counts=True)
-    return flows[packets >= least]
+def _matches(name, only, skip):
+    def fits(patterns):
+        return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+    return (not only or fits(only)) and not fits(skip or [])
 
 
-def of_baseline(ds, kind, split_name, seed, like="default", threads=1, log=print):
-    """The test part's scores of a baseline, trained on the rows that ``like`` is trained on."""
-    options = train.Options(kind=like, split=split_name, seed=seed)
-    tasks, split = train.problem(ds, options)
-    rows = train.learnt_rows(ds, options, split)
-    probabilities, seconds, used = {}, 0.0, {}
-    for task in tasks:
-        began = time.monotonic()
-        known = rows[task.target[rows] >= 0]
-        weight = train.row_weights(ds, known, task)
-        probabilities[task.name] = baselines.fit_predict(
-            kind,
-            np.asarray(ds.packet[known]),
-            task.target[known],
-            weight,
-            ds.packet,
-            split.test,
-            len(task.labels),
-            seed,
-            threads,
-        )
-        used[task.name] = len(known)
-        seconds += time.monotonic() - began
-        log(f"{kind} {split_name} {task.name}: {len(known)} packets, {seconds:.0f} s so far")
-    return _record(ds, kind, split_name, seed, tasks, split, probabilities, {"train_packets": used})
-
-
-def append(path, record):
-    """One line a result, in the order they were made: the log of what was tested."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        file.write(json.dumps(record) + "\n")
-
-
-def table(path):
-    """The results as a Markdown table for each task."""
-    latest = {}
-    for line in Path(path).read_text().splitlines():
-        record = json.loads(line)
-        for task in record["tasks"]:
-            latest[task, record["split"], record["model"], record["seed"]] = record
-    out = []
-    for task in sorted({k[0] for k in latest}, reverse=True):
-        out += [
-            f"### {task}",
-            "",
-            "| split | model | packets: n | accuracy | macro-F1 | weighted F1 "
-            "| flows: n | accuracy | macro-F1 | weighted F1 |",
-            "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
-        ]
-        order = {s: i for i, s in enumerate(("packet", "flow", "capture", "elsewhere"))}
-        for key in sorted(latest, key=lambda k: (order.get(k[1], 9), k[2], k[3])):
-            if key[0] != task:
-                continue
-            by = latest[key]["tasks"][task]
-            cells = [f"{key[1]}{'' if key[1] == 'elsewhere' else ' split'}", key[2]]
-            for level in ("packet", "flow"):
-                s = by[level]
-                cells.append(f"{s['n']:,}")
-                cells += [f"{s[m]:.3f}" for m in ("accuracy", "macro_f1", "weighted_f1")]
-            out.append("| " + " | ".join(cells) + " |")
-        out.append("")
-    return "\n".join(out)
-
-
-def _record(ds, model, split_name, seed, tasks, split, probabilities, more):
-    rows = split.test
-    out = {"model": model, "split": split_name, "seed": seed, **more, "tasks": {}}
-    for task in tasks:
-        p, target = probabilities[task.name], task.target[rows]
-        scored = metrics.by_packet_and_flow(p, target, ds.flow[rows], ds.index[rows])
-        if split_name == "capture":
-            scored["flow_by_novelty"] = _by_novelty(ds, task, split, p)
-        out["tasks"][task.name] = scored
-    return out
-
-
-def _by_novelty(ds, task, split, probabilities):
-    """Flows of captures that were trained on, and flows of captures that were not."""
-    rows = split.test
-    seen = np.isin(ds.capture[rows], np.unique(ds.capture[split.train]))
-    out = {}
-    for name, part in (("seen", seen), ("new", ~seen)):
-        part = part & (task.target[rows] >= 0)
-        if part.any():
-            at = rows[part]
-            by = metrics.by_packet_and_flow(
-                probabilities[part], task.target[at], ds.flow[at], ds.index[at]
-            )
-            out[name] = by["flow"]
-    return out
+def _hold_to_dataset(ds, work):
+    """Predictions are by row number: a directory is of one dataset."""
+    note = work / "dataset.json"
+    about = {key: ds.meta[key] for key in ("packets", "flows", "per_flow", "sets")}
+    if note.is_file() and json.loads(note.read_text()) != about:
+        raise data.DatasetError(f"{work}: made from another dataset; choose another directory")
+    note.write_text(json.dumps(about) + "\n")

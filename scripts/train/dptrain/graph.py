@@ -87,12 +87,22 @@ def of_cnn(model, text):
     pool = layers[6].kernel_size
     x = g.op("MaxPool", x, kernel_shape=pool, strides=pool)
     x = g.op("Flatten", x, axis=1)
-    linears = [m for m in model.dense if hasattr(m, "weight")]
+    return _classifier(g, x, [m for m in model.dense if hasattr(m, "weight")], model.task, text)
+
+
+def of_sae(model, text):
+    """The paper's stacked autoencoder, without its decoders."""
+    g = Builder("sae")
+    x = g.op("Mul", g.cast(INPUT, TensorProto.FLOAT), np.float32(1 / 255).reshape(1))
+    return _classifier(g, x, [*(layer[0] for layer in model.layers), model.head], model.task, text)
+
+
+def _classifier(g, x, linears, task, text):
     for linear in linears[:-1]:
         x = g.dense(x, linear, relu=True)
     x = g.dense(x, linears[-1])
-    g.op("Softmax", x, axis=1, name=model.task)
-    return g.model([(model.task, linears[-1].out_features)], text)
+    g.op("Softmax", x, axis=1, name=task)
+    return g.model([(task, linears[-1].out_features)], text)
 
 
 def _fold(conv, norm):

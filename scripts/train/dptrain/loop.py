@@ -46,7 +46,7 @@ def run(model, optimizer, scheduler, plan, directory, batches, step, validate, s
     averaged = _Average(model, plan.average) if plan.average else None
     state = State()
     if last.is_file():
-        saved = torch.load(last, weights_only=True)
+        saved = torch.load(last, map_location="cpu", weights_only=True)
         if saved["spec"] != spec:
             raise SystemExit(
                 f"{last}: a checkpoint of another run; remove {directory} or use another --run"
@@ -109,7 +109,7 @@ def load(directory):
     path = Path(directory) / "best.pt"
     if not path.is_file():
         raise SystemExit(f"{path}: no such file; train into {directory} first")
-    saved = torch.load(path, weights_only=True)
+    saved = torch.load(path, map_location="cpu", weights_only=True)
     return saved["spec"], saved["model"], saved["epoch"]
 
 
@@ -161,7 +161,8 @@ class _Average:
             self.shadow[name].lerp_(value.detach(), 1 - decay)
 
     def load(self, values):
-        self.shadow = values
+        for name, value in values.items():
+            self.shadow[name].copy_(value)
 
 
 class _Swapped:

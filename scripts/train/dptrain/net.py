@@ -13,24 +13,22 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-# What of the transport header is read: ports, the upper halves of the sequence and the
-# acknowledgement number, data offset, flags, window. (UDP's header is padded with zeros.)
-L4_BYTES = (0, 1, 2, 3, 4, 5, 8, 9, 12, 13, 14, 15)
+# What of the transport header is read: ports, data offset, flags, window. (UDP's header is padded
+# with zeros.) IP ID, sequence and acknowledgement numbers and TCP's time stamps name a connection
+# or a host, and nothing else: they are not read at all.
+L4_BYTES = (0, 1, 2, 3, 12, 13, 14, 15)
 HEAD = 10  # bytes of the IP header that hold fields
 # Rows of the linear map from the first bytes to these fields, IPv4 and IPv6.
-IP_FIELDS = ("l4_at", "tos", "l4_length", "id", "flags", "ttl", "proto")
+IP_FIELDS = ("l4_at", "tos", "l4_length", "flags", "ttl", "proto")
 FIELDS = (
     "payload_length",
     "tos",
-    "id",
     "flags",
     "ttl",
     "proto",
     "sport",
     "dport",
     "port_gap",  # relu(dport - sport), from which the lower and the higher port follow
-    "seq",
-    "ack",
     "data_offset",
     "tcp_flags",
     "window",
@@ -53,13 +51,13 @@ class Shape:
 
     bins: int = 64
     header: int = 128
-    table_payload: int = 64
-    table: int = 64
+    table_payload: int = 128
+    table: int = 96
     patch_payload: int = 0
     patch: int = 8
     channels: int = 48
-    hidden: tuple = (128, 64)
-    dropout: float = 0.1
+    hidden: tuple = (256, 128)
+    dropout: float = 0.3
     l4_table: tuple = tuple(range(len(L4_BYTES)))
     leave_out: tuple = ()
     labels: dict = field(default_factory=dict)
@@ -70,7 +68,7 @@ class Shape:
 
 
 def ip_matrices():
-    """Weights and bias of the IP fields: [HEAD, 2 * 7], IPv4's first, IPv6's behind."""
+    """Weights and bias of the IP fields: [HEAD, 2 * 6], IPv4's first, IPv6's behind."""
     w = np.zeros((HEAD, 2 * len(IP_FIELDS)), dtype=np.float32)
     b = np.zeros(2 * len(IP_FIELDS), dtype=np.float32)
 
@@ -84,7 +82,6 @@ def ip_matrices():
     put(4, "l4_at", -256.0, b0=4.0)
     put(4, "tos", b1=1.0)
     put(4, "l4_length", 256.0, b0=-4.0, b2=256.0, b3=1.0)
-    put(4, "id", b4=256.0, b5=1.0)
     put(4, "flags", b6=1.0)
     put(4, "ttl", b8=1.0)
     put(4, "proto", b9=1.0)
@@ -112,13 +109,11 @@ def field_matrices():
 
     # TCP's header is byte 12 / 4 long; UDP (17) has zeros there, and 8 bytes.
     put("payload_length", {"l4_length": 1.0, "l12": -0.25, "proto": -8 / 11}, 6 * 8 / 11)
-    for name in ("tos", "id", "flags", "ttl", "proto"):
+    for name in ("tos", "flags", "ttl", "proto"):
         put(name, {name: 1.0})
     put("sport", {"l0": 256.0, "l1": 1.0})
     put("dport", {"l2": 256.0, "l3": 1.0})
     put("port_gap", {"l2": 256.0, "l3": 1.0, "l0": -256.0, "l1": -1.0})
-    put("seq", {"l4": 256.0, "l5": 1.0})
-    put("ack", {"l8": 256.0, "l9": 1.0})
     put("data_offset", {"l12": 1.0})
     put("tcp_flags", {"l13": 1.0})
     put("window", {"l14": 256.0, "l15": 1.0})
@@ -138,26 +133,39 @@ def payload_at(ip, l4):
 
 def read(packet, payload):
     """IP fields, L4 bytes and payload bytes of uint8 packets: the same as the ONNX graph does."""
-    w, b = (torch.from_numpy(m) for m in ip_matrices())
+    w, b = (torch.from_numpy(m).to(packet.device) for m in ip_matrices())
     z = torch.floor(packet[:, :HEAD].float() @ w + b)
     n = len(IP_FIELDS)
     ip = torch.where(packet[:, :1] >= 96, z[:, n:], z[:, :n])
     l4_at = ip[:, :1].long()
-    l4 = torch.gather(packet, 1, (l4_at + torch.tensor(L4_BYTES)) % packet.shape[1])
+    l4 = torch.gather(
+        packet, 1, (l4_at + torch.tensor(L4_BYTES, device=packet.device)) % packet.shape[1]
+    )
     at = payload_at(ip, l4.float()).long()
-    body = torch.gather(packet, 1, (at[:, None] + torch.arange(payload)) % packet.shape[1])
+    body = torch.gather(
+        packet, 1, (at[:, None] + torch.arange(payload, device=packet.device)) % packet.shape[1]
+    )
     return ip, l4, body
+
+
+def read_rows(packets, rows, payload):
+    """``read`` of these rows of an array, a slice at a time."""
+    parts = [
+        read(torch.from_numpy(np.asarray(packets[r])), payload)
+        for r in np.array_split(rows, max(1, len(rows) // 4096))
+    ]
+    return tuple(torch.cat(columns) for columns in zip(*parts, strict=True))
 
 
 def fields_of(ip, l4, payload):
     """FIELDS as floats."""
-    w, b = (torch.from_numpy(m) for m in field_matrices())
+    w, b = (torch.from_numpy(m).to(ip.device) for m in field_matrices())
     return torch.relu(torch.cat([ip, l4.float(), payload[:, :PAYLOAD_WORDS].float()], 1) @ w + b)
 
 
 def thermometer_values(fields):
     """The THERMOMETERS' values, one column each."""
-    return fields @ torch.from_numpy(thermometer_matrix())
+    return fields @ torch.from_numpy(thermometer_matrix()).to(fields.device)
 
 
 def thermometer_matrix():
@@ -219,6 +227,10 @@ class DefaultNet(nn.Module):
         self.dense = nn.Sequential(*layers)
         self.heads = nn.ModuleDict({t: nn.Linear(last, len(n)) for t, n in shape.labels.items()})
 
+    def inputs(self, packets):
+        """What ``forward`` takes of uint8 packets [N, 1500]."""
+        return read(packets, self.shape.payload())
+
     def forward(self, ip, l4, payload):
         """Logits by task."""
         s = self.shape
@@ -228,7 +240,7 @@ class DefaultNet(nn.Module):
         x = torch.cat(parts, 1).relu()
         if s.patch_payload:
             index = payload[:, : s.patch_payload].long().view(-1, s.patch)
-            index = index + torch.arange(s.patch) * 256
+            index = index + torch.arange(s.patch, device=index.device) * 256
             patches = self.patch_table(index) + self.patch_bias
             patches = patches.relu().view(len(l4), -1, s.channels)
             x = torch.cat([x, patches.amax(1), patches.mean(1)], 1)
@@ -238,7 +250,10 @@ class DefaultNet(nn.Module):
     def _positions(self, l4, payload):
         s = self.shape
         taken = torch.cat([l4[:, list(s.l4_table)], payload[:, : s.table_payload]], 1).long()
-        return self.table(taken + torch.arange(taken.shape[1]) * 256) + self.table_bias
+        return (
+            self.table(taken + torch.arange(taken.shape[1], device=taken.device) * 256)
+            + self.table_bias
+        )
 
     def mac(self):
         """Multiplications a packet; a table row counts one addition a value."""
@@ -260,57 +275,33 @@ class DefaultNet(nn.Module):
 
 
 def augment(ip, l4, payload, probability, rng):
-    """Draws what only names a host or a connection anew, each for itself, per packet.
+    """Draws anew, per packet, what of the net's input only names a host or a connection.
 
-    The payload is left alone. ``rng`` is a torch generator.
+    That is the ephemeral port, and a TTL that has passed routers: its hops, not where it started.
+    ``rng`` is a torch generator of the CPU.
     """
-    n = len(ip)
+    n, device = len(ip), ip.device
     ip, l4 = ip.clone(), l4.clone()
 
-    def hit(p=probability):
-        return torch.rand(n, generator=rng) < p
+    def hit():
+        return (torch.rand(n, generator=rng) < probability).to(device)
 
-    def below(limit, size=None):
-        return torch.randint(0, limit, size or (n,), generator=rng)
+    def below(limit):
+        return torch.randint(0, limit, (n,), generator=rng).to(device)
 
     column = IP_FIELDS.index
-    rows = hit()
-    fresh = torch.where(hit(0.3), torch.zeros(n), below(65536).float())
-    ip[rows, column("id")] = fresh[rows]
     ttl = ip[:, column("ttl")]
-    rows = hit()
-    jitter = (ttl + below(9).float() - 4).clamp(1, 255)
-    ttl = torch.where(rows, jitter, ttl)
-    rows = hit()
-    start = torch.tensor([64.0, 128.0, 255.0])[below(3)]
-    ip[:, column("ttl")] = torch.where(rows, start - below(24).float() * hit(0.6), ttl)
-    rows = hit()
-    tos = torch.tensor([0.0, 0.0, 0.0, 2.0, 8.0, 16.0, 40.0, 72.0, 104.0, 184.0])[below(10)]
-    ip[rows, column("tos")] = tos[rows]
-    rows = hit()
-    ip[rows, column("flags")] = (below(2).float() * 64)[rows]
-
-    at = L4_BYTES.index
-    tcp = ip[:, column("proto")] == 6
-    for byte in (4, 8):
-        rows = hit() & tcp
-        drawn = below(256, (n, 2)).to(torch.uint8)
-        l4[rows, at(byte)] = drawn[rows, 0]
-        l4[rows, at(byte + 1)] = drawn[rows, 1]
-    rows = hit() & tcp
-    drawn = below(256, (n, 2)).to(torch.uint8)
-    l4[rows, at(14)] = drawn[rows, 0]
-    l4[rows, at(15)] = drawn[rows, 1]
+    start = torch.where(ttl <= 64, 64.0, torch.where(ttl <= 128, 128.0, 255.0))
+    rows = hit() & (ttl < start) & (ttl > 8)  # a TTL of a few is a local group's
+    ip[:, column("ttl")] = torch.where(rows, start - 1 - below(24).float(), ttl)
     # The ephemeral port is the higher one, where it is one at all.
-    sport = l4[:, at(0)].long() * 256 + l4[:, at(1)]
-    dport = l4[:, at(2)].long() * 256 + l4[:, at(3)]
-    port = 1024 + below(64512)
-    rows = hit() & (sport >= dport) & (sport >= 1024)
-    l4[rows, at(0)] = (port // 256).to(torch.uint8)[rows]
-    l4[rows, at(1)] = (port % 256).to(torch.uint8)[rows]
-    rows = hit() & (dport > sport) & (dport >= 1024)
-    l4[rows, at(2)] = (port // 256).to(torch.uint8)[rows]
-    l4[rows, at(3)] = (port % 256).to(torch.uint8)[rows]
+    at = L4_BYTES.index
+    ports = [l4[:, at(byte)].long() * 256 + l4[:, at(byte + 1)] for byte in (0, 2)]
+    for byte, port, other in ((0, *ports), (2, *ports[::-1])):
+        drawn = 1024 + below(64512)
+        rows = hit() & (port >= 1024) & ((port > other) | ((port == other) & (byte == 0)))
+        l4[rows, at(byte)] = (drawn // 256).to(torch.uint8)[rows]
+        l4[rows, at(byte + 1)] = (drawn % 256).to(torch.uint8)[rows]
     return ip, l4, payload
 
 
@@ -324,14 +315,14 @@ def sample_weights(flow, target, balance=0.5):
     return weight
 
 
-def loss(logits, targets, smoothing, negatives):
+def loss(logits, targets, smoothing, negatives, weights):
     """Cross-entropy of labelled rows; rows of no class are pulled to the uniform distribution."""
     total = 0.0
     for task, out in logits.items():
         target = targets[task]
         known, none = target >= 0, target == -2
         if known.any():
-            total = total + functional.cross_entropy(
+            total = total + weights.get(task, 1.0) * functional.cross_entropy(
                 out[known], target[known], label_smoothing=smoothing, reduction="sum"
             ) / len(target)
         if negatives and none.any():

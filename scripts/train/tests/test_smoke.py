@@ -149,30 +149,6 @@ def test_default_trains_resumes_exports_and_scores(dataset, tmp_path):
     for packets in (noise, np.zeros((1, 1500), np.uint8), np.full((2, 1500), 255, np.uint8)):
         assert np.isfinite(session.run(None, {"packet": packets})[0]).all()
 
-    results = tmp_path / "results.jsonl"
-    flow_run = tmp_path / "flow"
-    command.main([*base[:5], str(flow_run), "--split", "flow", "--epochs", "1"])
-    command.main(
-        ["evaluate", "--data", str(dataset), "--run", str(flow_run), "--results", str(results)]
-    )
-    assert (
-        command.main(
-            [
-                "baseline",
-                "random-forest",
-                "--data",
-                str(dataset),
-                "--split",
-                "capture",
-                "--results",
-                str(results),
-            ]
-        )
-        == 0
-    )
-    assert command.main(["table", "--results", str(results)]) == 0
-    assert len(results.read_text().splitlines()) == 2
-
 
 def test_cnn_is_quantised_and_says_the_same(dataset, tmp_path):
     run, out = tmp_path / "run", tmp_path / "models"

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package dataset
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// tree makes empty files below a new directory.
+func tree(t *testing.T, files ...string) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "mine")
+	for _, file := range files {
+		writeFile(t, filepath.Join(dir, file), nil)
+	}
+	return dir
+}
+
+func TestReadLabelled(t *testing.T) {
+	dir := tree(t, "Call/monday.pcap", "call/office/tuesday.PCAPNG.gz", "Backup.cap", "vpn-voip/x.pcap.zst", "README.md", "call/notes.txt")
+	got, err := ReadLabelled(dir, TaskCategory)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	for _, c := range got {
+		if c.Set != "mine" || c.Use != "train" || c.App != "" || c.VPN != strings.HasPrefix(c.Category, "vpn-") ||
+			c.File != filepath.Join(dir, c.Path) || c.Name != c.Path {
+			t.Errorf("%+v", c)
+		}
+		lines = append(lines, c.Path+" "+c.Category)
+	}
+	want := "Backup.cap backup,Call/monday.pcap call,call/office/tuesday.PCAPNG.gz call,vpn-voip/x.pcap.zst vpn-voip"
+	if list := strings.Join(lines, ","); list != want {
+		t.Errorf("got %s\nwant %s", list, want)
+	}
+
+	got, err = ReadLabelled(tree(t, "zoom.pcap", "teams/a.pcap"), TaskApp)
+	if err != nil || got[0].App != "teams" || got[1].App != "zoom" || got[0].Category != "" || got[1].Label(TaskApp) != "zoom" {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+func TestReadLabelledRefused(t *testing.T) {
+	for _, test := range []struct {
+		task, says string
+		files      []string
+	}{
+		{TaskCategory, "no captures", nil},
+		{TaskCategory, "no captures", []string{"call/notes.txt"}},
+		{TaskCategory, `"call" is the only label`, []string{"call/a.pcap", "call.pcap"}},
+		{TaskCategory, `"my call" cannot be a label`, []string{"my call/a.pcap", "b.pcap"}},
+		{TaskCategory, `"unknown" is the verdict`, []string{"unknown/a.pcap", "b.pcap"}},
+		{TaskCategory, "use --task app", []string{"youtube/a.pcap", "b.pcap"}},
+		{TaskApp, "use --task category", []string{"voip/a.pcap", "b.pcap"}},
+	} {
+		dir := tree(t, append(test.files, "README")...)
+		_, err := ReadLabelled(dir, test.task)
+		if err == nil || !strings.Contains(err.Error(), test.says) || !strings.Contains(err.Error(), dir) {
+			t.Errorf("%q: %v, want %q", test.files, err, test.says)
+		}
+	}
+	if _, err := ReadLabelled(filepath.Join(t.TempDir(), "none"), TaskCategory); err == nil || !strings.Contains(err.Error(), "none") {
+		t.Errorf("%v", err)
+	}
+}
