@@ -109,17 +109,21 @@ def _evaluation(verbs):
             ds, o.work, checksums, o.only, o.skip, o.threads, not o.no_training, _say
         )
         if o.docs:
-            from . import grid, report
+            from . import bench, grid, report
 
             grid.run(ds, o.work, log=_say)
+            speed = Path(o.work) / "bench.json"
+            if not speed.is_file():
+                speed.write_text(json.dumps(bench.run(ds, o.models, log=_say), indent=1) + "\n")
             report.run(ds, o.work, o.docs)
         if failed:
             print(f"dptrain: failed: {', '.join(failed)}", file=sys.stderr)
         return int(bool(failed))
 
-    what = "run every job of the evaluation that is not done yet, then the grid and the report"
+    what = "run what is not done yet of the evaluation's jobs, grid and bench, then the report"
     parser = _verb(verbs, "evaluation", what, run, work=True)
     parser.add_argument("--docs", metavar="DIR", help="of the report; without it only the jobs")
+    parser.add_argument("--models", default="models", metavar="DIR", help="to be timed (models)")
     parser.add_argument("--checksums", metavar="DIR", help="the dataset built with --checksums")
     for name in ("only", "skip"):
         parser.add_argument(
@@ -154,8 +158,11 @@ def _bench(verbs):
 
 def _samples(verbs):
     def run(o):
-        for record in evaluate.samples(data.Dataset(o.data), o.work, o.job):
-            print(json.dumps(record))
+        from . import analysis
+
+        store = analysis.Store(data.Dataset(o.data), o.work)
+        for task in store.tasks(o.job):
+            print(json.dumps({task: analysis.samples(store, o.job, task, "validation")}))
 
     what = "accuracy by flow against samples, on a job's validation part"
     parser = _verb(verbs, "samples", what, run, work=True)

@@ -6,9 +6,7 @@ import json
 import time
 from pathlib import Path
 
-import numpy as np
-
-from . import baselines, data, jobs, loop, metrics, train
+from . import baselines, data, jobs, loop, train
 
 SEEDS = (0, 1, 2)
 # Seconds of a job on one core of 2025, for the time left before anything was measured.
@@ -91,33 +89,6 @@ def run(ds, work, checksums=None, only=None, skip=None, threads=1, training=True
         if took > meta["seconds"]:  # else most of the training was done before
             spent, expected = spent + took, expected + SECONDS[job.kind]
     return failed
-
-
-def samples(ds, work, name, counts=(1, 2, 3, 5, 8)):
-    """Accuracy by flow against samples, on a job's validation part: what the budget is chosen from.
-
-    "all" scores every flow; "long" those with as many payload packets as the longest count, so
-    that all counts score the same flows.
-    """
-    job = jobs.parse(name)
-    tasks = jobs.problem(ds, job).tasks
-    out = []
-    with np.load(Path(work) / "predictions" / f"{name}.npz") as stored:
-        rows = stored["validation_rows"]
-        flows, packets = np.unique(ds.flow[rows], return_counts=True)
-        long = np.isin(ds.flow[rows], flows[packets >= max(counts)])
-        for task in tasks:
-            p, target = stored[f"validation_{task.name}"], task.target[rows]
-            for n in counts:
-                record = {"task": task.name, "samples": n}
-                for which, part in (("all", target >= 0), ("long", long & (target >= 0))):
-                    if not part.any():
-                        continue
-                    keys = ds.flow[rows[part]], ds.index[rows[part]]
-                    by = metrics.by_packet_and_flow(p[part], target[part], *keys, n)
-                    record[which] = by["flow"]
-                out.append(record)
-    return out
 
 
 def _matches(name, only, skip):

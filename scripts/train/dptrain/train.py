@@ -14,7 +14,8 @@ KINDS = ("default", *PAPER)
 SETS = {"default": None, **{kind: ["iscx"] for kind in PAPER}}
 # Packets of a class at most, so that the paper's nets have classes that are roughly balanced.
 CAPS = {"cnn-app": 600, "cnn-traffic": 1000, "sae-app": 600, "sae-traffic": 1000}
-STEPS = 600  # that the default net learns in, at least
+# With fewer packets to learn from, the default net gets smaller batches and STEPS steps at least.
+FEW, STEPS = 10_000, 600
 FIRST = 5  # packets of a flow that the default net learns from
 
 
@@ -99,6 +100,8 @@ def train(ds, options, directory, log=print):
 
 def _enough_steps(options, rows):
     """Smaller batches and more epochs where the default net has few packets to learn from."""
+    if rows >= FEW:
+        return
     options.batch = options.batch or min(256, max(16, rows // 16))
     per_epoch = -(-rows // options.batch)
     options.epochs = options.epochs or max(14, -(-STEPS // per_epoch))
