@@ -112,8 +112,11 @@ def _fold(conv, norm):
     return weight.numpy(), bias.numpy()
 
 
-def of_default(model, text):
-    """The default net; see net.read for what the first operators do."""
+def of_default(model, text, factors=None):
+    """The default net; see net.read for what the first operators do.
+
+    ``factors`` are those of net.factors, in place of the whole position table.
+    """
     s, g = model.shape, Builder("default")
     f32, i32, i64 = TensorProto.FLOAT, TensorProto.INT32, TensorProto.INT64
     n = len(net.IP_FIELDS)
@@ -157,8 +160,13 @@ def of_default(model, text):
         taken = g.op("Gather", l4, np.array(s.l4_table, dtype=np.int64), axis=1)
     index = g.cast(g.op("Concat", taken, payload[1], axis=1), i32)
     index = g.op("Add", index, (np.arange(positions, dtype=np.int32) * 256)[None])
-    table = _table(g, model.table, model.table_bias)
+    if factors:
+        table = g.cast(g.constant(factors[0].astype(np.float16)), TensorProto.FLOAT)
+    else:
+        table = _table(g, model.table, model.table_bias)
     rows = g.op("ReduceSum", g.op("Gather", table, index), np.array([1], np.int64), keepdims=0)
+    if factors:
+        rows = g.op("Gemm", rows, factors[1], model.table_bias.detach().numpy())
     x = g.op("Relu", g.op("Concat", steps, rows, axis=1))
     parts = [x]
     if s.patch_payload:
