@@ -20,7 +20,7 @@ CHECK_PACKETS = 2000
 FLOAT_LAYERS = 3
 RANK = 40  # of the default net's position table as it is exported
 BATCH = 32  # of what is timed
-GRAPHS = {"default": graph.of_default, "cnn": graph.of_cnn, "sae": graph.of_sae}
+GRAPHS = {"cnn": graph.of_cnn, "sae": graph.of_sae}
 
 
 def export(ds, run, directory, name, figures=None, log=print):
@@ -42,7 +42,7 @@ def export(ds, run, directory, name, figures=None, log=print):
         few = factors(model, ds.packet, learnt)
         exported = graph.of_default(model, model.describe(), few)
     rows = np.sort(rng.permutation(split.validation)[:CHECK_PACKETS])
-    truth = train.probabilities(ds, model, spec, rows)
+    truth = train.probabilities(ds, model, rows)
     measured, timed = {}, rng.permutation(rows)[: 16 * BATCH]
     if paper:
         calibration = np.sort(rng.permutation(split.train)[:CALIBRATION_PACKETS])
@@ -77,7 +77,7 @@ def export(ds, run, directory, name, figures=None, log=print):
         temperature[task.name] = metrics.fit_temperature(p, target, *keys)
         threshold[task.name] = metrics.unknown_threshold(p, target, *keys, temperature[task.name])
     made = "int8" if paper else "factors"
-    measured[made] = _loss(ds, model, spec, tasks[0], held, probabilities, made)
+    measured[made] = _loss(ds, model, tasks[0], held, probabilities, made)
     log(f"accuracy on the validation part, {measured[made]}")
     validated = {
         t.name: metrics.by_packet_and_flow(
@@ -256,11 +256,11 @@ def _compare(path, ds, rows, truth, what, log):
     return out
 
 
-def _loss(ds, model, spec, task, rows, probabilities, made):
+def _loss(ds, model, task, rows, probabilities, made):
     """Accuracy by packet of torch in FP32 and of the exported graph, on labelled rows."""
     known = task.target[rows] >= 0
     truth = task.target[rows[known]]
-    fp32 = train.probabilities(ds, model, spec, rows[known])[task.name]
+    fp32 = train.probabilities(ds, model, rows[known])[task.name]
     right = {"fp32": fp32, made: probabilities[task.name][known]}
     out = {name: round(float((p.argmax(1) == truth).mean()), 4) for name, p in right.items()}
     return {"accuracy_" + name: value for name, value in out.items()} | {

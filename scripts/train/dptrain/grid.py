@@ -62,11 +62,11 @@ def _train(ds, work, name, c1, c2, log):
     )
     run = Path(work) / "grid" / _key(name, c1, c2)
     state = train.train(ds, options, run, log)
-    spec, model, _ = train.load(run)
+    _, model, _ = train.load(run)
     [task], split = train.problem(ds, options)
     rows = split.validation
     truth = task.target[rows]
-    predicted = train.probabilities(ds, model, spec, rows)[name].argmax(1)
+    predicted = train.probabilities(ds, model, rows)[name].argmax(1)
     return {
         "task": name,
         "c1": list(c1),

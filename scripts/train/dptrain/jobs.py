@@ -255,13 +255,13 @@ def _network(ds, job, p, work, threads, training, log):
             train_default.run(ds, p.options, directory, p.tasks, p.split, log)
         else:
             train.train(ds, p.options, directory, log)
-    spec, model, _ = train.load(directory)
+    _, model, _ = train.load(directory)
     about = {
         "parameters": sum(w.numel() for w in model.parameters()),
         "mac": model.mac(),
         "seconds": round(_seconds(directory), 1),
     }
-    return lambda packets: train.predict(model, spec, packets), about
+    return lambda packets: train.predict(model, packets), about
 
 
 def _forget_other_recipe(directory, now):

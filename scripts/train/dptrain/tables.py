@@ -5,7 +5,7 @@ import collections
 
 import numpy as np
 
-from . import analysis, data, grid, shortcuts
+from . import analysis, baselines, data, grid, shortcuts
 
 SPLITS = {
     "packet": "packet split",
@@ -13,15 +13,7 @@ SPLITS = {
     "capture": "capture split",
     "elsewhere": "elsewhere",
 }
-BASELINES = (
-    "lightgbm",
-    "random-forest",
-    "random-forest-4",
-    "decision-tree",
-    "logistic-regression",
-    "naive-bayes",
-)
-MODELS = ("default", *BASELINES)
+MODELS = ("default", *baselines.KINDS)
 TASKS = {"category": "traffic", "app": "app"}  # and how the paper's models are named after them
 DASH = "-"
 # Of flows that a second operating point is for.

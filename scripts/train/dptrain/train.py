@@ -163,7 +163,7 @@ def options_of(spec):
 
 
 @torch.no_grad()
-def predict(model, spec, packets, chunk=4096):
+def predict(model, packets, chunk=4096):
     """Softmax probabilities by task, as numpy, of uint8 packets [N, 1500]."""
     model.eval()
     device = next(model.parameters()).device
@@ -176,9 +176,9 @@ def predict(model, spec, packets, chunk=4096):
     return {task: torch.cat(v).numpy() for task, v in out.items()}
 
 
-def probabilities(ds, model, spec, rows):
+def probabilities(ds, model, rows):
     """The same for rows of a dataset."""
-    return predict(model, spec, _Rows(ds.packet, rows))
+    return predict(model, _Rows(ds.packet, rows))
 
 
 class _Rows:

@@ -136,13 +136,13 @@ def test_default_trains_resumes_exports_and_scores(dataset, tmp_path):
     spec, model, _ = train.load(run)
     rows = np.arange(len(ds))
     # What is exported is the net with its table as the product of the factors, and near the whole.
-    whole = train.probabilities(ds, model, spec, rows)
+    whole = train.probabilities(ds, model, rows)
     _, split = train.problem(ds, train.options_of(spec))
     learnt = train.learnt_rows(ds, train.options_of(spec), split)
     low, back = export.factors(model, ds.packet, learnt)
     assert low.shape[1] == export.RANK
     model.table.weight.data = torch.from_numpy(low @ back)
-    want = train.probabilities(ds, model, spec, rows)
+    want = train.probabilities(ds, model, rows)
     for task in manifest["task"]:
         np.testing.assert_allclose(want[task], whole[task], atol=0.1)
     session = ort.InferenceSession(blob, providers=["CPUExecutionProvider"])
