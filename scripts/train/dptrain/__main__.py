@@ -62,7 +62,7 @@ def _train(verbs):
     parser.add_argument("--batch", type=int, default=0, help="packets (the network's own number)")
     parser.add_argument("--max-minutes", type=float, default=0, help="of training (0: no limit)")
     parser.add_argument(
-        "--augment", type=float, default=0.3, help="default: chance that a host's field is redrawn"
+        "--augment", type=float, default=0.3, help="default: chance that a TTL's start is redrawn"
     )
     parser.add_argument(
         "--negatives", type=float, default=0.3, help="default: weight of traffic of no class"

@@ -164,12 +164,12 @@ def scores(store, names, task, level="flow", which="all"):
     return out
 
 
-def difference(store, task, split, which="all", one="default", other="lightgbm"):
-    """``one`` minus ``other`` by flow, means over the seeds that both have, in pairs of draws."""
+def difference(store, task, split, which="all", other="lightgbm"):
+    """The default minus ``other`` by flow, means over the seeds of both, in pairs of draws."""
     pairs = [
-        (a, a.replace(one, other, 1))
-        for a in store.seeds(one, "all", split)
-        if a.replace(one, other, 1) in store.names
+        (a, a.replace("default", other, 1))
+        for a in store.seeds("default", "all", split)
+        if a.replace("default", other, 1) in store.names
     ]
     if not pairs:
         return None

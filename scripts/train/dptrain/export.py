@@ -13,12 +13,11 @@ import onnxruntime as ort
 from onnx import numpy_helper
 from onnxruntime import quantization
 
-from . import data, graph, manifest, metrics, net, segments, train
+from . import data, graph, manifest, metrics, segments, train
 
 CALIBRATION_PACKETS = 512
 CHECK_PACKETS = 2000
 FLOAT_LAYERS = 3
-RANK = 40  # of the default net's position table as it is exported
 BATCH = 32  # of what is timed
 GRAPHS = {"cnn": graph.of_cnn, "sae": graph.of_sae}
 
@@ -26,7 +25,7 @@ GRAPHS = {"cnn": graph.of_cnn, "sae": graph.of_sae}
 def export(ds, run, directory, name, figures=None, log=print):
     """Writes the model of a run; returns the manifest.
 
-    The paper's nets are quantised to INT8. The default net stays FP32, its position table factored.
+    The paper's nets are quantised to INT8. The default net stays FP32.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -39,8 +38,7 @@ def export(ds, run, directory, name, figures=None, log=print):
     if paper:
         exported = GRAPHS[spec["kind"].split("-")[0]](model, model.describe())
     else:
-        few = factors(model, ds.packet, learnt)
-        exported = graph.of_default(model, model.describe(), few)
+        exported = graph.of_default(model, model.describe())
     rows = np.sort(rng.permutation(split.validation)[:CHECK_PACKETS])
     truth = train.probabilities(ds, model, rows)
     measured, timed = {}, rng.permutation(rows)[: 16 * BATCH]
@@ -76,9 +74,9 @@ def export(ds, run, directory, name, figures=None, log=print):
         keys = ds.flow[held], ds.index[held]
         temperature[task.name] = metrics.fit_temperature(p, target, *keys)
         threshold[task.name] = metrics.unknown_threshold(p, target, *keys, temperature[task.name])
-    made = "int8" if paper else "factors"
-    measured[made] = _loss(ds, model, tasks[0], held, probabilities, made)
-    log(f"accuracy on the validation part, {measured[made]}")
+    if paper:
+        measured["int8"] = _loss(ds, model, tasks[0], held, probabilities)
+        log(f"accuracy on the validation part, {measured['int8']}")
     validated = {
         t.name: metrics.by_packet_and_flow(
             probabilities[t.name], t.target[held], ds.flow[held], ds.index[held]
@@ -104,23 +102,6 @@ def export(ds, run, directory, name, figures=None, log=print):
     )
     (directory / f"{name}.json").write_text(json.dumps(values, indent=1) + "\n")
     return values
-
-
-def factors(model, packets, rows):
-    """The default net's position table as a product [rows, RANK] x [RANK, width].
-
-    Rows are summed before anything else is done to them, so RANK columns are summed in place of
-    all. The least squares weigh a row by how often these rows of ``packets`` take it.
-    """
-    s = model.shape
-    _, l4, payload = net.read_rows(packets, rows, s.payload())
-    taken = np.concatenate([l4.numpy()[:, s.l4_table], payload.numpy()[:, : s.table_payload]], 1)
-    taken = taken + np.arange(taken.shape[1]) * 256
-    table = model.table.weight.detach().numpy()
-    weight = np.sqrt(np.bincount(taken.ravel(), minlength=len(table)) + 0.5)[:, None]
-    left, values, right = np.linalg.svd(table * weight, full_matrices=False)
-    left = left[:, :RANK] * values[:RANK] / weight
-    return left.astype(np.float32), right[:RANK].astype(np.float32)
 
 
 class _Reader(quantization.CalibrationDataReader):
@@ -256,13 +237,13 @@ def _compare(path, ds, rows, truth, what, log):
     return out
 
 
-def _loss(ds, model, task, rows, probabilities, made):
-    """Accuracy by packet of torch in FP32 and of the exported graph, on labelled rows."""
+def _loss(ds, model, task, rows, probabilities):
+    """Accuracy by packet of torch in FP32 and of the quantised graph, on labelled rows."""
     known = task.target[rows] >= 0
     truth = task.target[rows[known]]
     fp32 = train.probabilities(ds, model, rows[known])[task.name]
-    right = {"fp32": fp32, made: probabilities[task.name][known]}
+    right = {"fp32": fp32, "int8": probabilities[task.name][known]}
     out = {name: round(float((p.argmax(1) == truth).mean()), 4) for name, p in right.items()}
     return {"accuracy_" + name: value for name, value in out.items()} | {
-        "accuracy_lost": round(out["fp32"] - out[made], 4)
+        "accuracy_lost": round(out["fp32"] - out["int8"], 4)
     }

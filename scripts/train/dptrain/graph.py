@@ -112,11 +112,8 @@ def _fold(conv, norm):
     return weight.numpy(), bias.numpy()
 
 
-def of_default(model, text, factors=None):
-    """The default net; see net.read for what the first operators do.
-
-    ``factors`` are those of net.factors, in place of the whole position table.
-    """
+def of_default(model, text):
+    """The default net; see net.read for what the first operators do."""
     s, g = model.shape, Builder("default")
     f32, i32, i64 = TensorProto.FLOAT, TensorProto.INT32, TensorProto.INT64
     n = len(net.IP_FIELDS)
@@ -135,51 +132,25 @@ def of_default(model, text, factors=None):
     headers = g.op("Concat", ip, g.cast(l4, f32), axis=1)
     w, b = _payload_at()
     at = g.cast(g.op("Gemm", headers, w, b), i64)
-    # One gather for all that reads the payload: its first words, the position table's bytes, and
-    # the patches' bytes with equal places of all patches side by side (long inner sums are fast).
-    patches = s.patch_payload // s.patch
-    order = [np.arange(net.PAYLOAD_WORDS), np.arange(s.table_payload)]
-    order.append(np.arange(s.patch_payload).reshape(patches, s.patch).T.ravel())
-    at = g.op("Add", at, np.concatenate(order).astype(np.int64)[None])
+    at = g.op("Add", at, np.arange(s.payload, dtype=np.int64)[None])
     payload = g.op("GatherElements", INPUT, at, axis=1)
-    widths = np.array([len(o) for o in order if len(o)], np.int64)
-    payload = g.op("Split", payload, widths, outputs=len(widths), axis=1)
 
     # Fields, thermometers, and the dense layer over them.
-    start = g.cast(payload[0], f32)
+    start = g.cast(g.columns(payload, 0, net.PAYLOAD_WORDS), f32)
     w, b = net.field_matrices()
     x = g.op("Relu", g.op("Gemm", g.op("Concat", headers, start, axis=1), w, b))
     x = g.op("Gemm", x, model.expand.numpy(), model.offset.numpy())
     x = g.op("Clip", x, np.array(0, dtype=np.float32), np.array(1, dtype=np.float32))
     steps = g.dense(x, model.header)
 
-    # Table rows of the bytes at their places. A bias rides on the rows of the first place.
-    positions = len(s.l4_table) + s.table_payload
-    taken = l4
-    if s.l4_table != tuple(range(len(net.L4_BYTES))):
-        taken = g.op("Gather", l4, np.array(s.l4_table, dtype=np.int64), axis=1)
-    index = g.cast(g.op("Concat", taken, payload[1], axis=1), i32)
-    index = g.op("Add", index, (np.arange(positions, dtype=np.int32) * 256)[None])
-    if factors:
-        table = g.cast(g.constant(factors[0].astype(np.float16)), TensorProto.FLOAT)
-    else:
-        table = _table(g, model.table, model.table_bias)
+    # The sum of the table's rows of the bytes at their places. The table is stored in half
+    # precision: the runtime widens it once, when it loads.
+    taken = g.columns(l4, net.L4_TABLE.start, net.L4_TABLE.stop)
+    index = g.cast(g.op("Concat", taken, payload, axis=1), i32)
+    index = g.op("Add", index, (np.arange(s.positions(), dtype=np.int32) * 256)[None])
+    table = g.cast(g.constant(model.table.weight.detach().numpy().astype(np.float16)), f32)
     rows = g.op("ReduceSum", g.op("Gather", table, index), np.array([1], np.int64), keepdims=0)
-    if factors:
-        rows = g.op("Gemm", rows, factors[1], model.table_bias.detach().numpy())
-    x = g.op("Relu", g.op("Concat", steps, rows, axis=1))
-    parts = [x]
-    if s.patch_payload:
-        offsets = np.repeat(np.arange(s.patch, dtype=np.int32) * 256, patches)[None]
-        index = g.op("Add", g.cast(payload[2], i32), offsets)
-        rows = g.op("Gather", _table(g, model.patch_table, model.patch_bias), index)
-        wide = np.array([-1, s.patch, patches * s.channels], dtype=np.int64)
-        x = g.op("ReduceSum", g.op("Reshape", rows, wide), np.array([1], np.int64), keepdims=0)
-        x = g.op("Relu", g.op("Reshape", x, np.array([-1, patches, s.channels], np.int64)))
-        parts += [
-            g.op(k, x, np.array([1], np.int64), keepdims=0) for k in ("ReduceMax", "ReduceMean")
-        ]
-    x = g.op("Concat", *parts, axis=1) if len(parts) > 1 else x
+    x = g.op("Relu", g.op("Concat", steps, g.dense(rows, model.mix), axis=1))
     for linear in model.dense:
         if hasattr(linear, "weight"):
             x = g.dense(x, linear, relu=True)
@@ -206,10 +177,3 @@ def _payload_at():
     w[inputs.index("l12"), 0] = 1 / 4
     w[inputs.index("proto"), 0] = 20 / 11
     return w, np.array([0.125 - 6 * 20 / 11], dtype=np.float32)
-
-
-def _table(g, bag, bias):
-    """A byte table, stored in half precision: the runtime widens it once, when it loads."""
-    rows = bag.weight.detach().numpy().copy()
-    rows[:256] += bias.detach().numpy()
-    return g.cast(g.constant(rows.astype(np.float16)), TensorProto.FLOAT)

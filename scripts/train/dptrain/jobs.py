@@ -37,7 +37,8 @@ class Job:
     kind is one of train.KINDS or baselines.KINDS. track "all" has all sets that may be trained on
     and both tasks, "iscx" the paper's rows of one task. The variants: "app" and "traffic" say
     which task of the paper a model learns that is not the paper's own; "leftout" learns without
-    LEFT_OUT; "checksums" learns from the dataset that has them.
+    LEFT_OUT; "checksums" learns from the dataset that has them; "anonymous" learns from packets in
+    which what names a connection or a host (the shortcut "together") is drawn anew.
     """
 
     kind: str
@@ -73,7 +74,7 @@ class Job:
             return ()
         if self.split == "flow":
             return tuple(n for n in shortcuts.NAMES if n != "checksums")
-        if self.split == "capture" and self.kind == "default" and not self.variant:
+        if self.split == "capture" and self.kind in ("default", "lightgbm") and self.track == "all":
             return ("together", "ipv6")
         return ()
 
@@ -108,7 +109,7 @@ def parse(name):
 def _variants(kind):
     if kind in train.PAPER:
         return [f"{kind}-checksums"]
-    return [f"{kind}-{v}" for v in ("app", "traffic", "leftout", "checksums")]
+    return [f"{kind}-{v}" for v in ("app", "traffic", "leftout", "checksums", "anonymous")]
 
 
 def problem(ds, job):
@@ -219,11 +220,16 @@ def _perturbed(ds, job, rows, predict):
     """Predictions over ``rows`` with each of the job's perturbations; the same draw for all."""
     out = {}
     for name in job.perturbations:
-        rng = np.random.default_rng([0, list(shortcuts.NAMES).index(name)])
-        columns = (c[rows] for c in (ds.packet, ds.l4_offset, ds.payload_offset, ds.flow))
-        for task, values in predict(shortcuts.perturb(*columns, name, rng)).items():
+        for task, values in predict(_perturb(ds, rows, name)).items():
             out[f"{name}_{task}"] = values.astype(np.float16)
     return out
+
+
+def _perturb(ds, rows, name):
+    """The packets of these rows with one shortcut drawn anew, each time in the same way."""
+    rng = np.random.default_rng([0, list(shortcuts.NAMES).index(name)])
+    columns = (c[rows] for c in (ds.packet, ds.l4_offset, ds.payload_offset, ds.flow))
+    return shortcuts.perturb(*columns, name, rng)
 
 
 def _baseline(ds, job, p, work, threads, training, log):
@@ -234,10 +240,10 @@ def _baseline(ds, job, p, work, threads, training, log):
         rows = p.learnt[task.target[p.learnt] >= 0]
         # The paper's rows are balanced by under-sampling.
         weight = train.row_weights(ds, rows, task) if job.track == "all" else np.ones(len(rows))
-        packets, target = np.asarray(ds.packet[rows]), task.target[rows]
-        models[task.name] = baselines.fit(
-            job.kind, packets, target, weight, len(task.labels), job.seed, threads
-        )
+        anonymous = job.variant == "anonymous"
+        packets = _perturb(ds, rows, "together") if anonymous else np.asarray(ds.packet[rows])
+        of_labels = task.target[rows], weight, len(task.labels)
+        models[task.name] = baselines.fit(job.kind, packets, *of_labels, job.seed, threads)
         log(f"{job.name}: {task.name} of {len(rows)} packets, {time.monotonic() - began:.0f} s")
     about = {"parameters": None, "mac": None, "seconds": round(time.monotonic() - began, 1)}
     return lambda packets: {t: m.predict(packets) for t, m in models.items()}, about

@@ -14,9 +14,10 @@ from torch import nn
 from torch.nn import functional
 
 # What of the transport header is read: ports, data offset, flags, window. (UDP's header is padded
-# with zeros.) IP ID, sequence and acknowledgement numbers and TCP's time stamps name a connection
-# or a host, and nothing else: they are not read at all.
+# with zeros.) What names a connection or a host, and nothing else, is not: IP ID, sequence and
+# acknowledgement numbers, TCP's time stamps, the higher port, the hops behind a TTL.
 L4_BYTES = (0, 1, 2, 3, 12, 13, 14, 15)
+L4_TABLE = slice(4, 8)  # of these, what the position table has: all but the ports
 HEAD = 10  # bytes of the IP header that hold fields
 # Rows of the linear map from the first bytes to these fields, IPv4 and IPv6.
 IP_FIELDS = ("l4_at", "tos", "l4_length", "flags", "ttl", "proto")
@@ -28,7 +29,7 @@ FIELDS = (
     "proto",
     "sport",
     "dport",
-    "port_gap",  # relu(dport - sport), from which the lower and the higher port follow
+    "port_gap",  # relu(dport - sport), from which the lower port follows
     "data_offset",
     "tcp_flags",
     "window",
@@ -39,10 +40,12 @@ FIELDS = (
 PAYLOAD_WORDS = 5
 # Thermometers: a name and its combination of the fields.
 THERMOMETERS = {
-    **{f: {f: 1.0} for f in FIELDS if f != "port_gap"},
+    **{f: {f: 1.0} for f in FIELDS if f not in ("sport", "dport")},
     "low_port": {"dport": 1.0, "port_gap": -1.0},
-    "high_port": {"sport": 1.0, "port_gap": 1.0},
 }
+# Steps that are not chosen from the data: which way the lower port lies, and what a TTL began with
+# (32, 64, 128, 255; a few is a local group's).
+STEPS = {"port_gap": (1,), "ttl": (5, 33, 65, 129)}
 
 
 @dataclass
@@ -51,20 +54,16 @@ class Shape:
 
     bins: int = 64
     header: int = 128
-    table_payload: int = 128
-    table: int = 96
-    patch_payload: int = 0
-    patch: int = 8
-    channels: int = 48
+    payload: int = 128  # bytes of it that are read
+    rank: int = 40  # of the position table, whose rows are summed
+    table: int = 96  # of what the sum is brought to
     hidden: tuple = (256, 128)
     dropout: float = 0.3
-    l4_table: tuple = tuple(range(len(L4_BYTES)))
-    leave_out: tuple = ()
     labels: dict = field(default_factory=dict)
 
-    def payload(self):
-        """Payload bytes that the net reads."""
-        return max(self.table_payload, self.patch_payload)
+    def positions(self):
+        """Bytes that the position table has rows for."""
+        return len(L4_BYTES[L4_TABLE]) + self.payload
 
 
 def ip_matrices():
@@ -163,6 +162,12 @@ def fields_of(ip, l4, payload):
     return torch.relu(torch.cat([ip, l4.float(), payload[:, :PAYLOAD_WORDS].float()], 1) @ w + b)
 
 
+def table_rows(l4, payload):
+    """Rows of the position table: int64 [N, positions]."""
+    taken = torch.cat([l4[:, L4_TABLE], payload], 1).long()
+    return taken + torch.arange(taken.shape[1], device=taken.device) * 256
+
+
 def thermometer_values(fields):
     """The THERMOMETERS' values, one column each."""
     return fields @ torch.from_numpy(thermometer_matrix()).to(fields.device)
@@ -181,8 +186,8 @@ def choose_thresholds(values, shape):
     """For each thermometer up to ``bins`` whole numbers that part the training values evenly."""
     out = []
     for column, name in enumerate(THERMOMETERS):
-        if name in shape.leave_out:
-            out.append(np.array([], dtype=np.float32))
+        if name in STEPS:
+            out.append(np.array(STEPS[name], dtype=np.float32))
             continue
         v = np.round(values[:, column])
         distinct, counts = np.unique(v, return_counts=True)
@@ -210,16 +215,11 @@ class DefaultNet(nn.Module):
         offset = 1 - np.concatenate(thresholds)
         self.register_buffer("offset", torch.from_numpy(offset.astype(np.float32)))
         self.header = nn.Linear(len(columns), shape.header)
-        positions = len(shape.l4_table) + shape.table_payload
-        self.table = nn.EmbeddingBag(positions * 256, shape.table, mode="sum")
-        nn.init.normal_(self.table.weight, std=0.1 * positions**-0.5)
+        positions = shape.positions()
+        self.table = nn.EmbeddingBag(positions * 256, shape.rank, mode="sum")
+        nn.init.normal_(self.table.weight, std=0.3 * positions**-0.5)
+        self.mix = nn.Linear(shape.rank, shape.table)
         last = shape.header + shape.table
-        if shape.patch_payload:
-            self.patch_table = nn.EmbeddingBag(shape.patch * 256, shape.channels, mode="sum")
-            nn.init.normal_(self.patch_table.weight, std=0.35)
-            self.patch_bias = nn.Parameter(torch.zeros(shape.channels))
-            last += 2 * shape.channels
-        self.table_bias = nn.Parameter(torch.zeros(shape.table))
         layers = []
         for size in shape.hidden:
             layers += [nn.Linear(last, size), nn.ReLU(), nn.Dropout(shape.dropout)]
@@ -229,80 +229,44 @@ class DefaultNet(nn.Module):
 
     def inputs(self, packets):
         """What ``forward`` takes of uint8 packets [N, 1500]."""
-        return read(packets, self.shape.payload())
+        return read(packets, self.shape.payload)
 
     def forward(self, ip, l4, payload):
         """Logits by task."""
-        s = self.shape
         fields = fields_of(ip, l4, payload)
         steps = torch.clamp(fields @ self.expand + self.offset, 0, 1)
-        parts = [self.header(steps), self._positions(l4, payload)]
-        x = torch.cat(parts, 1).relu()
-        if s.patch_payload:
-            index = payload[:, : s.patch_payload].long().view(-1, s.patch)
-            index = index + torch.arange(s.patch, device=index.device) * 256
-            patches = self.patch_table(index) + self.patch_bias
-            patches = patches.relu().view(len(l4), -1, s.channels)
-            x = torch.cat([x, patches.amax(1), patches.mean(1)], 1)
-        x = self.dense(x)
+        parts = [self.header(steps), self.mix(self.table(table_rows(l4, payload)))]
+        x = self.dense(torch.cat(parts, 1).relu())
         return {task: head(x) for task, head in self.heads.items()}
-
-    def _positions(self, l4, payload):
-        s = self.shape
-        taken = torch.cat([l4[:, list(s.l4_table)], payload[:, : s.table_payload]], 1).long()
-        return (
-            self.table(taken + torch.arange(taken.shape[1], device=taken.device) * 256)
-            + self.table_bias
-        )
 
     def mac(self):
         """Multiplications a packet; a table row counts one addition a value."""
         s = self.shape
         dense = [m.weight.numel() for m in self.modules() if isinstance(m, nn.Linear)]
-        lookups = (len(s.l4_table) + s.table_payload) * s.table + s.patch_payload * s.channels
-        return int(sum(dense) + lookups + self.expand.numel())
+        return int(sum(dense) + s.positions() * s.rank + self.expand.numel())
 
     def describe(self):
         """One line for the manifest."""
         s = self.shape
-        text = f"{len(self.offset)} thermometer steps of header fields into {s.header}"
-        text += f", position x byte table {s.table} wide ({len(s.l4_table)} header and "
-        text += f"{s.table_payload} payload bytes)"
-        if s.patch_payload:
-            text += f", patches of {s.patch} over {s.patch_payload} payload bytes, {s.channels} "
-            text += "channels, max and mean"
-        return text + ", dense " + "-".join(str(h) for h in s.hidden) + ", two heads"
+        return (
+            f"{len(self.offset)} thermometer steps of header fields into {s.header}, position x "
+            f"byte table of rank {s.rank} into {s.table} ({s.positions() - s.payload} header and "
+            f"{s.payload} payload bytes), dense {'-'.join(str(h) for h in s.hidden)}, two heads"
+        )
 
 
-def augment(ip, l4, payload, probability, rng):
-    """Draws anew, per packet, what of the net's input only names a host or a connection.
+def augment(ip, probability, rng):
+    """IP fields with, per packet, what a TTL began with drawn anew: 64, 128 or 255.
 
-    That is the ephemeral port, and a TTL that has passed routers: its hops, not where it started.
-    ``rng`` is a torch generator of the CPU.
+    That is the sender's operating system, not what it does. A TTL of a few is a local group's and
+    stays. ``rng`` is a torch generator of the CPU.
     """
-    n, device = len(ip), ip.device
-    ip, l4 = ip.clone(), l4.clone()
-
-    def hit():
-        return (torch.rand(n, generator=rng) < probability).to(device)
-
-    def below(limit):
-        return torch.randint(0, limit, (n,), generator=rng).to(device)
-
-    column = IP_FIELDS.index
-    ttl = ip[:, column("ttl")]
-    start = torch.where(ttl <= 64, 64.0, torch.where(ttl <= 128, 128.0, 255.0))
-    rows = hit() & (ttl < start) & (ttl > 8)  # a TTL of a few is a local group's
-    ip[:, column("ttl")] = torch.where(rows, start - 1 - below(24).float(), ttl)
-    # The ephemeral port is the higher one, where it is one at all.
-    at = L4_BYTES.index
-    ports = [l4[:, at(byte)].long() * 256 + l4[:, at(byte + 1)] for byte in (0, 2)]
-    for byte, port, other in ((0, *ports), (2, *ports[::-1])):
-        drawn = 1024 + below(64512)
-        rows = hit() & (port >= 1024) & ((port > other) | ((port == other) & (byte == 0)))
-        l4[rows, at(byte)] = (drawn // 256).to(torch.uint8)[rows]
-        l4[rows, at(byte + 1)] = (drawn % 256).to(torch.uint8)[rows]
-    return ip, l4, payload
+    ip, ttl = ip.clone(), IP_FIELDS.index("ttl")
+    starts = torch.tensor([64.0, 128.0, 255.0])
+    drawn = starts[torch.randint(0, len(starts), (len(ip),), generator=rng)].to(ip.device)
+    hit = (torch.rand(len(ip), generator=rng) < probability).to(ip.device)
+    ip[:, ttl] = torch.where(hit & (ip[:, ttl] > 8), drawn, ip[:, ttl])
+    return ip
 
 
 def sample_weights(flow, target, balance=0.5):
@@ -338,7 +302,4 @@ def shape_to_dict(shape):
 
 def shape_from_dict(values):
     """From a checkpoint."""
-    values = dict(values)
-    for key in ("hidden", "l4_table", "leave_out"):
-        values[key] = tuple(values[key])
-    return Shape(**values)
+    return Shape(**{**values, "hidden": tuple(values["hidden"])})

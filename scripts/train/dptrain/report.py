@@ -102,8 +102,10 @@ def collect(store):
             if task == "app" and split == "elsewhere":
                 continue
             for which in ("all", "seen", "new") if split == "capture" else ("all",):
-                key = f"{task}.{split}.{which}"
-                out["differences"][key] = analysis.difference(store, task, split, which)
+                for other in ("lightgbm", tables.ANONYMOUS):
+                    d = analysis.difference(store, task, split, which, other)
+                    if d:
+                        out["differences"][f"{other}.{task}.{split}.{which}"] = d
     out["calibration"] = _calibration(store)
     out["samples"] = _samples(store)
     out["unknown"], out["roc"] = _unknown(store)

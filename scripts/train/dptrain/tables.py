@@ -14,6 +14,9 @@ SPLITS = {
     "elsewhere": "elsewhere",
 }
 MODELS = ("default", *baselines.KINDS)
+ANONYMOUS = "lightgbm-anonymous"  # learnt without what names a connection or a host
+# On all sets, both tasks.
+OF_ALL = ("default", "lightgbm", ANONYMOUS, *baselines.KINDS[1:])
 TASKS = {"category": "traffic", "app": "app"}  # and how the paper's models are named after them
 DASH = "-"
 # Of flows that a second operating point is for.
@@ -57,7 +60,7 @@ def flows_elsewhere(results, category):
 
 def ordered(judges):
     """Our models in their usual order, then the others."""
-    return [m for m in MODELS if m in judges] + [j for j in judges if j not in MODELS]
+    return [m for m in OF_ALL if m in judges] + [j for j in judges if j not in OF_ALL]
 
 
 def shortcut_table(results, task):
@@ -120,7 +123,7 @@ def _score_table(results, task, level, kinds, splits=tuple(SPLITS)):
 
 
 def _scores_block(task, level):
-    kinds = {model: f"{model}.all" for model in MODELS}
+    kinds = {model: f"{model}.all" for model in OF_ALL}
     splits = [s for s in SPLITS if task == "category" or s != "elsewhere"]
 
     def make(results):
@@ -181,7 +184,7 @@ def _seen_new(results):
     head = ["task", "model", "seen: n", "accuracy", "macro-F1", "new: n", "accuracy", "macro-F1"]
     rows = []
     for task in TASKS:
-        for model in MODELS:
+        for model in OF_ALL:
             by = results["scores"].get(f"{model}.all.capture", {}).get(task)
             row = [task, model]
             for which in ("seen", "new"):
@@ -192,17 +195,15 @@ def _seen_new(results):
 
 
 def _differences(results):
-    head = ["task", "test", "n", "seeds", "macro-F1", "accuracy", "balanced accuracy"]
+    head = ["minus", "task", "test", "n", "seeds", "macro-F1", "accuracy", "balanced accuracy"]
     rows = []
     for key, d in results["differences"].items():
-        task, split, which = key.split(".")
+        other, task, split, which = key.split(".")
         test = SPLITS[split] + ("" if which == "all" else f", {which} captures")
         if d:
             cells = [_ci(d[k]) for k in ("macro_f1", "accuracy", "balanced_accuracy")]
-            rows.append([task, test, f"{d['n']:,}", d["seeds"], *cells])
-        else:
-            rows.append([task, test, *[DASH] * 5])
-    return _table(head, rows, 2)
+            rows.append([other, task, test, f"{d['n']:,}", d["seeds"], *cells])
+    return _table(head, rows, 3)
 
 
 def _data(results):
@@ -328,7 +329,7 @@ def _identity_block(results):
     rows = []
     for key, by in results["shortcuts"].items():
         model, track, split, _, task = key.split(".")
-        if track == "all" and "together" in by and model in MODELS[:3]:
+        if track == "all" and "together" in by and model in OF_ALL[:4]:
             lost = [_ci(by[c]["macro_f1"]) if c in by else DASH for c in ("together", "ipv6")]
             n, base = f"{by['n']:,}", number(by["macro_f1"][0])
             rows.append([model, SPLITS[split], task, n, base, *lost])
@@ -427,18 +428,25 @@ def _summary(results):
         shown = ", ".join(f"{_ci(v['macro_f1'])} ({s})" for s, v in values if v)
         if shown:
             lines.append(f"**The default, {task}**, macro-F1 by flow: {shown}.")
-    for key, told in (
-        ("category.capture.all", "category, capture split"),
-        ("category.capture.new", "category, new captures"),
-        ("app.capture.all", "application, capture split"),
+    for key, other, told in (
+        ("lightgbm.category.capture.all", "LightGBM", "category, capture split"),
+        ("lightgbm.category.capture.new", "LightGBM", "category, new captures"),
+        ("lightgbm.app.capture.all", "LightGBM", "application, capture split"),
+        *(
+            (f"{ANONYMOUS}.{of}", "LightGBM learnt without what names a connection or a host", told)
+            for of, told in (
+                ("category.capture.all", "category, capture split"),
+                ("app.capture.all", "application, capture split"),
+            )
+        ),
     ):
-        d = results["differences"][key]
+        d = results["differences"].get(key)
         if d:
             _, low, high = d["macro_f1"]
             word = "above" if low > 0 else "below" if high < 0 else "not to be told apart from"
             seeds = f"{d['seeds']} seed{'s' if d['seeds'] > 1 else ''}"
             lines.append(
-                f"**Gradient boosting, {told}**: the default is {word} LightGBM, a difference in "
+                f"**Gradient boosting, {told}**: the default is {word} {other}, a difference in "
                 f"macro-F1 of {_ci(d['macro_f1'])}, {seeds}."
             )
     new = flow("default", "capture", "category", "new")
@@ -451,7 +459,7 @@ def _summary(results):
         )
     there = results["elsewhere"]
     if "default" in there:
-        beside = [j for j in ordered(there) if j == "lightgbm" or j not in (*MODELS, "cnn-traffic")]
+        beside = [j for j in ordered(there) if j == "lightgbm" or j not in (*OF_ALL, "cnn-traffic")]
         shown = ", ".join(f"{j} {_percent(there[j]['accuracy'][0])}" for j in beside)
         ours = there["default"]
         lines.append(

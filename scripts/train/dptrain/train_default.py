@@ -18,7 +18,7 @@ def run(ds, options, directory, tasks, split, log):
     rows = train.learnt_rows(ds, options, split)
     shape = net.Shape(labels={t.name: t.labels for t in tasks}, **(options.shape or {}))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    ip, l4, payload = net.read_rows(ds.packet, rows, shape.payload())
+    ip, l4, payload = net.read_rows(ds.packet, rows, shape.payload)
     values = net.thermometer_values(net.fields_of(ip, l4, payload)).numpy()
     ip, l4, payload = ip.to(device), l4.to(device), payload.to(device)
     targets = {t.name: torch.from_numpy(t.target[rows]).to(device) for t in tasks}
@@ -26,7 +26,7 @@ def run(ds, options, directory, tasks, split, log):
     torch.manual_seed(options.seed)
     model = net.DefaultNet(shape, thresholds).to(device)
     held = split.validation[ds.index[split.validation] < metrics.SAMPLES]
-    held_input = [x.to(device) for x in net.read_rows(ds.packet, held, shape.payload())]
+    held_input = [x.to(device) for x in net.read_rows(ds.packet, held, shape.payload)]
     weight = torch.from_numpy(net.sample_weights(ds.flow[rows], tasks[0].target[rows]))
     log(
         f"default: {len(rows)} packets to train on, {len(held)} to validate, "
@@ -37,10 +37,11 @@ def run(ds, options, directory, tasks, split, log):
         rng = train.generator(options.seed, epoch)
         order = torch.multinomial(weight, len(rows), replacement=True, generator=rng)
         for part in order.split(options.batch):
-            inputs = ip[part], l4[part], payload[part]
-            if options.augment:
-                inputs = net.augment(*inputs, options.augment, rng)
-            yield inputs, {task: target[part] for task, target in targets.items()}
+            drawn = net.augment(ip[part], options.augment, rng)
+            yield (
+                (drawn, l4[part], payload[part]),
+                {task: target[part] for task, target in targets.items()},
+            )
 
     def step(model, batch):
         return net.loss(model(*batch[0]), batch[1], SMOOTHING, options.negatives, WEIGHTS)
@@ -62,7 +63,7 @@ def run(ds, options, directory, tasks, split, log):
 
     plan = loop.Plan(epochs, max_minutes=options.max_minutes, average=0.995, keep="last")
     steps = epochs * -(-len(rows) // options.batch)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.01, fused=True)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps + 1)
     spec = train.spec_of(
         options,

@@ -117,6 +117,25 @@ def test_ports_and_ttl_are_one_draw_a_flow(packets):
     assert ((ttl >= 64 - 24) & (ttl <= 255)).all()
 
 
+def test_default_net_sees_nothing_of_what_names_a_connection_or_a_host(packets):
+    """All of "together" drawn anew: nothing that the net computes changes.
+
+    But where the higher port is drawn below the server's: then the lower port is another.
+    """
+    torch.manual_seed(0)
+    shape = net.Shape(labels={"category": ["a", "b", "c"]})
+    ip, l4, payload = net.read(torch.from_numpy(packets[0]), shape.payload)
+    values = net.thermometer_values(net.fields_of(ip, l4, payload)).numpy()
+    model = net.DefaultNet(shape, net.choose_thresholds(values, shape)).eval()
+    before = model(ip, l4, payload)["category"]
+    new, differs = changed(packets, "together")
+    assert differs.any(1).all()
+    after = model(*model.inputs(torch.from_numpy(new)))["category"]
+    rows = fields(new)["dport"] < fields(new)["sport"]
+    assert rows.mean() > 0.8
+    torch.testing.assert_close(after[rows], before[rows])
+
+
 def test_ipv6_has_the_same_fields(packets):
     vectors, l4, _, _ = packets
     new, _ = changed(packets, "ipv6")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dptrain import __main__ as command
-from dptrain import data, export, graph, loop, net, splits, train
+from dptrain import data, graph, loop, net, splits, train
 
 FLOWS = 240
 
@@ -133,18 +133,9 @@ def test_default_trains_resumes_exports_and_scores(dataset, tmp_path):
     assert manifest["labels"]["category"] == data.CATEGORIES
 
     ds = data.Dataset(dataset)
-    spec, model, _ = train.load(run)
+    _, model, _ = train.load(run)
     rows = np.arange(len(ds))
-    # What is exported is the net with its table as the product of the factors, and near the whole.
-    whole = train.probabilities(ds, model, rows)
-    _, split = train.problem(ds, train.options_of(spec))
-    learnt = train.learnt_rows(ds, train.options_of(spec), split)
-    low, back = export.factors(model, ds.packet, learnt)
-    assert low.shape[1] == export.RANK
-    model.table.weight.data = torch.from_numpy(low @ back)
     want = train.probabilities(ds, model, rows)
-    for task in manifest["task"]:
-        np.testing.assert_allclose(want[task], whole[task], atol=0.1)
     session = ort.InferenceSession(blob, providers=["CPUExecutionProvider"])
     for task, got in zip(
         manifest["task"], session.run(manifest["task"], {"packet": ds.packet[rows]}), strict=True
