@@ -143,7 +143,7 @@ func TestShedWhenFull(t *testing.T) {
 
 func TestDecideOneFlow(t *testing.T) {
 	s, r, _ := testShard(t, 64, 4, 100, time.Hour)
-	fill(r, .8, .1, .1)
+	fill(r, .93, .035, .035)
 	for i := range 3 {
 		s.put(sample(0, i))
 	}
@@ -153,7 +153,7 @@ func TestDecideOneFlow(t *testing.T) {
 	if len(decisions) != 2 {
 		t.Fatalf("%d decisions on two flows", len(decisions))
 	}
-	// .8 and .1: final after the second sample, the third changes nothing.
+	// .93 and .035: final after the second sample, the third changes nothing.
 	if d := decisions[0]; d.ID != flowID(0) || d.Samples != 2 || !d.Verdict.Final || d.Time != sample(0, 1).Time {
 		t.Errorf("flow 0: %+v, want it final with 2 samples", d)
 	}

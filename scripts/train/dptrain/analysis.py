@@ -13,6 +13,7 @@ from . import data, elsewhere, jobs, metrics, train
 SIX = data.CATEGORIES[:6]
 SIGNALLING = "-signalling"  # how the applications of such captures end
 COUNTS = (1, 2, 3, 5, 8)
+POWERS = (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 1.0)  # of the number of samples, see growth
 FINAL = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 1.01)
 RIGHT = 0.9  # of the verdicts at the second operating point
 LEAST = 20  # verdicts that a threshold is chosen on, at least
@@ -37,10 +38,11 @@ class Part:
         return self.where(self.target >= 0)
 
     def flows(self, samples=metrics.SAMPLES):
-        """(flow numbers, sums of log-probabilities, targets), one a flow."""
-        flows, sums, _ = metrics.flow_sums(self.probabilities, self.flow, self.index, samples)
+        """(flow numbers, evidence, targets), one a flow."""
+        keys = self.probabilities, self.flow, self.index, samples
+        flows, evidence, _ = metrics.flow_evidence(*keys)
         first = np.unique(self.flow, return_index=True)[1]
-        return flows, sums, self.target[first]
+        return flows, evidence, self.target[first]
 
 
 class Store:
@@ -104,13 +106,16 @@ class Store:
         values = values.astype(np.float64)
         return Part(values, of_task.target[rows], flow, index, rows, of_task.labels)
 
-    def scored(self, name, task, which="all"):
+    def scored(self, name, task, which="all", shortcut=None):
         """The labelled test rows: all, or on the capture split of seen or of new captures.
 
         Elsewhere the six categories are scored that are not in a VPN, without TLS during calls;
-        that is "signalling".
+        that is "signalling". None where the shortcut was not measured.
         """
-        part = self.part(name, task).known()
+        part = self.part(name, task, shortcut=shortcut)
+        if part is None:
+            return None
+        part = part.known()
         if jobs.parse(name).split == "elsewhere":
             in_call = self.signalling(part.rows) == (which == "signalling")
             return part.where((part.target < len(SIX)) & in_call)
@@ -125,13 +130,15 @@ class Store:
         return np.array([name.endswith(SIGNALLING) for name in names], dtype=bool)
 
     @functools.cache  # noqa: B019
-    def counts(self, name, task, level="flow", which="all"):
-        """Confusions [1 + resamples, C, C] of a job, see metrics.confusions."""
-        return counts(self.scored(name, task, which), level)
+    def counts(self, name, task, level="flow", which="all", shortcut=None):
+        """Confusions [1 + resamples, C, C] of a job, see metrics.confusions; None as scored."""
+        part = self.scored(name, task, which, shortcut)
+        return part and counts(part, level)
 
     @functools.cache  # noqa: B019
-    def figures(self, name, task, level="flow", which="all"):
-        return metrics.figures(self.counts(name, task, level, which))
+    def figures(self, name, task, level="flow", which="all", shortcut=None):
+        found = self.counts(name, task, level, which, shortcut)
+        return None if found is None else metrics.figures(found)
 
     @functools.cache  # noqa: B019
     def temperature(self, name, task):
@@ -145,8 +152,8 @@ def counts(part, level="flow"):
     if level == "packet":
         predicted = part.probabilities.argmax(1)
         return metrics.confusions(part.target, predicted, classes, part.flow)
-    flows, sums, truth = part.flows()
-    return metrics.confusions(truth, sums.argmax(1), classes, flows)
+    flows, evidence, truth = part.flows()
+    return metrics.confusions(truth, evidence.argmax(1), classes, flows)
 
 
 def scores(store, names, task, level="flow", which="all"):
@@ -165,7 +172,11 @@ def scores(store, names, task, level="flow", which="all"):
 
 
 def difference(store, task, split, which="all", other="lightgbm"):
-    """The default minus ``other`` by flow, means over the seeds of both, in pairs of draws."""
+    """The default minus ``other`` by flow, means over the seeds of both, in pairs of draws.
+
+    "together" has the macro-F1 where both read packets in which what names a connection or a host
+    is drawn anew: of the first seed, where it was measured.
+    """
     pairs = [
         (a, a.replace("default", other, 1))
         for a in store.seeds("default", "all", split)
@@ -181,6 +192,9 @@ def difference(store, task, split, which="all", other="lightgbm"):
             for side in sides
         ]
         out[key] = metrics.interval(means[0] - means[1])
+    redrawn = [store.figures(n, task, "flow", which, "together") for n in pairs[0]]
+    if all(redrawn):
+        out["together"] = metrics.interval(redrawn[0]["macro_f1"] - redrawn[1]["macro_f1"])
     return out
 
 
@@ -217,14 +231,42 @@ def calibration(store, name, task, which="all"):
     part = store.scored(name, task, which)
     if not len(part.rows):
         return None
-    _, sums, truth = part.flows()
-    right = sums.argmax(1) == truth
+    _, evidence, truth = part.flows()
+    right = evidence.argmax(1) == truth
     temperature = store.temperature(name, task)
     out = {"n": len(truth), "temperature": temperature}
     for key, t in (("before", 1.0), ("after", temperature)):
-        confidence = metrics.softmax(sums, t).max(1)
+        confidence = metrics.softmax(evidence, t).max(1)
         out[f"ece_{key}"] = metrics.calibration_error(confidence, right)
         out[f"bins_{key}"] = _bins(confidence, right)
+    return out
+
+
+def growth(store):
+    """Log-loss and calibration error by power of the number of samples (metrics.GROWTH).
+
+    Means over heads and seeds of the default on validation parts of the three splits, each with
+    the temperature fitted for that power.
+    """
+    out = {}
+    for power in POWERS:
+        losses, errors = [], []
+        for split in ("packet", "flow", "capture"):
+            for name in store.seeds("default", "all", split):
+                for task in store.tasks(name):
+                    part = store.part(name, task, "validation").known()
+                    keys = part.probabilities, part.flow, part.index
+                    loss, temperature = metrics.least_loss(
+                        keys[0], part.target, *keys[1:], growth=power
+                    )
+                    _, evidence, _ = metrics.flow_evidence(*keys, growth=power)
+                    confidence = metrics.softmax(evidence, temperature).max(1)
+                    right = evidence.argmax(1) == part.flows()[2]
+                    losses.append(loss)
+                    errors.append(metrics.calibration_error(confidence, right))
+        if losses:
+            means = [round(float(np.mean(v)), 4) for v in (losses, errors)]
+            out[str(power)] = dict(zip(("log_loss", "ece"), means, strict=True))
     return out
 
 
@@ -247,8 +289,9 @@ def samples(store, name, task, side):
     for which, some in (("all", part), ("long", part.where(long))):
         rights = []
         for n in COUNTS:
-            _, sums, truth = some.flows(n)
-            rights.append(round(float((sums.argmax(1) == truth).mean()), 4) if len(truth) else None)
+            _, evidence, truth = some.flows(n)
+            right = evidence.argmax(1) == truth
+            rights.append(round(float(right.mean()), 4) if len(truth) else None)
         out[which] = {"n": len(np.unique(some.flow)), "accuracy": rights}
     return out
 
@@ -277,8 +320,8 @@ def unknown(store, name, left_out=None):
     test = store.part(name, task)
     temperature = store.temperature(name, task)
     held = store.part(name, task, "validation").known()
-    _, sums, _ = held.flows()
-    values = metrics.softmax(sums, temperature).max(1)
+    _, evidence, _ = held.flows()
+    values = metrics.softmax(evidence, temperature).max(1)
     half = np.random.default_rng(0).permutation(len(values)) % 2 == 0
     threshold, known = float(np.quantile(values[half], 0.05)), values[~half]
     if left_out:
@@ -314,8 +357,8 @@ def roc(known, strange):
 
 
 def _confidence(part, temperature):
-    _, sums, _ = part.flows()
-    return metrics.softmax(sums, temperature).max(1)
+    _, evidence, _ = part.flows()
+    return metrics.softmax(evidence, temperature).max(1)
 
 
 def operating_point(store, name):
@@ -328,10 +371,10 @@ def operating_point(store, name):
     """
     part = store.part(name, "category")
     part = part.where((part.target == -2) | np.isin(part.target, np.arange(len(SIX))))
-    _, sums, truth = part.flows()
+    _, evidence, truth = part.flows()
     call = store.signalling(part.rows[np.unique(part.flow, return_index=True)[1]])
-    confidence = metrics.softmax(sums, store.temperature(name, "category")).max(1)
-    right = sums.argmax(1) == truth
+    confidence = metrics.softmax(evidence, store.temperature(name, "category")).max(1)
+    right = evidence.argmax(1) == truth
     capture = store.ds.capture[part.rows[np.unique(part.flow, return_index=True)[1]]]
     order = np.random.default_rng(0).permutation(np.unique(capture))
     first = np.isin(capture, order[::2])
@@ -385,11 +428,9 @@ def shortcuts(store, name, task, perturbations):
     base = store.figures(name, task)
     out = {}
     for key in perturbations:
-        part = store.part(name, task, shortcut=key)
-        if part is None:
-            continue
-        got = metrics.figures(counts(part.known()))
-        out[key] = {m: metrics.interval(base[m] - got[m]) for m in ("macro_f1", "accuracy")}
+        got = store.figures(name, task, shortcut=key)
+        if got:
+            out[key] = {m: metrics.interval(base[m] - got[m]) for m in ("macro_f1", "accuracy")}
     return out
 
 

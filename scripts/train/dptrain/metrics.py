@@ -8,6 +8,10 @@ from scipy import sparse
 
 SAMPLES = 5
 FLOOR = 1e-12
+# A flow's packets say much the same: what n of them say together is scaled as if the temperature
+# grew with n to this power. The log-loss on validation parts is least with it (evaluation.md,
+# Calibration), and the classifier has the same constant.
+GROWTH = 0.8
 RESAMPLES = 1000
 
 
@@ -85,8 +89,11 @@ def interval(values):
     return [round(float(v), 4) for v in (values[0], low, high)]
 
 
-def flow_sums(probabilities, flow, index, samples=SAMPLES):
-    """Sums of log-probabilities over each flow's first ``samples`` rows: (flows, sums, counts)."""
+def flow_evidence(probabilities, flow, index, samples=SAMPLES, growth=GROWTH):
+    """What each flow's first ``samples`` rows say: (flows, evidence, counts).
+
+    Sums of log-probabilities over counts ** growth.
+    """
     order = np.lexsort((index, flow))
     flows, start, counts = np.unique(flow[order], return_index=True, return_counts=True)
     logs = np.log(np.maximum(probabilities, FLOOR))
@@ -95,7 +102,8 @@ def flow_sums(probabilities, flow, index, samples=SAMPLES):
     where = np.searchsorted(flows, flow[taken])
     sums = np.zeros((len(flows), probabilities.shape[1]))
     np.add.at(sums, where, logs[taken])
-    return flows, sums, np.minimum(counts, samples)
+    counts = np.minimum(counts, samples)
+    return flows, sums / counts[:, None] ** growth, counts
 
 
 def by_packet_and_flow(probabilities, target, flow, index, samples=SAMPLES):
@@ -103,48 +111,55 @@ def by_packet_and_flow(probabilities, target, flow, index, samples=SAMPLES):
     known = target >= 0
     probabilities, target = probabilities[known], target[known]
     flow, index = flow[known], index[known]
-    flows, sums, _ = flow_sums(probabilities, flow, index, samples)
+    flows, evidence, _ = flow_evidence(probabilities, flow, index, samples)
     first = np.unique(flow, return_index=True)
     assert np.array_equal(first[0], flows)
     return {
         "packet": scores(target, probabilities.argmax(1)),
-        "flow": scores(target[first[1]], sums.argmax(1)),
+        "flow": scores(target[first[1]], evidence.argmax(1)),
     }
 
 
-def softmax(sums, temperature=1.0):
-    """Rows of log-probability sums as probabilities."""
-    x = sums / temperature
+def softmax(evidence, temperature=1.0):
+    """Rows of flow_evidence as probabilities."""
+    x = evidence / temperature
     x = np.exp(x - x.max(1, keepdims=True))
     return x / x.sum(1, keepdims=True)
 
 
 def fit_temperature(probabilities, target, flow, index, samples=SAMPLES):
-    """The temperature with the least log-loss over flows decided after 1 to ``samples`` packets.
+    """The temperature with the least log-loss, see least_loss."""
+    return least_loss(probabilities, target, flow, index, samples)[1]
 
-    Verdicts are given from the first sample on, so every count weighs the same.
+
+def least_loss(probabilities, target, flow, index, samples=SAMPLES, growth=GROWTH):
+    """(log-loss, temperature) of the temperature with the least of it, in nats a flow.
+
+    Over flows decided after 1 to ``samples`` packets: verdicts are given from the first sample on,
+    so every count weighs the same.
     """
     known = target >= 0
     label = dict(zip(flow[known].tolist(), target[known].tolist(), strict=True))
+    keys = probabilities[known], flow[known], index[known]
     cases = []
     for n in range(1, samples + 1):
-        flows, sums, _ = flow_sums(probabilities[known], flow[known], index[known], n)
-        cases.append((sums, np.array([label[f] for f in flows.tolist()])))
+        flows, evidence, _ = flow_evidence(*keys, n, growth)
+        cases.append((evidence, np.array([label[f] for f in flows.tolist()])))
     best = (np.inf, 1.0)
     for temperature in np.geomspace(0.25, 16, 97):
         total = 0.0
-        for sums, truth in cases:
-            p = softmax(sums, temperature)[np.arange(len(truth)), truth]
+        for evidence, truth in cases:
+            p = softmax(evidence, temperature)[np.arange(len(truth)), truth]
             total -= np.log(np.maximum(p, FLOOR)).mean()
-        best = min(best, (total, float(temperature)))
-    return round(best[1], 3)
+        best = min(best, (total / samples, float(temperature)))
+    return round(best[0], 4), round(best[1], 3)
 
 
 def unknown_threshold(probabilities, target, flow, index, temperature, samples=SAMPLES, keep=0.95):
     """The confidence that ``keep`` of the known flows reach with all their samples."""
     known = target >= 0
-    _, sums, _ = flow_sums(probabilities[known], flow[known], index[known], samples)
-    confidence = softmax(sums, temperature).max(1)
+    _, evidence, _ = flow_evidence(probabilities[known], flow[known], index[known], samples)
+    confidence = softmax(evidence, temperature).max(1)
     return round(float(np.quantile(confidence, 1 - keep)), 3)
 
 
@@ -173,12 +188,12 @@ def early(probabilities, flow, index, temperature, final, samples=SAMPLES):
 
     A flow whose rows end before that is decided with what it has.
     """
-    flows, _, _ = flow_sums(probabilities, flow, index, 1)
+    flows, _, _ = flow_evidence(probabilities, flow, index, 1)
     label, used = np.zeros(len(flows), np.int64), np.zeros(len(flows), np.int64)
     open_ = np.ones(len(flows), dtype=bool)
     for n in range(1, samples + 1):
-        _, sums, counts = flow_sums(probabilities, flow, index, n)
-        p = softmax(sums, temperature)
+        _, evidence, counts = flow_evidence(probabilities, flow, index, n)
+        p = softmax(evidence, temperature)
         label[open_], used[open_] = p[open_].argmax(1), counts[open_]
         open_ &= p.max(1) < final
     return flows, label, used

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import analysis, data, figures, jobs, shortcuts, tables
+from . import analysis, data, figures, grid, jobs, shortcuts, tables
 
 
 def run(ds, work, docs, log=print):
@@ -107,6 +107,7 @@ def collect(store):
                     if d:
                         out["differences"][f"{other}.{task}.{split}.{which}"] = d
     out["calibration"] = _calibration(store)
+    out["growth"] = analysis.growth(store)
     out["samples"] = _samples(store)
     out["unknown"], out["roc"] = _unknown(store)
     out["operating_points"] = {
@@ -268,7 +269,7 @@ def draw(store, results, at):
         chosen = [
             (r["parameters"], r["weighted_f1"])
             for r in results["grid"]
-            if [r["c1"], r["c2"]] == [[200, 5, 3], [200, 4, 3]]
+            if (tuple(r["c1"]), tuple(r["c2"])) == grid.CHOSEN[r["task"]]
         ]
         title = "weighted F1 by packet (validation)"
         figures.grid(at / "grid.png", records, "weighted_f1", title, chosen)

@@ -132,7 +132,8 @@ def test_grid_trains_each_net_once(dataset, tmp_path, monkeypatch):  # noqa: F81
     monkeypatch.setattr(grid, "EPOCHS", 1)
     ds, told = data.Dataset(dataset), []
     records = grid.run(ds, tmp_path, log=told.append)
-    assert [r["c1"] for r in records] == [[6, 4, 3], [6, 5, 3]]
+    assert [r["task"] for r in records] == ["category"] * 2 + ["app"] * 2
+    assert [r["c1"] for r in records] == [[6, 4, 3], [6, 5, 3]] * 2
     assert all(0 <= r["weighted_f1"] <= 1 and r["parameters"] > 1000 for r in records)
     told.clear()
     assert grid.run(ds, tmp_path, log=told.append) == records
