@@ -185,10 +185,13 @@ def _report(verbs):
         from . import report
 
         report.run(data.Dataset(o.data), o.work, o.docs)
+        if o.cards:
+            report.fill_cards(o.work, o.cards)
 
     what = "make figures, JSON and evaluation.md from the stored predictions"
     parser = _verb(verbs, "report", what, run, work=True)
     parser.add_argument("--docs", required=True, metavar="DIR", help="where to: evaluation.md")
+    parser.add_argument("--cards", metavar="DIR", help="models whose manifests get the figures")
 
 
 if __name__ == "__main__":

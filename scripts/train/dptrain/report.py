@@ -47,6 +47,15 @@ def fill(text, blocks):
     return re.sub(r"<!-- generated: ([\w-]+) -->.*?<!-- end -->", replace, text, flags=re.DOTALL)
 
 
+def fill_cards(work, models):
+    """Writes the figures of WORK/results.json into the manifests of a directory of models."""
+    for path in sorted(Path(models).glob("*.json")):
+        manifest = json.loads(path.read_text())
+        kept = {k: v for k, v in manifest["figures"].items() if k in ("validation", "export")}
+        manifest["figures"] = kept | card(work, manifest["name"])
+        path.write_text(json.dumps(manifest, indent=1) + "\n")
+
+
 def card(work, model):
     """Figures of a shipped model for its manifest, by split and task, out of WORK/results.json.
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The figures of the evaluation on cases that can be counted by hand."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -56,6 +58,15 @@ def test_auroc_counts_ties_half():
     assert metrics.auroc(np.array([2.0, 3.0]), np.array([1.0])) == 1
 
 
+def test_samples_that_agree_are_not_independent():
+    # One packet of flow 0, two of flow 1 with the same odds of 4: 4 ** 2 ** .2, and not 16.
+    p = np.full((3, 2), [0.8, 0.2])
+    _, evidence, counts = metrics.flow_evidence(p, np.array([0, 1, 1]), np.array([0, 0, 1]))
+    assert counts.tolist() == [1, 2]
+    odds = metrics.softmax(evidence)
+    np.testing.assert_allclose(odds[:, 0] / odds[:, 1], [4, 4 ** (2**0.2)])
+
+
 def test_early_stop_uses_no_more_than_it_needs():
     # Flow 0 is sure at once; flow 1 never is, and is decided with all that it has.
     p = np.array([[0.99, 0.01], [0.01, 0.99], [0.6, 0.4], [0.2, 0.8]])
@@ -77,3 +88,18 @@ def test_protocols_of_ndpi():
     # The application decides, unless the flow carries media.
     said = [elsewhere.category(p) for p in ("TLS.Teams", "STUN.Teams", "TLS.Azure", "IMAPS")]
     assert said == ["chat", "voip", "", "email"]
+
+
+def test_cards_keep_what_the_export_measured(tmp_path):
+    level = {"n": 9, "accuracy": [0.5, 0.4, 0.6], "macro_f1": [0.3, 0.2, 0.4], "seeds": [0.3]}
+    level["weighted_f1"] = [0.4, 0.3, 0.5]
+    scores = {"default.all.flow": {"app": {"flow": level, "packet": level}}, "other.all.flow": {}}
+    (tmp_path / "results.json").write_text(json.dumps({"scores": scores}))
+    models = tmp_path / "models"
+    models.mkdir()
+    path, old = models / "default.json", {"export": {"epoch": 3}, "elsewhere": {"app": {}}}
+    path.write_text(json.dumps({"name": "default", "figures": old}))
+    report.fill_cards(tmp_path, models)
+    figures = json.loads(path.read_text())["figures"]
+    assert set(figures) == {"export", "flow split"} and figures["export"] == {"epoch": 3}
+    assert figures["flow split"]["app"]["flow"]["accuracy"] == [0.5, 0.4, 0.6]
