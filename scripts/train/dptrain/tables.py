@@ -458,8 +458,8 @@ def _summary(results):
             seeds = f"{d['seeds']} seed{'s' if d['seeds'] > 1 else ''}"
             lines.append(
                 f"**Gradient boosting, {told}**: the default is {word} {other}, a difference in "
-                f"macro-F1 of {_ci(d['macro_f1'])}, {seeds}"
-                + ("; " + _ci(d["together"]) + " with the hosts redrawn" if "together" in d else "")
+                f"macro-F1 of {_ci(d['macro_f1'])} and in accuracy of {_ci(d['accuracy'])}, {seeds}"
+                + (f"; macro-F1 {_ci(d['together'])} redrawn, seed 0" if "together" in d else "")
                 + "."
             )
     new = flow("default", "capture", "category", "new")
