@@ -78,14 +78,12 @@ def _train(verbs):
 
 def _export(verbs):
     def run(o):
-        figures = json.loads(o.figures.read_text()) if o.figures else None
-        export.export(data.Dataset(o.data), o.run, o.output, o.name, figures)
+        export.export(data.Dataset(o.data), o.run, o.output, o.name)
 
     parser = _verb(verbs, "export", "write NAME.onnx and NAME.json of a run", run)
     parser.add_argument("--run", required=True, metavar="DIR")
     parser.add_argument("--name", required=True)
     parser.add_argument("-o", "--output", default=".", metavar="DIR", help="where to (.)")
-    parser.add_argument("--figures", type=Path, help="JSON that goes into the manifest's figures")
 
 
 def _evaluate(verbs):

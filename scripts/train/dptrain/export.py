@@ -22,7 +22,7 @@ BATCH = 32  # of what is timed
 GRAPHS = {"cnn": graph.of_cnn, "sae": graph.of_sae}
 
 
-def export(ds, run, directory, name, figures=None, log=print):
+def export(ds, run, directory, name, log=print):
     """Writes the model of a run; returns the manifest.
 
     The paper's nets are quantised to INT8. The default net stays FP32.
@@ -96,7 +96,6 @@ def export(ds, run, directory, name, figures=None, log=print):
         figures={
             "validation": validated,
             "export": {**measured, **agreement, "epoch": epoch + 1},
-            **(figures or {}),
         },
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
     )

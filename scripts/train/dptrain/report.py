@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import analysis, data, figures, grid, jobs, shortcuts, tables
+from . import analysis, cnn, data, figures, jobs, shortcuts, tables
 
 
 def run(ds, work, docs, log=print):
@@ -278,7 +278,7 @@ def draw(store, results, at):
         chosen = [
             (r["parameters"], r["weighted_f1"])
             for r in results["grid"]
-            if (tuple(r["c1"]), tuple(r["c2"])) == grid.CHOSEN[r["task"]]
+            if (tuple(r["c1"]), tuple(r["c2"])) == cnn.CONVOLUTIONS[r["task"]]
         ]
         title = "weighted F1 by packet (validation)"
         figures.grid(at / "grid.png", records, "weighted_f1", title, chosen)

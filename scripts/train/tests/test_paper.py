@@ -128,12 +128,15 @@ def test_baselines_give_probabilities(dataset, kind):  # noqa: F811
 
 
 def test_grid_trains_each_net_once(dataset, tmp_path, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(grid, "NETS", SHAPES[:2])
+    monkeypatch.setattr(grid, "NETS", SHAPES[:1])
+    monkeypatch.setitem(cnn.CONVOLUTIONS, "category", SHAPES[1])
+    monkeypatch.setitem(cnn.CONVOLUTIONS, "app", SHAPES[2])
     monkeypatch.setattr(grid, "EPOCHS", 1)
     ds, told = data.Dataset(dataset), []
     records = grid.run(ds, tmp_path, log=told.append)
     assert [r["task"] for r in records] == ["category"] * 2 + ["app"] * 2
-    assert [r["c1"] for r in records] == [[6, 4, 3], [6, 5, 3]] * 2
+    chosen = [SHAPES[0], SHAPES[1], SHAPES[0], SHAPES[2]]
+    assert [(tuple(r["c1"]), tuple(r["c2"])) for r in records] == chosen
     assert all(0 <= r["weighted_f1"] <= 1 and r["parameters"] > 1000 for r in records)
     told.clear()
     assert grid.run(ds, tmp_path, log=told.append) == records
