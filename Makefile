@@ -60,11 +60,11 @@ uninstall: ## remove what install put there
 train-deps: ## make the trainer's Python environment in .venv (6 GB: PyTorch)
 	@scripts/train-deps.sh
 
-evaluation: ## the whole evaluation, hours, resumed: make evaluation DATA=dataset [WORK=evaluation] [CHECKSUMS=dataset-ck] [ARGS=]
+evaluation: ## the whole evaluation, hours, resumed: make evaluation DATA=dataset [WORK=evaluation] [CHECKSUMS=dataset-ck] [CAPTURES=DIR, for nDPI] [ARGS=]
 	@test -n "$(DATA)" || { echo 'which dataset? make evaluation DATA=DIR (dpclass dataset build makes one)' >&2; exit 2; }
 	@test -x .venv/bin/python || { echo 'the trainer has no environment: run make train-deps' >&2; exit 1; }
 	PYTHONPATH=scripts/train .venv/bin/python -m dptrain evaluation --data "$(DATA)" --work "$(or $(WORK),evaluation)" \
-		--docs docs $(if $(CHECKSUMS),--checksums "$(CHECKSUMS)") $(ARGS)
+		--docs docs $(if $(CHECKSUMS),--checksums "$(CHECKSUMS)") $(if $(CAPTURES),--captures "$(CAPTURES)") $(ARGS)
 
 clean: ## remove bin/ (not .venv)
 	chmod -R u+w bin 2>/dev/null || true

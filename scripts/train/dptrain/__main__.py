@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from . import data, evaluate, export, jobs, train
+from . import data, elsewhere, evaluate, export, jobs, train
 
 
 def main(arguments=None):
@@ -102,6 +102,8 @@ def _evaluate(verbs):
 def _evaluation(verbs):
     def run(o):
         ds = data.Dataset(o.data)
+        if o.captures:
+            elsewhere.ndpi(ds, o.captures, o.work, log=_say)
         checksums = data.Dataset(o.checksums) if o.checksums else None
         failed = evaluate.run(
             ds, o.work, checksums, o.only, o.skip, o.threads, not o.no_training, _say
@@ -111,7 +113,7 @@ def _evaluation(verbs):
 
             grid.run(ds, o.work, log=_say)
             speed = Path(o.work) / "bench.json"
-            if not speed.is_file():
+            if not bench.is_current(speed, o.models):
                 speed.write_text(json.dumps(bench.run(ds, o.models, log=_say), indent=1) + "\n")
             report.run(ds, o.work, o.docs)
         if failed:
@@ -123,6 +125,7 @@ def _evaluation(verbs):
     parser.add_argument("--docs", metavar="DIR", help="of the report; without it only the jobs")
     parser.add_argument("--models", default="models", metavar="DIR", help="to be timed (models)")
     parser.add_argument("--checksums", metavar="DIR", help="the dataset built with --checksums")
+    parser.add_argument("--captures", metavar="DIR", help="of the manifest's paths, for nDPI")
     for name in ("only", "skip"):
         parser.add_argument(
             f"--{name}", action="append", metavar="PATTERN", help=f"{name} jobs named like this"
@@ -169,8 +172,6 @@ def _samples(verbs):
 
 def _ndpi(verbs):
     def run(o):
-        from . import elsewhere
-
         elsewhere.ndpi(data.Dataset(o.data), o.captures, o.work, log=_say)
 
     what = "run nDPI (ndpiReader) over the captures, to stand beside the models in the report"

@@ -22,8 +22,8 @@ def run(ds, models, seconds=10, log=print):
 
     Inputs: ``mix`` is training packets at random, with the corpus' lengths; ``full`` is packets of
     1500 bytes without a zero. A record says model, runtime (torch, onnx), precision, packets (mix,
-    full), us_per_packet, packets_per_second. The paper's nets in FP32 have random weights: speed
-    does not depend on them.
+    full), us_per_packet, packets_per_second; after these come the ratios, and the hashes of the
+    shipped networks. The paper's nets in FP32 have random weights: speed does not depend on them.
     """
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
@@ -68,7 +68,19 @@ def run(ds, models, seconds=10, log=print):
     for text, value in ratios(records).items():
         log(f"{text}: {value}")
         records.append({"machine": machine, "ratio": text, "value": value})
-    return records
+    return [*records, {"models": _hashes(models)}]
+
+
+def is_current(path, models):
+    """Whether a file holds the records of the shipped networks as they are now."""
+    if not Path(path).is_file():
+        return False
+    return json.loads(Path(path).read_text())[-1].get("models") == _hashes(models)
+
+
+def _hashes(models):
+    paths = sorted(Path(models).glob("*.json"))
+    return {path.stem: json.loads(path.read_text())["sha256"] for path in paths}
 
 
 def ratios(records):
@@ -81,10 +93,8 @@ def ratios(records):
     for kind in ("mix", "full"):
         paper = us["cnn-app", "torch", "fp32", kind]
         runtime = us["cnn-app", "onnx", "fp32", kind]
-        fast, default = us.get(("cnn-app", "onnx", "int8", kind)), None
-        default = us.get(("default", "onnx", "fp32", kind)) or us.get(
-            ("default", "onnx", "int8", kind)
-        )
+        fast = us.get(("cnn-app", "onnx", "int8", kind))
+        default = us.get(("default", "onnx", "fp32", kind))
         if fast:
             out[f"{kind}: cnn-app INT8 over torch FP32"] = round(paper / fast, 1)
             out[f"{kind}: cnn-app INT8 over ONNX FP32"] = round(runtime / fast, 1)

@@ -45,9 +45,9 @@ def plan(with_checksums=False):
         for split in own_split
         for task in ("traffic", "app")
     ]
-    out += [jobs.Job(k, "iscx", s) for k in ("cnn-traffic", "cnn-app") for s in own_split]
-    out += [jobs.Job(k, "iscx", s) for k in ("sae-traffic", "sae-app") for s in ("flow", "packet")]
-    out += [jobs.Job("cnn-traffic", "all", "elsewhere")]
+    nets = ("cnn-traffic", "cnn-app", "sae-traffic", "sae-app")
+    out += [jobs.Job(kind, "iscx", split) for kind in nets for split in own_split]
+    out += [jobs.Job(kind, "all", "elsewhere") for kind in ("cnn-traffic", "sae-traffic")]
     if with_checksums:
         out += [
             jobs.Job("lightgbm", "all", "flow", 0, "checksums"),

@@ -116,7 +116,7 @@ def dendrograms(path, panels):
     _save(figure, path)
 
 
-def lines(path, panels, scale="linear"):
+def lines(path, panels):
     """Panels beside one another: [(title, x label, y label, {name: (x, y)}, limits or None)]."""
     figure, all_axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 4))
     for axes, (title, x, y, curves, limits) in zip(np.atleast_1d(all_axes), panels, strict=True):
@@ -125,7 +125,7 @@ def lines(path, panels, scale="linear"):
             style = ("-", "--", ":", "-.")[i % 4]
             axes.plot(at, values, style, color=COLOURS[i % 8], marker=marker, markersize=4)
             axes.lines[-1].set_label(name)
-        axes.set(xlabel=x, ylabel=y, xscale=scale)
+        axes.set(xlabel=x, ylabel=y)
         if limits:
             axes.set(xlim=limits[0], ylim=limits[1])
         axes.set_title(title, fontsize=9)

@@ -31,7 +31,7 @@ NETS = (
 KINDS = {"category": "cnn-traffic", "app": "cnn-app"}
 
 
-def run(ds, work, tasks=("category", "app"), log=print):
+def run(ds, work, log=print):
     """Trains what is not in WORK/grid.jsonl yet; returns all its records.
 
     A record says task, c1, c2 (filters, kernel, stride), parameters, mac, epochs, seconds and, by
@@ -42,7 +42,8 @@ def run(ds, work, tasks=("category", "app"), log=print):
     lines = path.read_text().splitlines() if path.is_file() else []
     records = [json.loads(line) for line in lines]
     done = {_key(r["task"], r["c1"], r["c2"]) for r in records}
-    todo = [(t, *n) for t in tasks for n in (*NETS, cnn.CONVOLUTIONS[t]) if _key(t, *n) not in done]
+    nets = [(task, *net) for task in KINDS for net in (*NETS, cnn.CONVOLUTIONS[task])]
+    todo = [net for net in nets if _key(*net) not in done]
     for number, (task, c1, c2) in enumerate(todo, 1):
         log(f"net {number} of {len(todo)}: {task}, {c1}, {c2}")
         records.append(_train(ds, work, task, c1, c2, log))

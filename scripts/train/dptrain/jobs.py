@@ -2,7 +2,7 @@
 """One job of the evaluation: a model learns on one split's training part and is scored once.
 
 A job leaves its predictions in ``WORK/predictions/NAME.npz``; every figure is made from these. A
-job on the flow split with seed 0 also leaves those of the perturbed test part, in
+job that measures shortcuts (``Job.perturbations``) also leaves those of the perturbed test part, in
 ``NAME.shortcuts.npz``. Each scoring of a test part is a line in ``WORK/tested.jsonl``.
 """
 
@@ -157,7 +157,7 @@ def done(ds, work, job):
         return False
     p = problem(ds, job)
     with np.load(path) as stored:
-        same = json.loads(str(stored["meta"]))["recipe"] == recipe(job)
+        same = json.loads(str(stored["meta"]))["recipe"] == recipe(job, len(p.learnt))
         return (
             same
             and np.array_equal(stored["test_rows"], p.test)
@@ -165,14 +165,17 @@ def done(ds, work, job):
         )
 
 
-def recipe(job):
+def recipe(job, packets):
     """A hash of what the default net is and how it is trained; '' for the other models.
 
-    It is of the code without comments and docstrings, and of the options as they are by default.
+    It is of the code without comments and docstrings, and of the options as they are by default
+    with so many packets to learn from.
     """
     if job.kind != "default":
         return ""
-    digest = hashlib.sha256(repr(train.Options("default", "all")).encode())
+    options = train.Options("default", "all")
+    train.enough_steps(options, packets)
+    digest = hashlib.sha256(repr(options).encode())
     for module in (net, train_default):
         tree = ast.parse(Path(module.__file__).read_text())
         for node in ast.walk(tree):
@@ -208,7 +211,7 @@ def run(ds, job, work, threads=1, training=True, log=print):
         "train_flows": len(np.unique(ds.flow[p.learnt])),
         **about,
         "scoring_seconds": round(time.monotonic() - began, 1),
-        "recipe": recipe(job),
+        "recipe": recipe(job, len(p.learnt)),
         "dataset": {k: ds.meta[k] for k in ("packets", "flows", "vector", "checksums")},
     }
     _save(_path(work, job), {**arrays, "meta": np.array(json.dumps(meta))})
@@ -253,12 +256,12 @@ def _network(ds, job, p, work, threads, training, log):
     """Trains the network, or goes on with it; the same pair."""
     directory = work / "runs" / job.run
     if job.kind == "default":
-        _forget_other_recipe(directory, recipe(job))
+        _forget_other_recipe(directory, recipe(job, len(p.learnt)))
     if not _finished(directory):
         if not training:
             raise NotTrained(f"{directory} is not finished")
         if job.kind == "default" and job.variant:  # tasks or rows of its own
-            train_default.run(ds, p.options, directory, p.tasks, p.split, log)
+            train.fit(ds, p.options, directory, p.tasks, p.split, log)
         else:
             train.train(ds, p.options, directory, log)
     _, model, _ = train.load(directory)

@@ -64,13 +64,13 @@ def run(model, optimizer, scheduler, plan, directory, batches, step, validate, s
         began = time.monotonic()
         torch.manual_seed(spec["seed"] * 1000 + state.epoch)
         loss = _epoch(
-            model, optimizer, scheduler, averaged, batches(state.epoch), step, plan, state, log
+            model, optimizer, scheduler, averaged, batches(state.epoch), step, state.epoch, log
         )
         with _Swapped(model, averaged):
             model.eval()
             figures = validate(model)
-            better = figures["loss"] < state.best or plan.keep == "last"
-            if better:
+            better = plan.keep == "best" and figures["loss"] < state.best
+            if better or plan.keep == "last":
                 state.best, state.best_epoch = figures["loss"], state.epoch
                 _save(best, {"spec": spec, "model": model.state_dict(), "epoch": state.epoch})
         state.epoch += 1
@@ -100,7 +100,7 @@ def run(model, optimizer, scheduler, plan, directory, batches, step, validate, s
             },
         )
         (directory / "history.json").write_text(json.dumps(vars(state), indent=1) + "\n")
-    log(f"finished: {state.finished}; best epoch {state.best_epoch + 1}, loss {state.best:.4f}")
+    log(f"finished: {state.finished}; kept epoch {state.best_epoch + 1}, loss {state.best:.4f}")
     return state
 
 
@@ -118,7 +118,7 @@ def clock(seconds):
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
-def _epoch(model, optimizer, scheduler, averaged, batches, step, plan, state, log):
+def _epoch(model, optimizer, scheduler, averaged, batches, step, epoch, log):
     model.train()
     total, seen, told = 0.0, 0, time.monotonic()
     began = told
@@ -135,7 +135,7 @@ def _epoch(model, optimizer, scheduler, averaged, batches, step, plan, state, lo
         seen += 1
         if time.monotonic() - told > 30:
             told = time.monotonic()
-            where = f"  epoch {state.epoch + 1} batch {number + 1}"
+            where = f"  epoch {epoch + 1} batch {number + 1}"
             log(f"{where} loss {total / seen:.4f} [{clock(told - began)}]")
     return total / max(seen, 1)
 
@@ -150,7 +150,7 @@ class _Average:
     """Exponential moving average of the parameters, warmed up."""
 
     def __init__(self, model, decay):
-        self.decay, self.steps = decay, 0
+        self.decay = decay
         self.shadow = {k: v.detach().clone() for k, v in model.named_parameters()}
         self.shadow["steps"] = torch.zeros(1)
 

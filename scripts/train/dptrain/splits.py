@@ -12,8 +12,6 @@ TRAIN, VALIDATION, TEST = 0.64, 0.16, 0.20
 class Split:
     """Row numbers of the dataset, three disjoint parts."""
 
-    name: str
-    seed: int
     train: np.ndarray
     validation: np.ndarray
     test: np.ndarray
@@ -23,7 +21,7 @@ def by_packet(rows, seed):
     """The paper's split: packets of one flow stand on both sides."""
     order = np.random.default_rng(seed).permutation(rows)
     a, b = int(len(order) * TRAIN), int(len(order) * (TRAIN + VALIDATION))
-    return Split("packet", seed, np.sort(order[:a]), np.sort(order[a:b]), np.sort(order[b:]))
+    return Split(np.sort(order[:a]), np.sort(order[a:b]), np.sort(order[b:]))
 
 
 def by_flow(ds, rows, target, seed, test=TEST):
@@ -32,7 +30,7 @@ def by_flow(ds, rows, target, seed, test=TEST):
     parts = ([], [], [])
     for flows in _flows_by_class(ds, rows, target).values():
         _deal(rng.permutation(flows), parts, test)
-    return _gather("flow", seed, ds, rows, parts)
+    return _gather(ds, rows, parts)
 
 
 def by_capture(ds, rows, target, seed):
@@ -69,7 +67,7 @@ def by_capture(ds, rows, target, seed):
             rest = flows[~np.isin(captures, chosen)]
         parts[2].append(tested)
         _deal(rng.permutation(rest), parts, 0.0)
-    return _gather("capture", seed, ds, rows, parts)
+    return _gather(ds, rows, parts)
 
 
 def everything(ds, rows, target, seed, validation=0.1):
@@ -81,7 +79,7 @@ def everything(ds, rows, target, seed, validation=0.1):
     step = round(1 / validation)
     held = np.arange(len(flows)) % step == step // 2
     parts = ([flows[~held]], [flows[held]], [])
-    return _gather("all", seed, ds, rows, parts)
+    return _gather(ds, rows, parts)
 
 
 def make(name, ds, rows, target, seed):
@@ -119,9 +117,9 @@ def _deal(flows, parts, test):
     parts[0].append(rest[b:])
 
 
-def _gather(name, seed, ds, rows, parts):
+def _gather(ds, rows, parts):
     sides = []
     for part in parts:
         flows = np.concatenate(part) if part else np.array([], dtype=np.int64)
         sides.append(rows[np.isin(ds.flow[rows], flows)])
-    return Split(name, seed, *sides)
+    return Split(*sides)

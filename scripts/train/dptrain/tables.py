@@ -17,6 +17,7 @@ MODELS = ("default", *baselines.KINDS)
 ANONYMOUS = "lightgbm-anonymous"  # learnt without what names a connection or a host
 # On all sets, both tasks.
 OF_ALL = ("default", "lightgbm", ANONYMOUS, *baselines.KINDS[1:])
+PAPER_ELSEWHERE = ("cnn-traffic", "sae-traffic")  # trained on all sets
 TASKS = {"category": "traffic", "app": "app"}  # and how the paper's models are named after them
 DASH = "-"
 GROWTH_ROWS = {"log_loss": "log-loss, nats a flow", "ece": "ECE"}
@@ -67,7 +68,7 @@ def ordered(judges):
 def shortcut_table(results, task):
     """{model: {perturbation: lost}} on the flow split; checksums from the model that had them."""
     out = {}
-    kinds = [f"{m}.all" for m in MODELS] + [f"{n}-{TASKS[task]}.iscx" for n in ("cnn", "sae")]
+    kinds = [f"{m}.all" for m in OF_ALL] + [f"{n}-{TASKS[task]}.iscx" for n in ("cnn", "sae")]
     for kind in kinds:
         model, track = kind.split(".")
         found = results["shortcuts"].get(f"{model}.{track}.flow.0.{task}")
@@ -130,8 +131,9 @@ def _scores_block(task, level):
     def make(results):
         table = _score_table(results, task, level, kinds, splits)
         if task == "category":
-            more = {"cnn-traffic": "cnn-traffic.all"}
-            table += "\n" + _score_table(results, task, level, more, ["elsewhere"]).split("\n")[-1]
+            more = {model: f"{model}.all" for model in PAPER_ELSEWHERE}
+            lines = _score_table(results, task, level, more, ["elsewhere"]).splitlines()
+            table = "\n".join([table, *lines[2:]])
         return table
 
     return make
@@ -143,9 +145,7 @@ def _paper_models_block(task, level):
 
     def make(results):
         splits = ("packet", "flow", "capture")
-        text = _score_table(results, task, level, kinds, splits)
-        # The autoencoder is not run on the capture split.
-        return "\n".join(s for s in text.splitlines() if not s.startswith("| capture split | sae"))
+        return _score_table(results, task, level, kinds, splits)
 
     return make
 
@@ -176,6 +176,37 @@ def _classes_block(task):
             if label == "weighted":
                 paper = PAPER_WEIGHTED[task]
             rows.append(row + [number(v, 2) for v in paper])
+        return _table(head, rows)
+
+    return make
+
+
+def _recalls_block(task):
+    """By class and flow: the default's recall, precision and F1, and gradient boosting's recall."""
+    splits = ("flow", "capture")
+    labels = data.APPS if task == "app" else data.CATEGORIES
+
+    def make(results):
+        head = ["class"]
+        columns = []
+        for split in splits:
+            head += [f"{SPLITS[split]}: n", "recall", "precision", "F1"]
+            for model in OF_ALL[:3]:
+                by = results["classes"].get(f"{model}.all.{split}.0", {}).get(task)
+                keys = ("n", "recall", "precision", "f1") if model == "default" else ("recall",)
+                columns.append((by and by["flow"]["classes"], keys))
+            head += [f"{model}: recall" for model in OF_ALL[1:3]]
+        rows = []
+        for label in labels:
+            row = [label]
+            for classes, keys in columns:
+                c = classes and classes.get(label)
+                tested = c and c["n"]
+                row += [
+                    f"{c[k]:,}" if k == "n" and c else number(c[k] if tested else None, 2)
+                    for k in keys
+                ]
+            rows.append(row)
         return _table(head, rows)
 
     return make
@@ -472,7 +503,9 @@ def _summary(results):
         )
     there = results["elsewhere"]
     if "default" in there:
-        beside = [j for j in ordered(there) if j == "lightgbm" or j not in (*OF_ALL, "cnn-traffic")]
+        beside = [
+            j for j in ordered(there) if j == "lightgbm" or j not in (*OF_ALL, *PAPER_ELSEWHERE)
+        ]
         shown = ", ".join(f"{j} {_percent(there[j]['accuracy'][0])}" for j in beside)
         ours = there["default"]
         lines.append(
@@ -505,16 +538,26 @@ def _summary(results):
             for k in data.NEGATIVE_CATEGORIES
             if k in found[0]
         )
+        known = np.mean([by["known, elsewhere"]["rejected"] for by in found])
+        told += f", and {_percent(known)} of the flows of known categories elsewhere"
+        left = results["unknown"].get("default-leftout.all.flow.0", {}).get("left out")
+        if left:
+            told += (
+                f". Of applications left out of the training it rejects "
+                f"{_percent(left['rejected'])} (AUROC {number(left['auroc'])})"
+            )
         lines.append(f"**Unknown**: the threshold that keeps 95 % of known flows rejects {told}.")
-    lost = {
-        m: results["shortcuts"].get(f"{m}.all.flow.0.category", {}).get("together")
-        for m in ("default", "lightgbm")
-    }
-    if all(lost.values()):
+    names = {"default": "the default", "lightgbm": "LightGBM"}
+    found = {m: results["shortcuts"].get(f"{m}.all.flow.0.category", {}) for m in names}
+    if all("together" in by for by in found.values()):
+        told = " and ".join(
+            f"{names[m]} has a macro-F1 of {number(base - lost)} in place of {number(base)}"
+            for m, by in found.items()
+            for base, lost in [(by["macro_f1"][0], by["together"]["macro_f1"][0])]
+        )
         lines.append(
-            f"**Shortcuts**: with all that names a connection or a host drawn anew, the default "
-            f"loses {number(lost['default']['macro_f1'][0])} of macro-F1 and LightGBM "
-            f"{number(lost['lightgbm']['macro_f1'][0])}."
+            f"**Shortcuts**: with all that names a connection or a host drawn anew, {told} "
+            "(category, flow split, seed 0)."
         )
     return "\n".join(f"- {line}" for line in lines) or DASH
 
@@ -561,6 +604,7 @@ BLOCKS = {
     **{f"classes-{task}": _classes_block(task) for task in TASKS},
     **{f"paper-{t}-{v}": _paper_models_block(t, v) for t in TASKS for v in ("flow", "packet")},
     **{f"scores-{t}-{v}": _scores_block(t, v) for t in TASKS for v in ("flow", "packet")},
+    **{f"recalls-{task}": _recalls_block(task) for task in TASKS},
     "seen-new": _seen_new,
     "differences": _differences,
     "elsewhere": _elsewhere_block,

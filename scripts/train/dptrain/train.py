@@ -91,14 +91,18 @@ def _enough_flows(ds, rows, tasks, split):
 
 def train(ds, options, directory, log=print):
     """Trains what ``options`` say; returns the state of the loop."""
-    tasks, split = problem(ds, options)
+    return fit(ds, options, directory, *problem(ds, options), log)
+
+
+def fit(ds, options, directory, tasks, split, log=print):
+    """The same with tasks and a split that are given."""
     if options.kind == "default":
-        _enough_steps(options, len(learnt_rows(ds, options, split)))
+        enough_steps(options, len(learnt_rows(ds, options, split)))
         return train_default.run(ds, options, directory, tasks, split, log)
     return train_paper.run(ds, options, directory, tasks[0], split, log)
 
 
-def _enough_steps(options, rows):
+def enough_steps(options, rows):
     """Smaller batches and more epochs where the default net has few packets to learn from."""
     if rows >= FEW:
         return

@@ -8,9 +8,14 @@ import pytest
 from test_smoke import dataset  # noqa: F401
 
 from dptrain import __main__ as command
-from dptrain import data, evaluate, jobs, shortcuts
+from dptrain import data, evaluate, jobs, loop, shortcuts, train
 
-NAMES = ["default.all.flow.0", "decision-tree.all.flow.0", "decision-tree-app.iscx.flow.0"]
+NAMES = [
+    "default.all.flow.0",
+    "default-app.iscx.flow.0",
+    "decision-tree.all.flow.0",
+    "decision-tree-app.iscx.flow.0",
+]
 
 
 def test_evaluation_stores_predictions_and_does_nothing_twice(dataset, tmp_path, capsys):  # noqa: F811
@@ -33,14 +38,25 @@ def test_evaluation_stores_predictions_and_does_nothing_twice(dataset, tmp_path,
             want = {f"{n}_{t}" for n in shortcuts.NAMES if n != "checksums" for t in meta["labels"]}
             assert set(stored) >= want
     assert len((work / "tested.jsonl").read_text().splitlines()) == len(NAMES)
+    # Few packets to learn from: the default net gets its steps in each kind of job.
+    for name in NAMES[:2]:
+        spec, _, _ = loop.load(work / "runs" / name)
+        assert spec["epochs"] * -(-spec["used_packets"] // spec["batch"]) >= train.STEPS
 
     capsys.readouterr()
     assert command.main(base) == 0
     assert f"{len(NAMES)} jobs, {len(NAMES)} of them done already" in capsys.readouterr().out
     # The same predictions again are no other test.
-    assert command.main(["evaluate", *base[1:5], NAMES[1]]) == 0
+    assert command.main(["evaluate", *base[1:5], NAMES[2]]) == 0
     assert len((work / "tested.jsonl").read_text().splitlines()) == len(NAMES)
     assert command.main(["samples", *base[1:5]]) == 0
+
+
+def test_recipe_is_of_how_much_there_is_to_learn_from():
+    job = jobs.parse("default.all.flow.0")
+    recipes = [jobs.recipe(job, n) for n in (500, 5000, train.FEW, 2 * train.FEW)]
+    assert len(set(recipes[:3])) == 3
+    assert recipes[2] == recipes[3]
 
 
 def test_left_out_applications_are_nowhere_in_training(dataset):  # noqa: F811

@@ -76,11 +76,11 @@ def test_other_networks_learn_own_labels(dataset, tmp_path):  # noqa: F811
 
 def test_a_few_packets_are_learnt_from_often():
     options = train.Options("default", "all")
-    train._enough_steps(options, 200)
+    train.enough_steps(options, 200)
     assert options.batch == 16
     assert options.epochs * 13 >= train.STEPS
     options = train.Options("default", "all")
-    train._enough_steps(options, 20000)
+    train.enough_steps(options, 20000)
     assert (options.batch, options.epochs) == (0, 0)  # the network's own numbers
 
 

@@ -147,6 +147,12 @@ def test_bench_compares_in_one_run(dataset, tmp_path, monkeypatch):  # noqa: F81
     monkeypatch.setattr(bench, "PACKETS", 64)
     monkeypatch.setattr(train, "PAPER", ("cnn-app", "sae-app"))
     records = bench.run(data.Dataset(dataset), tmp_path, 0, log=lambda _: None)
+    path = tmp_path / "bench.out"
+    assert not bench.is_current(path, tmp_path)
+    path.write_text(json.dumps(records))
+    assert bench.is_current(path, tmp_path)
+    (tmp_path / "mine.json").write_text('{"sha256": "00"}')
+    assert not bench.is_current(path, tmp_path)
     speeds = [r for r in records if "us_per_packet" in r]
     assert {(r["model"], r["runtime"], r["packets"]) for r in speeds} == {
         (m, r, p)
