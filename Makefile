@@ -30,10 +30,10 @@ lint: check-go bin/golangci-lint ## format, vet, golangci-lint, shellcheck
 test: deps all ## every check and test; installs what it needs; as root all of them run
 	@GO="$(GO)" scripts/test.sh
 
-demo: deps all bin/demo ## show the main job on real traffic in namespaces, then clean up
-	@scripts/as-root.sh bin/demo
+demo: deps all bin/dplab ## show the main job on real traffic in namespaces, then clean up
+	@scripts/as-root.sh bin/dplab
 
-picture: all bin/demo ## make the README's pictures anew from a run of the demo
+picture: all bin/dplab ## make the README's pictures anew from a run of the demo
 	@GO="$(GO)" scripts/picture.sh
 
 attach: all ## watch an interface: make attach IFACE=eth0 [ARGS="--policy FILE"]
@@ -78,9 +78,9 @@ bin/dpclass: check-go FORCE
 	@mkdir -p bin
 	CGO_ENABLED=1 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o $@ ./cmd/dpclass
 
-bin/demo: check-go FORCE
+bin/dplab: check-go FORCE
 	@mkdir -p bin
-	@$(GO) build -trimpath -o $@ ./scripts/demo
+	@$(GO) build -trimpath -o $@ ./cmd/dplab
 
 bin/libonnxruntime.so.1:
 	@scripts/get-onnxruntime.sh

@@ -5,7 +5,7 @@ package classifier
 import (
 	"math"
 
-	"github.com/dpclass/dpclass/internal/flow"
+	"github.com/dpclass/dpclass/flow"
 )
 
 // floor bounds a probability from below before its logarithm is taken (the trainer fits
@@ -31,8 +31,8 @@ type head struct {
 // decider combines the probabilities of a flow's samples. It is the same for
 // live flows, for captures and for the evaluation.
 type decider struct {
-	heads   [len(Tasks)]*head // nil: no model has the task
-	samples int               // budget
+	heads   [flow.NumTasks]*head // nil: no model has the task
+	samples int                  // budget
 }
 
 // newDecider reads the models' manifests. samples and minConfidence are the
@@ -43,7 +43,7 @@ func newDecider(models []*Model, samples int, minConfidence float64) *decider {
 		if samples == 0 {
 			d.samples = max(d.samples, m.Samples)
 		}
-		for t, task := range Tasks {
+		for t, task := range flow.Tasks {
 			if !m.Has(task) {
 				continue
 			}
@@ -61,10 +61,11 @@ func newDecider(models []*Model, samples int, minConfidence float64) *decider {
 }
 
 // aggregate is one flow's evidence: for each task the sum of the log-probabilities
-// of its samples.
+// of its samples, and the verdict once it is final.
 type aggregate struct {
-	sums [len(Tasks)][]float64
-	n    int
+	sums  [flow.NumTasks][]float64
+	n     int
+	final flow.Verdicts
 }
 
 func (d *decider) newAggregate() *aggregate {
@@ -82,10 +83,11 @@ func (a *aggregate) reset() {
 		clear(sums)
 	}
 	a.n = 0
+	a.final = flow.Verdicts{}
 }
 
 // add takes in the probabilities of one sample.
-func (a *aggregate) add(rows [len(Tasks)][]float32) {
+func (a *aggregate) add(rows [flow.NumTasks][]float32) {
 	for t, sums := range a.sums {
 		row := rows[t]
 		for i := range sums {
@@ -115,29 +117,32 @@ func (d *decider) likeliest(a *aggregate, t int) (index int, confidence float64)
 	return index, 1 / total
 }
 
-// verdict returns the verdict on the evidence so far. It is final once every
-// task is confident enough, or where last says that no more samples come; then
-// a task that is not confident enough is Unknown.
-func (d *decider) verdict(a *aggregate, last bool) flow.Verdict {
-	var v flow.Verdict
-	var verdicts [len(Tasks)]flow.TaskVerdict
-	v.Final = true
+// verdicts returns the verdicts on the evidence so far. A task's verdict is final
+// once it is confident enough, and stays as it is; last says that no more
+// samples come, and makes the others final too. A final verdict that is not
+// confident enough is Unknown. settled is true once all of them are final.
+func (d *decider) verdicts(a *aggregate, last bool) (v flow.Verdicts, settled bool) {
+	last = last || a.n >= d.samples
+	settled = true
 	for t, h := range d.heads {
-		if h == nil {
+		switch {
+		case h == nil:
+			continue
+		case a.final[t].Final:
+			v[t] = a.final[t]
 			continue
 		}
 		index, confidence := d.likeliest(a, t)
-		verdicts[t] = flow.TaskVerdict{Label: h.labels[index], Confidence: confidence, Source: flow.SourceModel, Model: h.model}
-		v.Final = v.Final && confidence >= h.final
-	}
-	v.Final = v.Final || last || a.n >= d.samples
-	if v.Final {
-		for t, h := range d.heads {
-			if h != nil && verdicts[t].Confidence < h.unknown {
-				verdicts[t].Label = flow.Unknown
-			}
+		v[t] = flow.Verdict{Label: h.labels[index], Confidence: confidence, Source: flow.SourceModel, Model: h.model}
+		if !last && confidence < h.final {
+			settled = false
+			continue
 		}
+		if confidence < h.unknown {
+			v[t].Label = flow.Unknown
+		}
+		v[t].Final = true
+		a.final[t] = v[t]
 	}
-	v.Category, v.App = verdicts[0], verdicts[1]
-	return v
+	return v, settled
 }

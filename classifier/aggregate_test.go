@@ -6,10 +6,10 @@ import (
 	"math"
 	"testing"
 
-	"github.com/dpclass/dpclass/internal/flow"
+	"github.com/dpclass/dpclass/flow"
 )
 
-func rows(category, app []float32) (r [len(Tasks)][]float32) {
+func rows(category, app []float32) (r [flow.NumTasks][]float32) {
 	r[0], r[1] = category, app
 	return r
 }
@@ -18,22 +18,23 @@ func TestVerdictCombines(t *testing.T) {
 	d := testDecider(false)
 	a := d.newAggregate()
 	a.add(rows([]float32{.6, .3, .1}, nil))
-	v := d.verdict(a, false)
-	if v.Final || v.Category.Label != "chat" || math.Abs(v.Category.Confidence-.6) > 1e-6 {
-		t.Errorf("one sample: %+v, want chat with .6, provisional", v)
+	v, settled := d.verdicts(a, false)
+	if c := v[flow.Category]; settled || c.Final || c.Label != "chat" || math.Abs(c.Confidence-.6) > 1e-6 {
+		t.Errorf("one sample: %+v, want chat with .6, provisional", c)
 	}
-	if v.App != (flow.TaskVerdict{}) {
-		t.Errorf("a task without a model has the verdict %+v", v.App)
+	if v[flow.App] != (flow.Verdict{}) {
+		t.Errorf("a task without a model has the verdict %+v", v[flow.App])
 	}
 	a.add(rows([]float32{.2, .7, .1}, nil))
-	v = d.verdict(a, false)
+	v, _ = d.verdicts(a, false)
 	// The trainer fits temperatures with the same power.
 	power := func(p float64) float64 { return math.Pow(p, 1/math.Pow(2, .8)) }
-	if want := power(.21) / (power(.12) + power(.21) + power(.01)); v.Category.Label != "voip" || math.Abs(v.Category.Confidence-want) > 1e-6 {
-		t.Errorf("two samples: %+v, want voip with %.3f", v.Category, want)
+	c := v[flow.Category]
+	if want := power(.21) / (power(.12) + power(.21) + power(.01)); c.Label != "voip" || math.Abs(c.Confidence-want) > 1e-6 {
+		t.Errorf("two samples: %+v, want voip with %.3f", c, want)
 	}
-	if v.Category.Source != flow.SourceModel || v.Category.Model != "m" {
-		t.Errorf("source and model are %v and %q", v.Category.Source, v.Category.Model)
+	if c.Source != flow.SourceModel || c.Model != "m" {
+		t.Errorf("source and model are %v and %q", c.Source, c.Model)
 	}
 }
 
@@ -43,8 +44,8 @@ func TestVerdictTemperature(t *testing.T) {
 	a := d.newAggregate()
 	a.add(rows([]float32{.64, .36, 0}, nil))
 	// Square roots of the probabilities; the ruled out class counts for almost nothing.
-	if v := d.verdict(a, false); math.Abs(v.Category.Confidence-.8/1.4) > 1e-5 {
-		t.Errorf("confidence %g, want %g", v.Category.Confidence, .8/1.4)
+	if v, _ := d.verdicts(a, false); math.Abs(v[flow.Category].Confidence-.8/1.4) > 1e-5 {
+		t.Errorf("confidence %g, want %g", v[flow.Category].Confidence, .8/1.4)
 	}
 }
 
@@ -54,50 +55,66 @@ func TestVerdictUnderflow(t *testing.T) {
 	for range 5 {
 		a.add(rows([]float32{0, 0, 0}, nil))
 	}
-	if c := d.verdict(a, false).Category.Confidence; !(c > .33 && c < .34) {
-		t.Errorf("confidence %g after outputs that underflowed", c)
+	if v, _ := d.verdicts(a, false); !(v[flow.Category].Confidence > .33 && v[flow.Category].Confidence < .34) {
+		t.Errorf("confidence %g after outputs that underflowed", v[flow.Category].Confidence)
 	}
 }
 
-func TestVerdictFinal(t *testing.T) {
-	sure, unsure := []float32{.98, .01, .01}, []float32{.5, .25, .25}
+// Each task is final by itself, and stays as it is while the other goes on.
+func TestVerdictFinalByTask(t *testing.T) {
+	sure, other := []float32{.98, .01, .01}, []float32{.001, .998, .001}
 	even, sureApp := []float32{.5, .5}, []float32{.995, .005}
 
 	d := testDecider(true)
 	a := d.newAggregate()
 	a.add(rows(sure, even))
-	if d.verdict(a, false).Final {
-		t.Error("final although one task is not confident")
+	v, settled := d.verdicts(a, false)
+	if settled || !v[flow.Category].Final || v[flow.App].Final {
+		t.Errorf("%+v, settled %t: want a final category and a provisional app", v, settled)
 	}
-	a.add(rows(sure, sureApp))
-	if v := d.verdict(a, false); !v.Final || v.Category.Label != "chat" || v.App.Label != "skype" {
-		t.Errorf("%+v, want a final chat, skype: both tasks are confident", v)
+	frozen := v[flow.Category]
+	a.add(rows(other, sureApp))
+	a.add(rows(other, sureApp))
+	v, settled = d.verdicts(a, false)
+	if !settled || v[flow.Category] != frozen || !v[flow.App].Final || v[flow.App].Label != "skype" {
+		t.Errorf("%+v, settled %t: want the category as it was and a final skype", v, settled)
 	}
+	a.reset()
+	a.add(rows(other, even))
+	if v, _ := d.verdicts(a, false); v[flow.Category].Label != "voip" {
+		t.Errorf("%+v after a reset: the old flow's final verdict is still there", v)
+	}
+}
 
+func TestVerdictAtTheEnd(t *testing.T) {
+	unsure, even := []float32{.5, .25, .25}, []float32{.5, .5}
+	d := testDecider(true)
 	d.samples = 2
-	a = d.newAggregate()
+	a := d.newAggregate()
 	a.add(rows(unsure, even))
-	if v := d.verdict(a, false); v.Final || v.App.Label != "skype" {
+	if v, settled := d.verdicts(a, false); settled || v[flow.App].Label != "skype" {
 		t.Errorf("%+v, want a provisional verdict: no task is unknown before the end", v)
 	}
-	if v := d.verdict(a, true); !v.Final || v.App.Label != flow.Unknown {
+	if v, settled := d.verdicts(a, true); !settled || v[flow.App].Label != flow.Unknown {
 		t.Errorf("%+v, want it final as the last sample", v)
 	}
+	a = d.newAggregate()
 	a.add(rows(unsure, even))
-	v := d.verdict(a, false)
-	if !v.Final || v.Category.Label != "chat" || v.App.Label != flow.Unknown {
+	a.add(rows(unsure, even))
+	v, settled := d.verdicts(a, false)
+	if !settled || v[flow.Category].Label != "chat" || v[flow.App].Label != flow.Unknown {
 		t.Errorf("%+v, want a final chat and unknown: the budget is spent", v)
 	}
-	if v.App.Confidence != .5 {
-		t.Errorf("unknown has confidence %g, want that of the likeliest label", v.App.Confidence)
+	if v[flow.App].Confidence != .5 {
+		t.Errorf("unknown has confidence %g, want that of the likeliest label", v[flow.App].Confidence)
 	}
 }
 
 func TestDeciderSettings(t *testing.T) {
-	category := &Model{Manifest: Manifest{Name: "c", Task: []Task{Category}, Labels: map[Task][]string{Category: {"a", "b"}},
-		Temperature: map[Task]float64{Category: 1.5}, UnknownThreshold: map[Task]float64{Category: .3}, FinalConfidence: .9, Samples: 3}}
-	app := &Model{Manifest: Manifest{Name: "a", Task: []Task{App}, Labels: map[Task][]string{App: {"x", "y"}},
-		Temperature: map[Task]float64{App: 1}, UnknownThreshold: map[Task]float64{App: .7}, FinalConfidence: .99, Samples: 7}}
+	category := &Model{Manifest: Manifest{Name: "c", Task: []flow.Task{flow.Category}, Labels: map[flow.Task][]string{flow.Category: {"a", "b"}},
+		Temperature: map[flow.Task]float64{flow.Category: 1.5}, UnknownThreshold: map[flow.Task]float64{flow.Category: .3}, FinalConfidence: .9, Samples: 3}}
+	app := &Model{Manifest: Manifest{Name: "a", Task: []flow.Task{flow.App}, Labels: map[flow.Task][]string{flow.App: {"x", "y"}},
+		Temperature: map[flow.Task]float64{flow.App: 1}, UnknownThreshold: map[flow.Task]float64{flow.App: .7}, FinalConfidence: .99, Samples: 7}}
 
 	d := newDecider([]*Model{app, category}, 0, .5)
 	if d.samples != 7 {

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/dpclass/dpclass/internal/flow"
+	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/vector"
 )
 
@@ -172,8 +172,9 @@ func (s *shard) decide(r *runner, tickets []ticket, decisions []flow.Decision) [
 		// The kernel samples the budget and no more: where samples were lost
 		// on the way here, its last one must be the last one here too.
 		last := st.missed && t.index >= d.samples-1
-		decision := flow.Decision{ID: t.id, Verdict: d.verdict(st.evidence, last), Samples: st.evidence.n, Time: t.time}
-		if decision.Verdict.Final {
+		decision := flow.Decision{ID: t.id, Samples: st.evidence.n, Time: t.time}
+		decision.Verdicts, decision.Settled = d.verdicts(st.evidence, last)
+		if decision.Settled {
 			s.table.decided(st)
 		}
 		decisions = putDecision(decisions, decision)

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dpclass/dpclass/internal/flow"
+	"github.com/dpclass/dpclass/flow"
 )
 
 // testShard returns a shard with a clock that stands still until it is set, and
@@ -154,10 +154,10 @@ func TestDecideOneFlow(t *testing.T) {
 		t.Fatalf("%d decisions on two flows", len(decisions))
 	}
 	// .93 and .035: final after the second sample, the third changes nothing.
-	if d := decisions[0]; d.ID != flowID(0) || d.Samples != 2 || !d.Verdict.Final || d.Time != sample(0, 1).Time {
+	if d := decisions[0]; d.ID != flowID(0) || d.Samples != 2 || !d.Settled || d.Time != sample(0, 1).Time {
 		t.Errorf("flow 0: %+v, want it final with 2 samples", d)
 	}
-	if d := decisions[1]; d.ID != flowID(1) || d.Samples != 1 || d.Verdict.Final {
+	if d := decisions[1]; d.ID != flowID(1) || d.Samples != 1 || d.Settled {
 		t.Errorf("flow 1: %+v, want it provisional with 1 sample", d)
 	}
 	s.put(sample(0, 3))
@@ -181,7 +181,7 @@ func TestDecideBudget(t *testing.T) {
 	tickets, _ := s.take(r, nil)
 	for _, d := range s.decide(r, tickets, nil) {
 		want := map[flow.ID]int{flowID(0): 5, flowID(1): 2}[d.ID]
-		if d.Samples != want || !d.Verdict.Final || d.Verdict.Category.Label != flow.Unknown {
+		if d.Samples != want || !d.Settled || d.Verdicts[flow.Category].Label != flow.Unknown {
 			t.Errorf("%+v, want a final unknown after %d samples", d, want)
 		}
 	}

@@ -12,7 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/dpclass/dpclass/internal/flow"
+	"github.com/dpclass/dpclass/flow"
 )
 
 // Defaults of Options.
@@ -179,9 +179,9 @@ func (c *Classifier) Samples() int { return c.decider().samples }
 
 // Labels returns the labels of a task in output order, nil where no model has
 // the task.
-func (c *Classifier) Labels(task Task) []string {
+func (c *Classifier) Labels(task flow.Task) []string {
 	for t, h := range c.decider().heads {
-		if Tasks[t] == task && h != nil {
+		if flow.Tasks[t] == task && h != nil {
 			return h.labels
 		}
 	}
@@ -335,7 +335,7 @@ func (c *Classifier) work(ctx context.Context, s *shard, sink func([]flow.Decisi
 		}
 		finals := 0
 		for i := range decisions {
-			if decisions[i].Verdict.Final {
+			if decisions[i].Settled {
 				finals++
 			}
 		}

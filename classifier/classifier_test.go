@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dpclass/dpclass/internal/flow"
+	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/vector"
 )
 
@@ -28,7 +28,7 @@ func run(t *testing.T, c *Classifier) (verdicts func() map[flow.ID]flow.Decision
 			mu.Lock()
 			defer mu.Unlock()
 			for _, d := range decisions {
-				if newest[d.ID].Verdict.Final {
+				if newest[d.ID].Settled {
 					t.Errorf("flow %v: %+v after the final verdict", d.ID, d)
 				}
 				newest[d.ID] = d
@@ -83,7 +83,7 @@ func TestLiveIsOffline(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want[flowID(n)] = flow.Decision{ID: flowID(n), Verdict: v, Samples: samples}
+		want[flowID(n)] = flow.Decision{ID: flowID(n), Verdicts: v, Settled: v.Final(), Samples: samples}
 	}
 	for _, o := range []Options{{Workers: 1, Batch: 1}, {Workers: 3, Batch: 5}, {Workers: 1, Batch: 32, Delay: 2 * time.Millisecond}} {
 		c := open(t, o)
@@ -111,10 +111,10 @@ func TestLiveIsOffline(t *testing.T) {
 		}
 		for id, w := range want {
 			g := got[id]
-			same := func(a, b flow.TaskVerdict) bool {
+			same := func(a, b flow.Verdict) bool {
 				return a.Label == b.Label && a.Source == b.Source && a.Model == b.Model && math.Abs(a.Confidence-b.Confidence) < 1e-3
 			}
-			if !same(g.Verdict.Category, w.Verdict.Category) || !same(g.Verdict.App, w.Verdict.App) || g.Verdict.Final != w.Verdict.Final || g.Samples != w.Samples {
+			if !same(g.Verdicts[flow.Category], w.Verdicts[flow.Category]) || !same(g.Verdicts[flow.App], w.Verdicts[flow.App]) || g.Settled != w.Settled || g.Samples != w.Samples {
 				t.Errorf("%d workers, batch %d, flow %v:\nlive    %+v\noffline %+v", o.Workers, o.Batch, id, g, w)
 			}
 		}
@@ -137,7 +137,7 @@ func TestBatchIndependence(t *testing.T) {
 			r := newRunner(c.engine, 32)
 			defer r.close()
 			worst := 0.0
-			var first [32][len(Tasks)][]float32
+			var first [32][flow.NumTasks][]float32
 			for _, n := range []int{1, 2, 3, 5, 8, 13, 31, 32} {
 				for i := range n {
 					copy(r.vector(i)[:], vectorOf(sample(i, i%5)))
@@ -174,7 +174,7 @@ func TestOffline(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, task := range Tasks {
+	for _, task := range flow.Tasks {
 		if labels, rows := c.Labels(task), p.Of(task); labels == nil || len(rows) != 100 || len(rows[99]) != len(labels) {
 			t.Fatalf("%s: %d labels, %d rows", task, len(labels), len(rows))
 		}
@@ -185,21 +185,21 @@ func TestOffline(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n != m || v.Category.Label != w.Category.Label || v.App.Label != w.App.Label || v.Final != w.Final {
+	if n != m || v[flow.Category].Label != w[flow.Category].Label || v[flow.App].Label != w[flow.App].Label || v.Final() != w.Final() {
 		t.Errorf("Decide gives %+v after %d, Verdict %+v after %d", v, n, w, m)
 	}
-	index, confidence := c.Likeliest(Category, part.Category[:n])
-	if label := c.Labels(Category)[index]; v.Category.Label != label && !c.Rejects(Category, confidence) || confidence != v.Category.Confidence {
-		t.Errorf("likeliest is %q with %g, the verdict %+v", label, confidence, v.Category)
+	index, confidence := c.Likeliest(flow.Category, part.Category[:n])
+	if label := c.Labels(flow.Category)[index]; v[flow.Category].Label != label && !c.Rejects(flow.Category, confidence) || confidence != v[flow.Category].Confidence {
+		t.Errorf("likeliest is %q with %g, the verdict %+v", label, confidence, v[flow.Category])
 	}
-	if index, _ := c.Likeliest(Category, nil); index != -1 {
+	if index, _ := c.Likeliest(flow.Category, nil); index != -1 {
 		t.Errorf("the likeliest label of no rows is %d", index)
 	}
 	if _, err := c.Probabilities([][]byte{make([]byte, vector.Size-1)}); err == nil {
 		t.Error("a vector of 1499 bytes was taken")
 	}
 	none, n := c.Decide(&Probabilities{})
-	if none.Final || none.Category.Label != "" || n != 0 {
+	if none.Final() || none[flow.Category].Label != "" || n != 0 {
 		t.Errorf("a flow without samples has the verdict %+v after %d", none, n)
 	}
 }
@@ -285,7 +285,7 @@ func TestSwap(t *testing.T) {
 	}
 	settle(t, c)
 	for id, d := range verdicts() {
-		if d.Samples != 1 || d.Verdict.Final != before[id].Verdict.Final {
+		if d.Samples != 1 || d.Settled != before[id].Settled {
 			t.Errorf("flow %v: %+v, before the swap %+v", id, d, before[id])
 		}
 	}

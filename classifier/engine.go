@@ -12,6 +12,7 @@ import (
 
 	ort "github.com/yalue/onnxruntime_go"
 
+	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/vector"
 )
 
@@ -63,7 +64,7 @@ func openSession(m *Model) (session *ort.DynamicAdvancedSession, err error) {
 	}
 	outputs := make([]string, 0, len(m.Task))
 	for _, task := range m.Task {
-		outputs = append(outputs, string(task))
+		outputs = append(outputs, task.String())
 	}
 	return ort.NewDynamicAdvancedSessionWithONNXData(m.data, []string{inputName}, outputs, options)
 }
@@ -88,8 +89,8 @@ type runner struct {
 	engine  *engine
 	batch   int
 	input   []byte // batch vectors
-	outputs [len(Tasks)][]float32
-	width   [len(Tasks)]int
+	outputs [flow.NumTasks][]float32
+	width   [flow.NumTasks]int
 	bound   [][]*ort.IoBinding // by net, then by batch size - 1; made when first used
 	tensors []ort.Value
 	pins    runtime.Pinner
@@ -103,7 +104,7 @@ func newRunner(e *engine, batch int) *runner {
 	for range e.nets {
 		r.bound = append(r.bound, make([]*ort.IoBinding, batch))
 	}
-	for i := range Tasks {
+	for i := range flow.Tasks {
 		if h := e.decider.heads[i]; h != nil {
 			r.width[i] = len(h.labels)
 			r.outputs[i] = make([]float32, batch*r.width[i])
@@ -120,7 +121,7 @@ func (r *runner) vector(i int) *[vector.Size]byte {
 
 // row returns the probabilities of the i-th vector for each task, nil where no
 // model has the task. They hold until the next run.
-func (r *runner) row(i int) (rows [len(Tasks)][]float32) {
+func (r *runner) row(i int) (rows [flow.NumTasks][]float32) {
 	for t, width := range r.width {
 		if width > 0 {
 			rows[t] = r.outputs[t][i*width : (i+1)*width : (i+1)*width]
@@ -161,7 +162,7 @@ func (r *runner) bind(net net, n int) (*ort.IoBinding, error) {
 	if err := binding.BindInput(inputName, input); err != nil {
 		return nil, errors.Join(err, binding.Destroy())
 	}
-	for t, task := range Tasks {
+	for t, task := range flow.Tasks {
 		if !net.model.Has(task) {
 			continue
 		}
@@ -170,7 +171,7 @@ func (r *runner) bind(net net, n int) (*ort.IoBinding, error) {
 			return nil, errors.Join(err, binding.Destroy())
 		}
 		r.tensors = append(r.tensors, output)
-		if err := binding.BindOutput(string(task), output); err != nil {
+		if err := binding.BindOutput(task.String(), output); err != nil {
 			return nil, errors.Join(err, binding.Destroy())
 		}
 	}
@@ -229,7 +230,7 @@ func (r *runner) probe() error {
 			// Written so that NaN fails too.
 			if !(math.Abs(sum-1) < 0.02 && low > -0.001) {
 				return fmt.Errorf("model %q: its output %q are no probabilities: they sum to %.3g\nexport it with a softmax at the end of each output",
-					r.engine.decider.heads[t].model, Tasks[t], sum)
+					r.engine.decider.heads[t].model, flow.Tasks[t], sum)
 			}
 		}
 	}

@@ -9,25 +9,12 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/dpclass/dpclass/internal/flow"
+	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/vector"
 )
 
 // ManifestFormat is the version of the manifest that this program reads.
 const ManifestFormat = 1
-
-// Task is what a model tells of a flow. A task's name is the name of the
-// model's output.
-type Task string
-
-// The tasks.
-const (
-	Category Task = "category"
-	App      Task = "app"
-)
-
-// Tasks lists the tasks in the order used everywhere.
-var Tasks = [...]Task{Category, App}
 
 // Defaults of a manifest that leaves a setting out.
 const (
@@ -40,24 +27,24 @@ const maxSamples = 255
 
 // Manifest is the file NAME.json beside NAME.onnx.
 type Manifest struct {
-	Format           int               `json:"format"`
-	Vector           int               `json:"vector"`
-	Name             string            `json:"name"`
-	Task             []Task            `json:"task"`
-	Labels           map[Task][]string `json:"labels"` // in output order
-	Architecture     string            `json:"architecture"`
-	Parameters       int64             `json:"parameters"`
-	MAC              int64             `json:"mac"`       // multiply-accumulates a packet
-	Precision        string            `json:"precision"` // fp32 or int8
-	Temperature      map[Task]float64  `json:"temperature"`
-	UnknownThreshold map[Task]float64  `json:"unknown_threshold"`
-	FinalConfidence  float64           `json:"final_confidence"`
-	Samples          int               `json:"samples"` // sample budget of a flow
-	Training         Training          `json:"training"`
-	Figures          json.RawMessage   `json:"figures,omitempty"`
-	Weaknesses       []string          `json:"weaknesses"`
-	SHA256           string            `json:"sha256"` // of the .onnx file
-	Licence          string            `json:"licence"`
+	Format           int                    `json:"format"`
+	Vector           int                    `json:"vector"`
+	Name             string                 `json:"name"`
+	Task             []flow.Task            `json:"task"`
+	Labels           map[flow.Task][]string `json:"labels"` // in output order
+	Architecture     string                 `json:"architecture"`
+	Parameters       int64                  `json:"parameters"`
+	MAC              int64                  `json:"mac"`       // multiply-accumulates a packet
+	Precision        string                 `json:"precision"` // fp32 or int8
+	Temperature      map[flow.Task]float64  `json:"temperature"`
+	UnknownThreshold map[flow.Task]float64  `json:"unknown_threshold"`
+	FinalConfidence  float64                `json:"final_confidence"`
+	Samples          int                    `json:"samples"` // sample budget of a flow
+	Training         Training               `json:"training"`
+	Figures          json.RawMessage        `json:"figures,omitempty"`
+	Weaknesses       []string               `json:"weaknesses"`
+	SHA256           string                 `json:"sha256"` // of the .onnx file
+	Licence          string                 `json:"licence"`
 }
 
 // Training tells what a model was trained on.
@@ -99,7 +86,7 @@ func parseManifest(data []byte) (*Manifest, error) {
 		return nil, errors.New("\"task\" is empty\nwrite [\"category\"], [\"app\"] or [\"category\", \"app\"]")
 	}
 	for i, task := range m.Task {
-		if !slices.Contains(Tasks[:], task) {
+		if !slices.Contains(flow.Tasks[:], task) {
 			return nil, fmt.Errorf("\"task\" has %q\nwrite [\"category\"], [\"app\"] or [\"category\", \"app\"]", task)
 		}
 		if slices.Contains(m.Task[:i], task) {
@@ -130,7 +117,7 @@ func parseManifest(data []byte) (*Manifest, error) {
 }
 
 // checkTask checks what the manifest says of one task, and fills in defaults.
-func (m *Manifest) checkTask(task Task) error {
+func (m *Manifest) checkTask(task flow.Task) error {
 	labels := m.Labels[task]
 	if len(labels) < 2 {
 		return fmt.Errorf("\"labels\".%q has %d labels\nwrite the name of each output, in output order", task, len(labels))
@@ -147,10 +134,10 @@ func (m *Manifest) checkTask(task Task) error {
 		}
 	}
 	if m.Temperature == nil {
-		m.Temperature = map[Task]float64{}
+		m.Temperature = map[flow.Task]float64{}
 	}
 	if m.UnknownThreshold == nil {
-		m.UnknownThreshold = map[Task]float64{}
+		m.UnknownThreshold = map[flow.Task]float64{}
 	}
 	temperature, ok := m.Temperature[task]
 	if !ok {
@@ -184,5 +171,5 @@ func jsonReason(data []byte, err error) error {
 	case errors.As(err, &kind):
 		return fmt.Errorf("line %d: %q is a JSON %s\nwrite it as docs/training.md shows", line(kind.Offset), kind.Field, kind.Value)
 	}
-	return err
+	return fmt.Errorf("%w\nwrite it as docs/training.md shows", err)
 }

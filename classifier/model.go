@@ -13,7 +13,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/dpclass/dpclass/internal/flow"
+	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/vector"
 	"github.com/dpclass/dpclass/models"
 )
@@ -35,7 +35,7 @@ type Model struct {
 func (m *Model) Size() int { return len(m.data) }
 
 // Has tells whether the model gives a verdict on the task.
-func (m *Model) Has(task Task) bool { return slices.Contains(m.Task, task) }
+func (m *Model) Has(task flow.Task) bool { return slices.Contains(m.Task, task) }
 
 // Shipped lists the names of the shipped models, the default first.
 func Shipped() []string {
@@ -114,7 +114,7 @@ func LoadModels(namesOrFiles []string) ([]*Model, error) {
 var ErrTaskTwice = errors.New("have a task in common")
 
 func checkTasks(loaded []*Model) error {
-	for _, task := range Tasks {
+	for _, task := range flow.Tasks {
 		var first *Model
 		for _, m := range loaded {
 			switch {
@@ -208,7 +208,7 @@ func (m *Model) checkGraph() error {
 		return fmt.Errorf("its input %q has shape %s: the number of packets is fixed\nexport it with a dynamic first axis", in.name, in.shape())
 	}
 	for _, task := range m.Task {
-		i := slices.IndexFunc(outputs, func(v onnxValue) bool { return v.name == string(task) })
+		i := slices.IndexFunc(outputs, func(v onnxValue) bool { return v.name == task.String() })
 		if i < 0 {
 			return fmt.Errorf("it has no output %q, which its manifest names in \"task\"; its outputs are %s\n%s", task, valueNames(outputs), export)
 		}

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/dpclass/dpclass/internal/flow"
+	"github.com/dpclass/dpclass/flow"
 )
 
 func TestShippedModels(t *testing.T) {
@@ -31,7 +31,7 @@ func TestShippedModels(t *testing.T) {
 		}
 		for _, task := range m.Task {
 			known := flow.Categories
-			if task == App {
+			if task == flow.App {
 				known = flow.Apps
 			}
 			for _, label := range m.Labels[task] {
@@ -49,11 +49,11 @@ func TestLoadModelFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m.Path != file || m.Name != "test" || !m.Has(Category) || m.Has(App) {
+	if m.Path != file || m.Name != "test" || !m.Has(flow.Category) || m.Has(flow.App) {
 		t.Errorf("loaded %+v", m)
 	}
-	if m.Samples != DefaultSamples || m.FinalConfidence != defaultFinalConfidence || m.Temperature[Category] != 1 {
-		t.Errorf("defaults: %d samples, final from %g, temperature %g", m.Samples, m.FinalConfidence, m.Temperature[Category])
+	if m.Samples != DefaultSamples || m.FinalConfidence != defaultFinalConfidence || m.Temperature[flow.Category] != 1 {
+		t.Errorf("defaults: %d samples, final from %g, temperature %g", m.Samples, m.FinalConfidence, m.Temperature[flow.Category])
 	}
 	open := fitting()
 	open.outputs[0].dims[1] = -1

@@ -8,7 +8,7 @@ import (
 	"runtime"
 	"sync"
 
-	"github.com/dpclass/dpclass/internal/flow"
+	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/vector"
 )
 
@@ -19,8 +19,8 @@ type Probabilities struct {
 }
 
 // Of returns the rows of a task.
-func (p *Probabilities) Of(task Task) [][]float32 {
-	if task == App {
+func (p *Probabilities) Of(task flow.Task) [][]float32 {
+	if task == flow.App {
 		return p.App
 	}
 	return p.Category
@@ -39,8 +39,8 @@ func (p *Probabilities) Slice(begin, end int) Probabilities {
 }
 
 // rows returns the rows of one vector.
-func (p *Probabilities) rows(i int) (rows [len(Tasks)][]float32) {
-	for t, task := range Tasks {
+func (p *Probabilities) rows(i int) (rows [flow.NumTasks][]float32) {
+	for t, task := range flow.Tasks {
 		if all := p.Of(task); all != nil {
 			rows[t] = all[i]
 		}
@@ -109,18 +109,18 @@ func (c *Classifier) Probabilities(vectors [][]byte) (Probabilities, error) {
 // Verdict returns the final verdict on a flow whose samples are the given
 // vectors, as a live flow gets it that has no more: the same order, the same
 // early stop. samples is how many the verdict rests on.
-func (c *Classifier) Verdict(vectors [][]byte) (verdict flow.Verdict, samples int, err error) {
+func (c *Classifier) Verdict(vectors [][]byte) (verdicts flow.Verdicts, samples int, err error) {
 	vectors = vectors[:min(len(vectors), c.Samples())]
 	p, err := c.Probabilities(vectors)
 	if err != nil {
-		return flow.Verdict{}, 0, err
+		return verdicts, 0, err
 	}
-	verdict, samples = c.Decide(&p)
-	return verdict, samples, nil
+	verdicts, samples = c.Decide(&p)
+	return verdicts, samples, nil
 }
 
 // Decide is Verdict on probabilities that are there already.
-func (c *Classifier) Decide(p *Probabilities) (verdict flow.Verdict, samples int) {
+func (c *Classifier) Decide(p *Probabilities) (verdicts flow.Verdicts, samples int) {
 	d := c.decider()
 	n := min(max(len(p.Category), len(p.App)), d.samples)
 	a := d.newAggregate()
@@ -128,20 +128,21 @@ func (c *Classifier) Decide(p *Probabilities) (verdict flow.Verdict, samples int
 		a.add(p.rows(i))
 		// A live flow that has fewer packets than the budget stays provisional:
 		// so does this one.
-		if verdict = d.verdict(a, false); verdict.Final {
+		var settled bool
+		if verdicts, settled = d.verdicts(a, false); settled {
 			break
 		}
 	}
-	return verdict, a.n
+	return verdicts, a.n
 }
 
 // Likeliest combines all rows of a flow without an early stop and without
 // rejecting: the likeliest label of a task, by its index, and its confidence.
 // It is what the evaluation scores.
-func (c *Classifier) Likeliest(task Task, rows [][]float32) (index int, confidence float64) {
+func (c *Classifier) Likeliest(task flow.Task, rows [][]float32) (index int, confidence float64) {
 	d := c.decider()
 	t := 0
-	if task == App {
+	if task == flow.App {
 		t = 1
 	}
 	if d.heads[t] == nil || len(rows) == 0 {
@@ -150,7 +151,7 @@ func (c *Classifier) Likeliest(task Task, rows [][]float32) (index int, confiden
 	a := &aggregate{}
 	a.sums[t] = make([]float64, len(d.heads[t].labels))
 	for _, row := range rows {
-		var all [len(Tasks)][]float32
+		var all [flow.NumTasks][]float32
 		all[t] = row
 		a.add(all)
 	}
@@ -158,9 +159,9 @@ func (c *Classifier) Likeliest(task Task, rows [][]float32) (index int, confiden
 }
 
 // Rejects tells whether a final verdict of this confidence is flow.Unknown.
-func (c *Classifier) Rejects(task Task, confidence float64) bool {
+func (c *Classifier) Rejects(task flow.Task, confidence float64) bool {
 	for t, h := range c.decider().heads {
-		if Tasks[t] == task && h != nil {
+		if flow.Tasks[t] == task && h != nil {
 			return confidence < h.unknown
 		}
 	}

@@ -3,7 +3,7 @@
 package classifier
 
 import (
-	"github.com/dpclass/dpclass/internal/flow"
+	"github.com/dpclass/dpclass/flow"
 )
 
 // state is what a worker knows of a flow.

@@ -19,8 +19,9 @@ import (
 	"github.com/cilium/ebpf/rlimit"
 	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/dpclass/dpclass/internal/netns"
 
 	"github.com/dpclass/dpclass/bpf"
 )
@@ -62,7 +63,7 @@ func Attach(iface string, cfg Config, log *slog.Logger) (_ *Interface, err error
 	if err != nil {
 		return nil, err
 	}
-	ns, err := netns.Get()
+	ns, err := netns.Current()
 	if err != nil {
 		lock.Close()
 		return nil, fmt.Errorf("network namespace: %w", err)
@@ -253,7 +254,7 @@ func (i *Interface) load(device netlink.Link, cfg *Config, taken bool) error {
 			return err
 		}
 	}
-	cookie, err := netnsCookie()
+	cookie, err := netns.Cookie()
 	if err != nil {
 		return err
 	}
@@ -412,4 +413,17 @@ func unpin(path string) error {
 		return fmt.Errorf("remove pin: %w", err)
 	}
 	return nil
+}
+
+// deviceByName finds an interface of the calling thread's namespace.
+func deviceByName(iface string) (netlink.Link, error) {
+	device, err := netlink.LinkByName(iface)
+	var missing netlink.LinkNotFoundError
+	if errors.As(err, &missing) {
+		return nil, fmt.Errorf("interface %q: there is none of that name (see \"ip link\"; in another namespace: --netns NAME)", iface)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("interface %q: %w", iface, err)
+	}
+	return device, nil
 }

@@ -17,8 +17,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/dpclass/dpclass/internal/flow"
-	"github.com/dpclass/dpclass/internal/lab"
+	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/lab"
 )
 
 // wired returns a host with eth0, and the host at the other end.
@@ -232,7 +232,7 @@ func TestTakeover(t *testing.T) {
 			}
 		}
 		run(first)
-		verdict := flow.Verdict{Category: flow.TaskVerdict{Label: "voip", Confidence: 1, Source: flow.SourceOperator}, Final: true}
+		verdict := flow.Verdicts{flow.Category: {Label: "voip", Confidence: 1, Source: flow.SourceOperator, Final: true}}
 		if err := first.SetVerdict(c.key(), verdict); err != nil {
 			t.Fatal(err)
 		}

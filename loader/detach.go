@@ -13,8 +13,9 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/dpclass/dpclass/internal/netns"
 
 	"github.com/dpclass/dpclass/bpf"
 )
@@ -26,7 +27,7 @@ const detachWait = 10 * time.Second
 // interface.
 func (i *Interface) Detach() error {
 	info := i.info
-	errs := []error{inHandle(i.net, func() error { return remove(i.dir, &info) })}
+	errs := []error{netns.In(i.net, func() error { return remove(i.dir, &info) })}
 	return errors.Join(append(errs, i.Close())...)
 }
 
@@ -105,7 +106,7 @@ func detachDir(dir string) error {
 	if infoErr != nil || info.Clsact == infoTCX {
 		return remove(dir, &info)
 	}
-	ns, err := namespaceOf(info.NetnsCookie)
+	ns, err := netns.ByCookie(info.NetnsCookie)
 	if err != nil {
 		return err
 	}
@@ -113,7 +114,7 @@ func detachDir(dir string) error {
 		return remove(dir, &bpf.DpclassInterfaceInfo{})
 	}
 	defer ns.Close()
-	return inHandle(ns, func() error { return remove(dir, &info) })
+	return netns.In(ns, func() error { return remove(dir, &info) })
 }
 
 // endAgent asks the agent to end and waits until it has. It returns the lock of
@@ -157,31 +158,4 @@ func hasOpen(pid int, dir string) bool {
 		}
 	}
 	return false
-}
-
-// namespaceOf finds the network namespace with a cookie: the own one, or one
-// that "ip netns" knows. It is not open where there is none.
-func namespaceOf(cookie uint64) (netns.NsHandle, error) {
-	if own, err := netnsCookie(); err == nil && own == cookie {
-		return netns.Get()
-	}
-	entries, err := os.ReadDir("/run/netns")
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return netns.None(), fmt.Errorf("list network namespaces: %w", err)
-	}
-	for _, entry := range entries {
-		if strings.HasPrefix(entry.Name(), ".") {
-			continue
-		}
-		ns, err := netns.GetFromName(entry.Name())
-		if err != nil {
-			continue
-		}
-		var found uint64
-		if inHandle(ns, func() (err error) { found, err = netnsCookie(); return err }) == nil && found == cookie {
-			return ns, nil
-		}
-		ns.Close()
-	}
-	return netns.None(), nil
 }

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/dpclass/dpclass/internal/flow"
+	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/vector/packettest"
 )
 
@@ -67,7 +67,7 @@ func TestRuleThatActs(t *testing.T) {
 	}
 	c := tcp(100)
 	k.pass(progXDP, c.sent(syn, 0))
-	if err := k.SetVerdict(c.key(), flow.Verdict{App: flow.TaskVerdict{Label: "tor", Confidence: 1, Source: flow.SourceOperator}, Final: true}); err != nil {
+	if err := k.SetVerdict(c.key(), flow.Verdicts{flow.App: {Label: "tor", Confidence: 1, Source: flow.SourceOperator, Final: true}}); err != nil {
 		t.Fatal(err)
 	}
 	k.pass(progXDP, c.sent(ack, 0))
@@ -249,7 +249,7 @@ func TestOperatorWins(t *testing.T) {
 	c := tcp(1)
 	k.pass(progXDP, c.sent(syn, 0))
 	id := k.id(c.key())
-	operator := flow.Verdict{Category: flow.TaskVerdict{Label: "voip", Confidence: 1, Source: flow.SourceOperator}, Final: true}
+	operator := flow.Verdicts{flow.Category: {Label: "voip", Confidence: 1, Source: flow.SourceOperator, Final: true}}
 	if err := k.SetVerdict(c.key(), operator); err != nil {
 		t.Fatal(err)
 	}

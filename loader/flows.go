@@ -12,7 +12,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/dpclass/dpclass/bpf"
-	"github.com/dpclass/dpclass/internal/flow"
+	"github.com/dpclass/dpclass/flow"
 )
 
 // entry is one entry of a flow table.
@@ -169,18 +169,18 @@ func (i *Interface) record(now clock, e *entry) flow.Record {
 			r.Ended = "idle"
 		}
 	}
-	r.SetVerdict(flow.Verdict{
-		Category: i.taskVerdict(f.Category, f.CategoryConfidence, f.CategorySource, f.CategoryModel),
-		App:      i.taskVerdict(f.App, f.AppConfidence, f.AppSource, f.AppModel),
-		Final:    f.Final != 0,
+	r.SetVerdicts(&flow.Verdicts{
+		flow.Category: i.verdict(f.Category, f.CategoryConfidence, f.CategorySource, f.CategoryModel, f.Final),
+		flow.App:      i.verdict(f.App, f.AppConfidence, f.AppSource, f.AppModel, f.Final),
 	})
 	return r
 }
 
-func (i *Interface) taskVerdict(label bpf.DpclassLabel, p uint16, source bpf.DpclassSource, model uint8) flow.TaskVerdict {
-	return flow.TaskVerdict{
+func (i *Interface) verdict(label bpf.DpclassLabel, p uint16, source bpf.DpclassSource, model, final uint8) flow.Verdict {
+	return flow.Verdict{
 		Label: i.names.name(uint8(label)), Confidence: math.Round(float64(p)/math.MaxUint16*1e4) / 1e4,
 		Source: flow.Source(source), Model: i.names.name(model),
+		Final: final != 0 && source != bpf.DpclassSourceSourceNone,
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dpclass/dpclass/bpf"
+	"github.com/dpclass/dpclass/internal/netns"
 )
 
 // Kinds of mode in struct interface_info.
@@ -235,7 +236,7 @@ func (i *Interface) Hooks() ([]Hook, error) {
 
 func (i *Interface) clsactHook(h hook) (Hook, error) {
 	state := Hook{Name: h.name, Program: h.program, State: "stale"}
-	err := inHandle(i.net, func() error {
+	err := netns.In(i.net, func() error {
 		device, err := netlink.LinkByIndex(int(i.info.Ifindex))
 		if err != nil {
 			return nil // gone

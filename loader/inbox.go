@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dpclass/dpclass/bpf"
-	"github.com/dpclass/dpclass/internal/flow"
+	"github.com/dpclass/dpclass/flow"
 )
 
 // inbox is the way of user space to the flows: operations in a memory-mapped
@@ -132,28 +132,26 @@ func confidence(p float64) uint16 {
 	return uint16(math.Round(min(max(p, 0), 1) * math.MaxUint16))
 }
 
-func (i *Interface) fillVerdict(op *bpf.DpclassOp, v *flow.Verdict) error {
+func (i *Interface) fillVerdicts(op *bpf.DpclassOp, v *flow.Verdicts) error {
 	var err error
 	op.Kind = bpf.DpclassOpKindOpVerdict
-	if v.Category.Label != "" {
-		if op.Category, err = i.names.label(v.Category.Label); err != nil {
+	if c := &v[flow.Category]; c.Label != "" {
+		if op.Category, err = i.names.label(c.Label); err != nil {
 			return err
 		}
-		op.CategorySource = bpf.DpclassSource(v.Category.Source)
-		op.CategoryConfidence = confidence(v.Category.Confidence)
-		op.CategoryModel = i.names.model(v.Category.Model)
+		op.CategorySource = bpf.DpclassSource(c.Source)
+		op.CategoryConfidence = confidence(c.Confidence)
+		op.CategoryModel = i.names.model(c.Model)
 	}
-	if v.App.Label != "" {
-		if op.App, err = i.names.label(v.App.Label); err != nil {
+	if a := &v[flow.App]; a.Label != "" {
+		if op.App, err = i.names.label(a.Label); err != nil {
 			return err
 		}
-		op.AppSource = bpf.DpclassSource(v.App.Source)
-		op.AppConfidence = confidence(v.App.Confidence)
-		op.AppModel = i.names.model(v.App.Model)
+		op.AppSource = bpf.DpclassSource(a.Source)
+		op.AppConfidence = confidence(a.Confidence)
+		op.AppModel = i.names.model(a.Model)
 	}
-	if v.Final {
-		op.Final = 1
-	}
+	op.Final = bit(v.Final())
 	return nil
 }
 
@@ -164,16 +162,16 @@ func (i *Interface) Apply(decisions []flow.Decision) (stale int, err error) {
 		d := &decisions[n]
 		op.Key, op.Family = wideKey(d.ID.Key)
 		op.Generation = d.ID.Generation
-		return i.fillVerdict(op, &d.Verdict)
+		return i.fillVerdicts(op, &d.Verdicts)
 	}, nil)
 }
 
 // SetVerdict stores an operator's verdict: final, and no model's verdict
 // changes it. The error wraps ErrNoFlow where there is no such flow.
-func (i *Interface) SetVerdict(key flow.Key, v flow.Verdict) error {
+func (i *Interface) SetVerdict(key flow.Key, v flow.Verdicts) error {
 	stale, err := i.run(1, func(_ int, op *bpf.DpclassOp) error {
 		op.Key, op.Family = wideKey(key)
-		return i.fillVerdict(op, &v)
+		return i.fillVerdicts(op, &v)
 	}, nil)
 	if err != nil {
 		return err

@@ -18,10 +18,11 @@ import (
 	"github.com/cilium/ebpf/ringbuf"
 	"github.com/cilium/ebpf/rlimit"
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
+
+	"github.com/dpclass/dpclass/internal/netns"
 
 	"github.com/dpclass/dpclass/bpf"
-	"github.com/dpclass/dpclass/internal/flow"
+	"github.com/dpclass/dpclass/flow"
 )
 
 // The pins of a test run are its own: other runs and attached agents do not see them.

@@ -7,7 +7,7 @@ import (
 	"net/netip"
 
 	"github.com/dpclass/dpclass/bpf"
-	"github.com/dpclass/dpclass/internal/flow"
+	"github.com/dpclass/dpclass/flow"
 )
 
 // The kernel's keys have ports in network byte order, the Go structs hold them

@@ -11,7 +11,7 @@ import (
 
 	"github.com/cilium/ebpf"
 
-	"github.com/dpclass/dpclass/internal/flow"
+	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/vector"
 	"github.com/dpclass/dpclass/internal/vector/packettest"
 )
@@ -236,8 +236,8 @@ func TestTimedOutKeys(t *testing.T) {
 
 func (k *kernel) decide(id flow.ID, category string, confidence float64, final bool) {
 	k.t.Helper()
-	stale, err := k.Apply([]flow.Decision{{ID: id, Verdict: flow.Verdict{
-		Category: flow.TaskVerdict{Label: category, Confidence: confidence, Source: flow.SourceModel, Model: "m"}, Final: final}}})
+	stale, err := k.Apply([]flow.Decision{{ID: id, Settled: final, Verdicts: flow.Verdicts{
+		flow.Category: {Label: category, Confidence: confidence, Source: flow.SourceModel, Model: "m", Final: final}}}})
 	if err != nil || stale != 0 {
 		k.t.Fatalf("verdict on %q: stale %d, %v", id.Key, stale, err)
 	}
@@ -251,8 +251,8 @@ func TestStaleVerdict(t *testing.T) {
 	id := k.id(c.key())
 	old := flow.ID{Key: id.Key, Generation: id.Generation + 1}
 	gone := flow.ID{Key: tcp(2).key(), Generation: 1}
-	verdict := flow.Verdict{Category: flow.TaskVerdict{Label: "chat", Confidence: 1, Source: flow.SourceModel}, Final: true}
-	stale, err := k.Apply([]flow.Decision{{ID: old, Verdict: verdict}, {ID: gone, Verdict: verdict}})
+	verdict := flow.Verdicts{flow.Category: {Label: "chat", Confidence: 1, Source: flow.SourceModel, Final: true}}
+	stale, err := k.Apply([]flow.Decision{{ID: old, Verdicts: verdict}, {ID: gone, Verdicts: verdict}})
 	if err != nil || stale != 2 {
 		t.Errorf("stale %d, %v", stale, err)
 	}

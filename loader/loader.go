@@ -19,7 +19,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-	"github.com/vishvananda/netns"
+
+	"github.com/dpclass/dpclass/internal/netns"
 
 	"github.com/dpclass/dpclass/bpf"
 )
@@ -128,7 +129,7 @@ func (c *Config) setDefaults() error {
 type Interface struct {
 	name string
 	dir  string // of the pins
-	net  netns.NsHandle
+	net  netns.Handle
 	maps bpf.DpclassMaps
 	info bpf.DpclassInterfaceInfo
 	log  *slog.Logger

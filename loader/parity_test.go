@@ -17,8 +17,8 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/dpclass/dpclass/bpf"
+	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/capture"
-	"github.com/dpclass/dpclass/internal/flow"
 	"github.com/dpclass/dpclass/internal/vector"
 	"github.com/dpclass/dpclass/internal/vector/packettest"
 )

@@ -14,8 +14,9 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/dpclass/dpclass/internal/netns"
 
 	"github.com/dpclass/dpclass/bpf"
 )
@@ -53,27 +54,6 @@ func checkBPFFS() error {
 	return fmt.Errorf("%q is not a BPF file system here (\"ip netns exec\" hides it): run dpclass outside and give it --netns NAME", bpffs)
 }
 
-// netnsCookie returns the cookie of the calling thread's network namespace.
-func netnsCookie() (uint64, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return 0, fmt.Errorf("socket for the namespace's cookie: %w", err)
-	}
-	defer unix.Close(fd)
-	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
-	if err != nil {
-		return 0, fmt.Errorf("cookie of the network namespace (SO_NETNS_COOKIE, kernel 5.14): %w", err)
-	}
-	return cookie, nil
-}
-
-// inFirstNetns tells whether the calling thread is in pid 1's network namespace.
-func inFirstNetns() bool {
-	own, err1 := os.Readlink("/proc/thread-self/ns/net")
-	first, err2 := os.Readlink("/proc/1/ns/net")
-	return err1 == nil && err2 == nil && own == first
-}
-
 // pinDir returns where the pins of an interface of this namespace are.
 func pinDir(iface string) (string, error) {
 	suffix, err := netnsSuffix()
@@ -84,10 +64,10 @@ func pinDir(iface string) (string, error) {
 }
 
 func netnsSuffix() (string, error) {
-	if inFirstNetns() {
+	if netns.IsFirst() {
 		return "", nil
 	}
-	cookie, err := netnsCookie()
+	cookie, err := netns.Cookie()
 	if err != nil {
 		return "", err
 	}
@@ -204,7 +184,7 @@ func Open(iface string) (*Interface, error) {
 	if err != nil {
 		return nil, err
 	}
-	ns, err := netns.Get()
+	ns, err := netns.Current()
 	if err != nil {
 		return nil, fmt.Errorf("network namespace: %w", err)
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/cilium/ebpf/ringbuf"
 
 	"github.com/dpclass/dpclass/bpf"
-	"github.com/dpclass/dpclass/internal/flow"
+	"github.com/dpclass/dpclass/flow"
 )
 
 // readerDeadline bounds how long a sample waits that was queued without a

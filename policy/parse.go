@@ -11,7 +11,7 @@ import (
 
 	"github.com/goccy/go-yaml/ast"
 
-	"github.com/dpclass/dpclass/internal/flow"
+	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/near"
 )
 

@@ -40,8 +40,8 @@ else
 fi
 
 step "the demo"
-make --no-print-directory bin/demo
-scripts/as-root.sh bin/demo
+make --no-print-directory bin/dplab
+scripts/as-root.sh bin/dplab
 
 step "tests"
 [ "$(id -u)" = 0 ] || have sudo || skip "every test that needs root: the user is not root and there is no sudo"

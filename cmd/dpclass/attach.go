@@ -14,9 +14,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/dpclass/dpclass/agent"
 	"github.com/dpclass/dpclass/classifier"
-	"github.com/dpclass/dpclass/internal/agent"
-	"github.com/dpclass/dpclass/internal/flow"
+	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/loader"
 )
 

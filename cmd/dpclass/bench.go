@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/dpclass/dpclass/internal/bench"
+	"github.com/dpclass/dpclass/lab/bench"
 )
 
 func newBenchCommand(g *globals) *cobra.Command {

@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/dpclass/dpclass/internal/bench"
+	"github.com/dpclass/dpclass/lab/bench"
 	"github.com/dpclass/dpclass/loader"
 )
 

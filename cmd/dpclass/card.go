@@ -10,7 +10,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/flow"
 )
 
 // The parts of a manifest's figures.
@@ -77,7 +77,7 @@ type card struct {
 
 type cardPart struct {
 	name, about string
-	scores      map[classifier.Task]taskScores
+	scores      map[flow.Task]taskScores
 }
 
 // readCard reads a manifest's figures. What is missing or has another form is no
@@ -89,7 +89,7 @@ func readCard(raw json.RawMessage) card {
 		return c
 	}
 	for _, part := range cardParts {
-		var scores map[classifier.Task]taskScores
+		var scores map[flow.Task]taskScores
 		if text, ok := fields[part.name]; ok && json.Unmarshal(text, &scores) == nil {
 			c.parts = append(c.parts, cardPart{part.name, part.about, scores})
 			delete(fields, part.name)
@@ -120,7 +120,7 @@ func showFigures(out io.Writer, c card) error {
 	}
 	for _, part := range c.parts {
 		name := part.name
-		for _, task := range classifier.Tasks {
+		for _, task := range flow.Tasks {
 			scores := part.scores[task]
 			for _, level := range []struct {
 				name  string

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/flow"
 )
 
 const figures = `{
@@ -20,7 +21,7 @@ const figures = `{
 
 func TestCard(t *testing.T) {
 	c := readCard(json.RawMessage(figures))
-	if len(c.parts) != 2 || c.parts[0].name != flowSplit || c.parts[1].scores[classifier.Category].Packet.N != 9 || c.micros != 8 {
+	if len(c.parts) != 2 || c.parts[0].name != flowSplit || c.parts[1].scores[flow.Category].Packet.N != 9 || c.micros != 8 {
 		t.Errorf("%+v", c)
 	}
 	var out bytes.Buffer
@@ -41,7 +42,7 @@ func TestCard(t *testing.T) {
 }
 
 func TestModelLine(t *testing.T) {
-	m := &classifier.Model{Manifest: classifier.Manifest{Task: []classifier.Task{classifier.Category, classifier.App}, Figures: json.RawMessage(figures)}}
+	m := &classifier.Model{Manifest: classifier.Manifest{Task: []flow.Task{flow.Category, flow.App}, Figures: json.RawMessage(figures)}}
 	line := makeModelLine(m, false)
 	if line.Speed != 125000 || line.Speedometer != "export" {
 		t.Errorf("%+v", line)

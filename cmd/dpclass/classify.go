@@ -16,8 +16,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/dataset"
-	"github.com/dpclass/dpclass/internal/flow"
 	"github.com/dpclass/dpclass/internal/vector"
 )
 
@@ -139,7 +139,7 @@ func classifyFile(ctx context.Context, o *offline, name string, progress *progre
 		}
 		if rows := rows[f]; rows != nil {
 			verdict, samples := o.classifier.Decide(rows)
-			record.SetVerdict(verdict)
+			record.SetVerdicts(&verdict)
 			record.Samples = samples
 		}
 		records = append(records, record)

@@ -18,8 +18,8 @@ import (
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
-	"github.com/dpclass/dpclass/internal/flow"
-	"github.com/dpclass/dpclass/internal/lab"
+	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/lab"
 )
 
 // testRefusals has attach refuse what it cannot do, and change nothing.

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/dpclass/dpclass/internal/lab"
+	"github.com/dpclass/dpclass/lab"
 )
 
 // alone makes one host with nothing but its loopback device.

@@ -13,9 +13,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/dpclass/dpclass/internal/flow"
-	"github.com/dpclass/dpclass/internal/lab"
+	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/vector/packettest"
+	"github.com/dpclass/dpclass/lab"
 )
 
 // testMapped gives a verdict to a flow of IPv6 packets with IPv4-mapped addresses,

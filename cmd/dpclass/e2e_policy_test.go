@@ -16,8 +16,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/dpclass/dpclass/internal/flow"
-	"github.com/dpclass/dpclass/internal/lab"
+	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/lab"
 )
 
 const policyRules = `version: 1

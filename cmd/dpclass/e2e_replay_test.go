@@ -13,8 +13,8 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
-	"github.com/dpclass/dpclass/internal/flow"
-	"github.com/dpclass/dpclass/internal/lab"
+	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/lab"
 )
 
 // testReplay replays a capture of real programs through an interface: every flow

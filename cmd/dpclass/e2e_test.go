@@ -22,10 +22,10 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/capture"
 	"github.com/dpclass/dpclass/internal/dataset"
-	"github.com/dpclass/dpclass/internal/flow"
-	"github.com/dpclass/dpclass/internal/lab"
+	"github.com/dpclass/dpclass/lab"
 )
 
 // TestEndToEnd runs the real binary on real interfaces in network namespaces,

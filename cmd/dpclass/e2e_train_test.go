@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dpclass/dpclass/internal/lab"
+	"github.com/dpclass/dpclass/lab"
 )
 
 // ownLabel is a label of somebody's own, and programs that make traffic of it.

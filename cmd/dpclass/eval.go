@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/dataset"
 )
 
@@ -111,7 +112,10 @@ func eval(command *cobra.Command, g *globals, flags *evalFlags) error {
 		return err
 	}
 	defer o.Close()
-	task := classifier.Task(flags.task)
+	task, err := flow.ParseTask(flags.task)
+	if err != nil {
+		return usageError{err}
+	}
 	if o.classifier.Labels(task) == nil {
 		return fmt.Errorf("model %q has no task %s; name one with --model that has (dpclass models list)", o.classifier.Models()[0].Name, task)
 	}
@@ -144,7 +148,7 @@ func eval(command *cobra.Command, g *globals, flags *evalFlags) error {
 type evaluation struct {
 	offline *offline
 	flags   *evalFlags
-	task    classifier.Task
+	task    flow.Task
 	labels  []string
 	table   *dataset.Confusion
 	scored  int
@@ -152,7 +156,7 @@ type evaluation struct {
 	out     evalResult
 }
 
-func newEvaluation(o *offline, flags *evalFlags, task classifier.Task) *evaluation {
+func newEvaluation(o *offline, flags *evalFlags, task flow.Task) *evaluation {
 	e := &evaluation{offline: o, flags: flags, task: task, labels: o.classifier.Labels(task)}
 	e.table = dataset.NewConfusion(e.labels)
 	e.out = evalResult{Task: flags.task, Level: flags.level, Sets: []string{}, LeftOut: leftOut{Labels: map[string]int{}}}
@@ -171,11 +175,11 @@ func newEvaluation(o *offline, flags *evalFlags, task classifier.Task) *evaluati
 // capture scores one capture, or counts it as left out.
 func (e *evaluation) capture(command *cobra.Command, from dataset.Capture) (warning, err error) {
 	label := from.Category
-	if e.task == classifier.App {
+	if e.task == flow.App {
 		label = from.App
 	}
 	truth := slices.Index(e.labels, label)
-	inVPN := e.task == classifier.App && from.VPN && !e.flags.includeVPN
+	inVPN := e.task == flow.App && from.VPN && !e.flags.includeVPN
 	if truth < 0 || inVPN {
 		if inVPN {
 			label = "vpn"

@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/dpclass/dpclass/internal/flow"
+	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/near"
 )
 

@@ -16,7 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/dpclass/dpclass/internal/flow"
+	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/loader"
 )
 
@@ -347,13 +347,12 @@ func setVerdict(out io.Writer, g *globals, iface *loader.Interface, key flow.Key
 			return err
 		}
 	}
-	var verdict flow.Verdict
-	verdict.Final = true
+	var verdict flow.Verdicts
 	if category != "" {
-		verdict.Category = flow.TaskVerdict{Label: category, Confidence: 1, Source: flow.SourceOperator}
+		verdict[flow.Category] = flow.Verdict{Label: category, Confidence: 1, Source: flow.SourceOperator, Final: true}
 	}
 	if app != "" {
-		verdict.App = flow.TaskVerdict{Label: app, Confidence: 1, Source: flow.SourceOperator}
+		verdict[flow.App] = flow.Verdict{Label: app, Confidence: 1, Source: flow.SourceOperator, Final: true}
 	}
 	err := iface.SetVerdict(key, verdict)
 	if errors.Is(err, loader.ErrNoFlow) && !key.Is6() && iface.SetVerdict(key.Mapped(), verdict) == nil {

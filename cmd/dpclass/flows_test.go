@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dpclass/dpclass/internal/flow"
+	"github.com/dpclass/dpclass/flow"
 )
 
 func TestRates(t *testing.T) {

@@ -15,7 +15,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dpclass/dpclass/classifier"
-	"github.com/dpclass/dpclass/internal/bench"
+	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/lab/bench"
 )
 
 // newModelsCommand returns `dpclass models` with its verbs.
@@ -51,19 +52,19 @@ func completeModels(_ *cobra.Command, args []string, _ string) ([]string, cobra.
 // modelLine is a model as `models list -o json` and `models verify -o json`
 // print it.
 type modelLine struct {
-	Name       string            `json:"name"`
-	File       string            `json:"file"` // "" where the model is shipped
-	InUse      bool              `json:"in_use"`
-	Task       []classifier.Task `json:"task"`
-	Categories int               `json:"categories"`
-	Apps       int               `json:"apps"`
-	Precision  string            `json:"precision"`
-	Parameters int64             `json:"parameters"`
-	MAC        int64             `json:"mac"`
-	Bytes      int               `json:"bytes"`
-	SHA256     string            `json:"sha256"`
+	Name       string      `json:"name"`
+	File       string      `json:"file"` // "" where the model is shipped
+	InUse      bool        `json:"in_use"`
+	Task       []flow.Task `json:"task"`
+	Categories int         `json:"categories"`
+	Apps       int         `json:"apps"`
+	Precision  string      `json:"precision"`
+	Parameters int64       `json:"parameters"`
+	MAC        int64       `json:"mac"`
+	Bytes      int         `json:"bytes"`
+	SHA256     string      `json:"sha256"`
 	// Accuracy is by flow, by split and task, as the model's manifest has it.
-	Accuracy map[string]map[classifier.Task]float64 `json:"accuracy,omitempty"`
+	Accuracy map[string]map[flow.Task]float64 `json:"accuracy,omitempty"`
 	// Speed is of one core, at batch 32; see Speedometer for where it comes from.
 	Speed       float64 `json:"packets_per_s_core,omitempty"`
 	Speedometer string  `json:"packets_per_s_core_measured,omitempty"` // export: by whoever made the model; here: just now
@@ -73,7 +74,7 @@ type modelLine struct {
 func makeModelLine(m *classifier.Model, inUse bool) modelLine {
 	line := modelLine{
 		Name: m.Name, File: m.Path, InUse: inUse, Task: m.Task,
-		Categories: len(m.Labels[classifier.Category]), Apps: len(m.Labels[classifier.App]),
+		Categories: len(m.Labels[flow.Category]), Apps: len(m.Labels[flow.App]),
 		Precision: m.Precision, Parameters: m.Parameters, MAC: m.MAC, Bytes: m.Size(), SHA256: m.SHA256,
 	}
 	card := readCard(m.Figures)
@@ -83,10 +84,10 @@ func makeModelLine(m *classifier.Model, inUse bool) modelLine {
 				continue
 			}
 			if line.Accuracy == nil {
-				line.Accuracy = map[string]map[classifier.Task]float64{}
+				line.Accuracy = map[string]map[flow.Task]float64{}
 			}
 			if line.Accuracy[part.name] == nil {
-				line.Accuracy[part.name] = map[classifier.Task]float64{}
+				line.Accuracy[part.name] = map[flow.Task]float64{}
 			}
 			line.Accuracy[part.name][task] = s.Flow.Accuracy.mean
 		}
@@ -216,10 +217,10 @@ func accuracyText(line modelLine, split, other string) string {
 	return strings.Join(texts, "+") + mark
 }
 
-func taskNames(tasks []classifier.Task) string {
+func taskNames(tasks []flow.Task) string {
 	names := make([]string, 0, len(tasks))
 	for _, task := range tasks {
-		names = append(names, string(task))
+		names = append(names, task.String())
 	}
 	return strings.Join(names, "+")
 }
@@ -289,7 +290,7 @@ func showModel(out io.Writer, m *classifier.Model) error {
 	row("architecture", m.Architecture)
 	row("size", fmt.Sprintf("%d parameters, %.2f MMAC a packet, %s, %s", m.Parameters, float64(m.MAC)/1e6, m.Precision, sizeText(m.Size())))
 	for _, task := range m.Task {
-		row(string(task), strings.Join(m.Labels[task], " "))
+		row(task.String(), strings.Join(m.Labels[task], " "))
 		unknown := fmt.Sprintf("unknown below %.3g", m.UnknownThreshold[task])
 		if m.UnknownThreshold[task] == 0 {
 			unknown = "never unknown"

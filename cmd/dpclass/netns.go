@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/dpclass/dpclass/internal/netns"
 	"github.com/dpclass/dpclass/loader"
 )
 
@@ -14,7 +15,7 @@ func (g *globals) inNetns(fn func() error) error {
 	if g.netns == "" {
 		return fn()
 	}
-	return loader.InNetns(g.netns, fn)
+	return netns.InNamed(g.netns, fn)
 }
 
 // withInterface runs fn with an attached interface, opened from its pins.

@@ -13,7 +13,7 @@ import (
 	"testing"
 
 	"github.com/dpclass/dpclass/classifier"
-	"github.com/dpclass/dpclass/internal/flow"
+	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/vector/packettest"
 )
 

@@ -9,8 +9,8 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/capture"
-	"github.com/dpclass/dpclass/internal/flow"
 	"github.com/dpclass/dpclass/internal/vector"
 )
 

@@ -9,7 +9,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/dpclass/dpclass/internal/flow"
+	"github.com/dpclass/dpclass/flow"
 )
 
 // The tasks that captures can be labelled for.

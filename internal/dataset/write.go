@@ -14,8 +14,8 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/capture"
-	"github.com/dpclass/dpclass/internal/flow"
 	"github.com/dpclass/dpclass/internal/vector"
 )
 

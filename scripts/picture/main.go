@@ -2,7 +2,7 @@
 
 // Command picture turns what a program wrote to a terminal into an SVG:
 //
-//	script -qec bin/demo typescript && go run ./scripts/picture -from "==> A policy" < typescript > docs/demo.svg
+//	script -qec bin/dplab typescript && go run ./scripts/picture -from "==> A policy" < typescript > docs/demo.svg
 //
 // Text and colours are kept; the live table's own screen is left out, as a
 // terminal's scroll-back does.

@@ -21,8 +21,12 @@ type Record struct {
 	CategoryConfidence float64    `json:"category_confidence"`
 	App                string     `json:"app"`
 	AppConfidence      float64    `json:"app_confidence"`
-	Source             string     `json:"source"`
-	Final              bool       `json:"final"`
+	Source             string     `json:"source"`          // category_source, or app_source where that is ""
+	CategorySource     string     `json:"category_source"` // what decided: model, operator; "" while undecided
+	AppSource          string     `json:"app_source"`
+	Final              bool       `json:"final"` // of every task that has a verdict
+	CategoryFinal      bool       `json:"category_final"`
+	AppFinal           bool       `json:"app_final"`
 	Packets            uint64     `json:"packets"`
 	Bytes              uint64     `json:"bytes"`
 	*Live
@@ -45,12 +49,17 @@ type Live struct {
 	Model      string `json:"model,omitempty"` // of the category, else of the app
 }
 
-// SetVerdict copies the verdict into the record.
-func (r *Record) SetVerdict(v Verdict) {
-	r.Category, r.CategoryConfidence = v.Category.Label, v.Category.Confidence
-	r.App, r.AppConfidence = v.App.Label, v.App.Confidence
-	r.Source = max(v.Category.Source, v.App.Source).String()
-	r.Final = v.Final
+// SetVerdicts copies the verdicts into the record.
+func (r *Record) SetVerdicts(v *Verdicts) {
+	category, app := &v[Category], &v[App]
+	r.Category, r.CategoryConfidence = category.Label, category.Confidence
+	r.CategorySource, r.CategoryFinal = category.Source.String(), category.Final
+	r.App, r.AppConfidence = app.Label, app.Confidence
+	r.AppSource, r.AppFinal = app.Source.String(), app.Final
+	if r.Source = r.CategorySource; r.Source == "" {
+		r.Source = r.AppSource
+	}
+	r.Final = v.Final()
 }
 
 // Key returns the flow's canonical key.

@@ -6,7 +6,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 
-	"github.com/dpclass/dpclass/internal/flow"
+	"github.com/dpclass/dpclass/flow"
 )
 
 const (

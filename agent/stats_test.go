@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dpclass/dpclass/internal/flow"
+	"github.com/dpclass/dpclass/flow"
 )
 
 func TestLatencies(t *testing.T) {

@@ -14,7 +14,7 @@ import (
 	"github.com/cilium/ebpf/link"
 
 	"github.com/dpclass/dpclass/classifier"
-	"github.com/dpclass/dpclass/internal/lab"
+	"github.com/dpclass/dpclass/lab"
 	"github.com/dpclass/dpclass/loader"
 )
 

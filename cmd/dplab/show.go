@@ -14,8 +14,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/dpclass/dpclass/internal/flow"
-	"github.com/dpclass/dpclass/internal/lab"
+	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/lab"
 )
 
 const (

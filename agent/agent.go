@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"github.com/dpclass/dpclass/classifier"
-	"github.com/dpclass/dpclass/internal/flow"
+	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/loader"
 )
 

@@ -58,27 +58,40 @@ type Sample struct {
 	Packet    []byte // from the IP header on, addresses and checksums zeroed, at most 1500 bytes
 }
 
-// TaskVerdict is the verdict on one task. Label is "" while undecided or where
-// the model lacks the task, and Unknown where the model rejects the flow.
-type TaskVerdict struct {
+// Verdict is what is known of a flow on one task. Label is "" while undecided or
+// where the model lacks the task, and Unknown where the model rejects the flow.
+type Verdict struct {
 	Label      string
 	Confidence float64 // 0 to 1
 	Source     Source
 	Model      string // name of the model, "" for an operator's verdict
+	Final      bool   // it does not change any more, except by an operator
 }
 
-// Verdict is what is known of a flow. Final verdicts do not change any more,
-// provisional ones stand until the next sample.
-type Verdict struct {
-	Category TaskVerdict
-	App      TaskVerdict
-	Final    bool
+// Verdicts are a flow's verdicts, by Task.
+type Verdicts [NumTasks]Verdict
+
+// Final reports whether every task that has a verdict has its final one, and at
+// least one has.
+func (v *Verdicts) Final() bool {
+	final := false
+	for t := range v {
+		if v[t].Source == SourceNone {
+			continue
+		}
+		if !v[t].Final {
+			return false
+		}
+		final = true
+	}
+	return final
 }
 
-// Decision is a verdict on one flow, ready to be stored in the kernel.
+// Decision holds the verdicts on one flow, ready to be stored in the kernel.
 type Decision struct {
-	ID      ID
-	Verdict Verdict
-	Samples int   // samples that the verdict rests on
-	Time    int64 // CLOCK_MONOTONIC ns of the newest of them; 0 for an operator's verdict
+	ID       ID
+	Verdicts Verdicts
+	Settled  bool  // no task's verdict changes any more: the flow needs no more samples
+	Samples  int   // samples that the verdicts rest on
+	Time     int64 // CLOCK_MONOTONIC ns of the newest of them; 0 for an operator's verdict
 }

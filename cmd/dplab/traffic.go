@@ -13,7 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/dpclass/dpclass/internal/lab"
+	"github.com/dpclass/dpclass/lab"
 )
 
 // streamRate is what the iperf3 stream sends, and policedRate what the policy

@@ -8,7 +8,7 @@ import (
 	"os"
 	"testing"
 
-	"github.com/dpclass/dpclass/internal/flow"
+	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/vector"
 )
 

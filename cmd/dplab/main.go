@@ -16,7 +16,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/dpclass/dpclass/internal/lab"
+	"github.com/dpclass/dpclass/lab"
 )
 
 func main() {

@@ -8,10 +8,10 @@ import (
 	"log/slog"
 	"os"
 
+	"github.com/dpclass/dpclass/agent"
 	"github.com/dpclass/dpclass/classifier"
-	"github.com/dpclass/dpclass/internal/agent"
-	"github.com/dpclass/dpclass/internal/flow"
-	"github.com/dpclass/dpclass/internal/lab"
+	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/lab"
 	"github.com/dpclass/dpclass/loader"
 )
 

@@ -16,7 +16,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/dpclass/dpclass/bpf"
-	"github.com/dpclass/dpclass/internal/flow"
+	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/loader"
 )
 
@@ -304,7 +304,7 @@ func (m *kernelMeter) beginPart(plain *ebpf.Program, from, n int) error {
 		first := m.firstAddress() + uint32(from+k)
 		src := netip.AddrPortFrom(netip.AddrFrom4([4]byte{byte(first >> 24), byte(first >> 16), byte(first >> 8), byte(first)}), m.src.Port())
 		key, _ := flow.MakeKey(m.case_.proto, src, m.dst, 0)
-		decisions[k] = flow.Decision{ID: flow.ID{Key: key}, Verdict: decided()}
+		decisions[k] = flow.Decision{ID: flow.ID{Key: key}, Verdicts: decided(), Settled: true}
 	}
 	// Some may have given way to others before they were decided: these begin again.
 	for range 10 {
@@ -319,8 +319,8 @@ func (m *kernelMeter) beginPart(plain *ebpf.Program, from, n int) error {
 	return fmt.Errorf("flows %d to %d could not all be made", from, from+n)
 }
 
-func decided() flow.Verdict {
-	return flow.Verdict{Category: flow.TaskVerdict{Label: decidedAs, Confidence: 1, Source: flow.SourceOperator}, Final: true}
+func decided() flow.Verdicts {
+	return flow.Verdicts{flow.Category: {Label: decidedAs, Confidence: 1, Source: flow.SourceOperator, Final: true}}
 }
 
 // run is the measurement. What the kernel counted tells whether the packets met what

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package fault gives errors a separate "what to do". The error's own text is one
+// line that says what is wrong; the advice is for the person at the command line,
+// and only the command line prints it.
+package fault
+
+import (
+	"errors"
+	"fmt"
+)
+
+// advised is an error with advice.
+type advised struct {
+	error
+	advice string
+}
+
+func (e *advised) Unwrap() error  { return e.error }
+func (e *advised) Advice() string { return e.advice }
+
+// Advise returns err with the advice, nil for nil. The advice is a short phrase that
+// says what to do, without a full stop.
+func Advise(err error, advice string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	if len(args) > 0 {
+		advice = fmt.Sprintf(advice, args...)
+	}
+	return &advised{err, advice}
+}
+
+// Advice returns the advice of an error: of each error in its tree that has one,
+// the outermost first, without repetition.
+func Advice(err error) []string {
+	var all []string
+	seen := map[string]bool{}
+	var walk func(error)
+	walk = func(err error) {
+		if a, ok := err.(interface{ Advice() string }); ok && !seen[a.Advice()] { //nolint:errorlint // likewise
+			seen[a.Advice()] = true
+			all = append(all, a.Advice())
+		}
+		switch e := err.(type) { //nolint:errorlint // this walks the tree itself, node by node
+		case interface{ Unwrap() error }:
+			if inner := e.Unwrap(); inner != nil {
+				walk(inner)
+			}
+		case interface{ Unwrap() []error }:
+			for _, inner := range e.Unwrap() {
+				walk(inner)
+			}
+		}
+	}
+	if err != nil {
+		walk(err)
+	}
+	return all
+}
+
+// New returns an error of that text with advice.
+func New(text, advice string) error { return &advised{errors.New(text), advice} }

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package netns runs functions in other network namespaces, of which the kernel
+// knows one for each thread.
+package netns
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"runtime"
+	"strings"
+
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// Handle is an open network namespace.
+type Handle = netns.NsHandle
+
+// None is a handle that is not open.
+func None() Handle { return netns.None() }
+
+// Current opens the calling thread's namespace.
+func Current() (Handle, error) { return netns.Get() }
+
+// InNamed runs fn with the calling goroutine's thread in the network namespace
+// that "ip netns" knows by the name; "" is the own one. Files and pins stay
+// those of the caller.
+func InNamed(name string, fn func() error) error {
+	if name == "" {
+		return fn()
+	}
+	ns, err := netns.GetFromName(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("network namespace %q: there is none of that name (see \"ip netns list\")", name)
+	}
+	if err != nil {
+		return fmt.Errorf("network namespace %q: %w", name, err)
+	}
+	defer ns.Close()
+	return In(ns, fn)
+}
+
+// In runs fn with the calling goroutine's thread in the namespace. Files and pins
+// stay those of the caller.
+func In(ns Handle, fn func() error) error {
+	runtime.LockOSThread()
+	own, err := netns.Get()
+	if err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("network namespace: %w", err)
+	}
+	defer own.Close()
+	if err := netns.Set(ns); err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("enter the network namespace: %w", err)
+	}
+	// A thread that cannot go back is not given back: it ends with the goroutine.
+	defer func() {
+		if netns.Set(own) == nil {
+			runtime.UnlockOSThread()
+		}
+	}()
+	return fn()
+}
+
+// Cookie returns the cookie of the calling thread's network namespace.
+func Cookie() (uint64, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, fmt.Errorf("socket for the namespace's cookie: %w", err)
+	}
+	defer unix.Close(fd)
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if err != nil {
+		return 0, fmt.Errorf("cookie of the network namespace (SO_NETNS_COOKIE, kernel 5.14): %w", err)
+	}
+	return cookie, nil
+}
+
+// IsFirst reports whether the calling thread is in pid 1's network namespace.
+func IsFirst() bool {
+	own, err1 := os.Readlink("/proc/thread-self/ns/net")
+	first, err2 := os.Readlink("/proc/1/ns/net")
+	return err1 == nil && err2 == nil && own == first
+}
+
+// ByCookie finds the network namespace with a cookie: the own one, or one
+// that "ip netns" knows. It is not open where there is none.
+func ByCookie(cookie uint64) (Handle, error) {
+	if own, err := Cookie(); err == nil && own == cookie {
+		return netns.Get()
+	}
+	entries, err := os.ReadDir("/run/netns")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return netns.None(), fmt.Errorf("list network namespaces: %w", err)
+	}
+	for _, entry := range entries {
+		if strings.HasPrefix(entry.Name(), ".") {
+			continue
+		}
+		ns, err := netns.GetFromName(entry.Name())
+		if err != nil {
+			continue
+		}
+		var found uint64
+		if In(ns, func() (err error) { found, err = Cookie(); return err }) == nil && found == cookie {
+			return ns, nil
+		}
+		ns.Close()
+	}
+	return netns.None(), nil
+}
