@@ -38,7 +38,7 @@ func Advice(err error) []string {
 	seen := map[string]bool{}
 	var walk func(error)
 	walk = func(err error) {
-		if a, ok := err.(interface{ Advice() string }); ok && !seen[a.Advice()] { //nolint:errorlint // likewise
+		if a, ok := err.(interface{ Advice() string }); ok && !seen[a.Advice()] {
 			seen[a.Advice()] = true
 			all = append(all, a.Advice())
 		}
