@@ -210,7 +210,7 @@ func (s *stopwatch) send(ctx context.Context, proto flow.Proto, n, total int, pe
 			conn.Close()
 		}
 	}()
-	payloads := madeUpPackets(256)
+	payloads := madeUpPayloads(256)
 	rng := rand.New(rand.NewPCG(uint64(proto), 7))
 	remote := netip.AddrPortFrom(netip.MustParseAddr(watchedAddr), latencyService)
 	began := time.Now()
@@ -228,7 +228,7 @@ func (s *stopwatch) send(ctx context.Context, proto flow.Proto, n, total int, pe
 			return fmt.Errorf("flow %d: %w", n, err)
 		}
 		opened = append(opened, open{conn, time.Now()})
-		payload := payloads[rng.IntN(len(payloads))][ipv4Len+udpLen:]
+		payload := payloads[rng.IntN(len(payloads))]
 		key, _ := flow.MakeKey(proto, local, remote, 0)
 		s.mu.Lock()
 		s.begun[key] = time.Now()

@@ -187,7 +187,7 @@ func undoDSCP(original []byte) edit {
 	checksum := binary.NativeEndian.Uint16(original[etherLen+10:])
 	return func() asm.Instructions {
 		return asm.Instructions{
-			asm.StoreImm(asm.R7, etherLen+1, 0, asm.Byte),
+			asm.StoreImm(asm.R7, etherLen+1, int64(original[etherLen+1]), asm.Byte),
 			asm.Mov.Imm(asm.R1, int32(checksum)),
 			asm.StoreMem(asm.R7, etherLen+10, asm.R1, asm.Half),
 		}

@@ -45,10 +45,11 @@ type Spec struct {
 	Extensions []uint8 // IPv6: extension headers, in order
 	ExtWords   int     // IPv6: units of 8 bytes that each of them has beyond the first
 	Fragment   Fragmentation
-	Proto      uint8 // TCP unless set
-	TCPOptions int   // words of options, 0 to 10
-	TCPFlags   uint8 // ACK and PSH unless set
-	Payload    int   // bytes
+	Proto      uint8  // TCP unless set
+	TCPOptions int    // words of options, 0 to 10
+	TCPFlags   uint8  // ACK and PSH unless set
+	Payload    int    // number of payload bytes, made up, none of them zero
+	Body       []byte // the payload itself, instead of made-up bytes
 	Src, Dst   netip.AddrPort
 }
 
@@ -118,6 +119,9 @@ func (s Spec) Ends() (src, dst netip.AddrPort) {
 // Build builds the packet, from the IP header on, with right checksums. No byte
 // of the payload is zero.
 func (s Spec) Build() Packet {
+	if s.Body != nil {
+		s.Payload = len(s.Body)
+	}
 	src, dst := s.Ends()
 	p := Packet{Spec: s}
 	l4 := s.transport(src, dst)
@@ -240,8 +244,12 @@ func (s Spec) transport(src, dst netip.AddrPort) []byte {
 		binary.BigEndian.PutUint16(h[0:], src.Port())
 		binary.BigEndian.PutUint16(h[2:], dst.Port())
 	}
-	for i := range s.Payload {
-		h = append(h, byte(i%251)+1)
+	if s.Body != nil {
+		h = append(h, s.Body...)
+	} else {
+		for i := range s.Payload {
+			h = append(h, byte(i%251)+1)
+		}
 	}
 	if at >= 0 {
 		pseudo := append(src.Addr().AsSlice(), dst.Addr().AsSlice()...)
