@@ -8,12 +8,12 @@ import (
 	"testing"
 )
 
-func TestStrideMeetsAll(t *testing.T) {
+func TestStrideVisitsAll(t *testing.T) {
 	for _, n := range []int{1, 2, 10, 1000, 8192, 100_000} {
 		seen := make([]bool, n)
 		for i, at := 0, 0; i < n; i++ {
 			if seen[at] {
-				t.Fatalf("%d of %d steps meet %d again", i, n, at)
+				t.Fatalf("step %d of %d visits %d again", i, n, at)
 			}
 			seen[at] = true
 			at = (at + stride(n)) % n
@@ -30,7 +30,7 @@ func TestMedian(t *testing.T) {
 	}
 }
 
-// The measurement checks itself by what the kernel counted.
+// Kernel checks itself: it fails if the kernel's counters do not fit the case.
 func TestKernel(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("SKIPPED, needs root: the bench makes namespaces and loads BPF programs")

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package packettest builds packets for tests: every combination of headers that
-// the parsers in Go and in the kernel have to agree on.
+// Package packettest builds packets for tests and benches. [Specs] lists the
+// combinations of headers on which the parsers in Go and in the kernel must agree.
 package packettest
 
 import (
