@@ -47,7 +47,7 @@ func TestVocabulary(t *testing.T) {
 	seen := map[string]bool{}
 	for _, name := range Vocabulary {
 		if seen[name] {
-			t.Errorf("label %q stands twice", name)
+			t.Errorf("label %q is listed twice", name)
 		}
 		seen[name] = true
 	}
@@ -65,7 +65,7 @@ func TestRecordJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	if strings.Contains(string(offline), "packets_in") || strings.Contains(string(offline), "iface") {
-		t.Errorf("an offline flow prints what only a live flow has: %s", offline)
+		t.Errorf("an offline flow has fields of a live flow: %s", offline)
 	}
 	record.Live = &Live{}
 	live, err := json.Marshal(record)
