@@ -31,10 +31,9 @@ type Packet struct {
 
 // Stats counts what a Reader has read.
 type Stats struct {
-	Frames      int   // frames in the file
-	Packets     int   // IP packets among them
-	Unsupported int   // frames with an unsupported link type
-	Bytes       int64 // bytes of the file, compressed if it is
+	Frames      int // frames in the file
+	Packets     int // IP packets among them
+	Unsupported int // frames with an unsupported link type
 }
 
 // DamageError says that a capture is damaged or cut off at some place. Every whole
@@ -75,7 +74,6 @@ type frameReader interface {
 type Reader struct {
 	name   string
 	frames frameReader
-	count  *countReader // counts the bytes of the file
 	plain  *plainReader
 	closer []func() error
 	stats  Stats
@@ -108,8 +106,8 @@ func Open(name string) (*Reader, error) {
 
 // New reads a capture from source. Errors call it name.
 func New(source io.Reader, name string) (*Reader, error) {
-	r := &Reader{name: name, count: &countReader{source: source}}
-	plain, err := decompress(r.count)
+	r := &Reader{name: name}
+	plain, err := decompress(&countReader{source: source})
 	if err != nil {
 		return nil, fmt.Errorf("capture %q: %w", name, err)
 	}
@@ -155,11 +153,7 @@ func (r *Reader) Close() error {
 }
 
 // Stats returns the counts so far.
-func (r *Reader) Stats() Stats {
-	stats := r.stats
-	stats.Bytes = r.count.n
-	return stats
-}
+func (r *Reader) Stats() Stats { return r.stats }
 
 // Next returns the next IP packet and skips all other frames. At the end it returns
 // io.EOF, or an error if no frame had a supported link type. If the file is damaged or
@@ -195,7 +189,7 @@ func (r *Reader) Next() (Packet, error) {
 	}
 }
 
-// countReader counts the bytes read, for statistics and errors.
+// countReader counts the bytes read, for the offset in errors.
 type countReader struct {
 	source io.Reader
 	n      int64
