@@ -21,8 +21,8 @@ deps: ## install what is needed to build, test and run the demo (apt packages, G
 deps-generate: ## install clang and libbpf's headers (only make generate needs them)
 	@scripts/deps.sh generate
 
-generate: check-go ## compile the C sources in bpf/ with the pinned clang
-	$(GO) generate ./bpf/...
+generate: check-go ## make labels and BPF objects from their sources, with the pinned clang
+	$(GO) generate ./flow ./bpf
 
 lint: check-go bin/golangci-lint ## check formatting; run go vet, golangci-lint, shellcheck, ruff
 	@GO="$(GO)" scripts/lint.sh

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// MaxRules is the largest number of rules in a policy (bpf/policy.h).
+// MaxRules is the number of rules that a policy may have.
 const MaxRules = 64
 
 // Scope says which packets share a token bucket.
