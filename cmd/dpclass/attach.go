@@ -4,17 +4,19 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"os/signal"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/dpclass/dpclass/agent"
+	"github.com/dpclass/dpclass/agent/sink"
 	"github.com/dpclass/dpclass/classifier"
 	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/loader"
@@ -75,10 +77,10 @@ output, with the fields of "dpclass flows -o json"; the log goes to standard err
 	flags.BoolVar(&f.noClassify, "no-classify", false, "count flows only; needs no ONNX Runtime")
 	flags.BoolVar(&f.vlan, "vlan", false, "tell flows of different VLANs apart")
 	flags.Uint32Var(&f.maxFlows, "max-flows", 0, "decided flows that are kept for each IP version (default: the loader's)")
-	flags.Var(choice{&f.logFormat, []string{"text", "json"}}, "log-format", "format of the log")
+	flags.Var(choice{&f.logFormat, sink.Names()}, "log-format", "format of the log")
 	mustComplete(cmd, "mode", "auto", "native", "tc")
 	mustComplete(cmd, "direction", "both", "ingress", "egress")
-	mustComplete(cmd, "log-format", "text", "json")
+	mustComplete(cmd, "log-format", sink.Names()...)
 	mustCompleteFunc(cmd, "model", completeModels)
 	mustCompleteFunc(cmd, "policy", completePolicyFiles)
 	return cmd
@@ -135,16 +137,31 @@ func attach(cmd *cobra.Command, g *globals, f *attachFlags, names []string) (err
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, f.finish(attached, log)) }()
+	// A reader of the log that goes away does not end the agent: the write fails.
+	signal.Ignore(syscall.SIGPIPE)
+	exporter, err := sink.New(f.logFormat, cmd.OutOrStdout(), log)
+	if err != nil {
+		return errors.Join(err, f.finish(attached, log))
+	}
+	var ports []agent.Port
+	for _, iface := range attached {
+		ports = append(ports, agent.NewPort(iface))
+	}
+	a := agent.New(agent.Config{
+		Ports: ports, Log: log, Sinks: []agent.Sink{exporter}, Reload: hangups(cmd.Context()),
+		Classifier: agent.NewClassifier(engine, func() ([]*classifier.Model, error) { return classifier.LoadModels(f.models) }),
+	})
+	defer func() {
+		// Detach first: the reader of the log may be slow or gone.
+		err = errors.Join(err, f.finish(attached, log))
+		if lost := a.Close(context.WithoutCancel(cmd.Context())); lost != nil {
+			log.Warn("the flow log is not complete", "error", lost)
+		}
+	}()
 	if err := f.announce(cmd.OutOrStdout(), log, attached, models); err != nil {
 		return err
 	}
-	ended := newFlowLog(cmd.OutOrStdout(), log, f.logFormat)
-	return agent.New(agent.Config{
-		Interfaces: attached, Classifier: engine, Log: log, Ended: ended,
-		Reload: hangups(cmd.Context()),
-		Models: func() ([]*classifier.Model, error) { return classifier.LoadModels(f.models) },
-	}).Run(cmd.Context())
+	return a.Run(cmd.Context())
 }
 
 // classifier loads the models and opens ONNX Runtime, unless --no-classify.
@@ -255,22 +272,4 @@ func orNone(text string) string {
 		return "none"
 	}
 	return text
-}
-
-// newFlowLog returns what is done with each flow that ended: one JSON object a
-// line, or a line of the log with --verbose.
-func newFlowLog(out io.Writer, log *slog.Logger, format string) func(flow.Record) {
-	if format != "json" {
-		return func(r flow.Record) {
-			ended := live(&r).Ended
-			log.Log(context.Background(), slog.LevelDebug, "flow ended", "iface", r.Iface, "flow", r.Key().String(), "ended", ended,
-				"category", r.Category, "app", r.App, "packets", r.Packets, "bytes", r.Bytes)
-		}
-	}
-	encoder := json.NewEncoder(out)
-	return func(r flow.Record) {
-		if err := encoder.Encode(r); err != nil {
-			log.Error("flow record cannot be written", "error", err)
-		}
-	}
 }

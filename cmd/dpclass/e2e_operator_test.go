@@ -125,7 +125,7 @@ func testSwap(t *testing.T, s *suite) {
 	}
 	write("third", "new-label")
 	hangup()
-	if err := p.WaitOutput(testContext(t), "attach anew"); err != nil {
+	if err := p.WaitOutput(testContext(t), "attach it again"); err != nil {
 		t.Error(err)
 	}
 	write("second", "own-label")

@@ -53,6 +53,7 @@ func TestEndToEnd(t *testing.T) {
 		{"Persist", testPersist},
 		{"Takeover", testTakeover},
 		{"Ended", testEnded},
+		{"Log", testLog},
 		{"Mapped", testMapped},
 		{"Watch", testWatch},
 		{"Swap", testSwap},

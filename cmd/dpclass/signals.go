@@ -17,10 +17,24 @@ func untilSignal() (context.Context, context.CancelFunc) {
 	return ctx, stop
 }
 
-// hangups returns the SIGHUPs until the context ends.
-func hangups(ctx context.Context) <-chan os.Signal {
-	received := make(chan os.Signal, 1)
+// hangups has a value for each SIGHUP until the context ends; several that come
+// close together may be one.
+func hangups(ctx context.Context) <-chan struct{} {
+	received, asked := make(chan os.Signal, 1), make(chan struct{}, 1)
 	signal.Notify(received, syscall.SIGHUP)
-	context.AfterFunc(ctx, func() { signal.Stop(received) })
-	return received
+	go func() {
+		defer signal.Stop(received)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-received:
+			}
+			select {
+			case asked <- struct{}{}:
+			default: // asked already
+			}
+		}
+	}()
+	return asked
 }
