@@ -3,6 +3,7 @@
 PREFIX ?= /usr/local
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 GO = $(shell scripts/find-go.sh)
+LDFLAGS = -X github.com/dpclass/dpclass/internal/cli.version=$(VERSION)
 LINT_VERSION = v2.15.0
 
 .DEFAULT_GOAL := all
@@ -31,10 +32,10 @@ test: deps all ## every check and test; installs what it needs; as root all of t
 	@GO="$(GO)" scripts/test.sh
 
 demo: deps all bin/dplab ## show the main job on real traffic in namespaces, then clean up
-	@scripts/as-root.sh bin/dplab
+	@scripts/as-root.sh bin/dplab demo
 
-picture: all bin/dplab ## make the README's pictures anew from a run of the demo
-	@GO="$(GO)" scripts/picture.sh
+picture: all bin/dplab ## make the README's pictures again from a run of the demo
+	@scripts/picture.sh
 
 attach: all ## watch an interface: make attach IFACE=eth0 [ARGS="--policy FILE"]
 	@test -n "$(IFACE)" || { echo 'which interface? make attach IFACE=eth0' >&2; exit 2; }
@@ -76,11 +77,11 @@ check-go:
 # Go knows best what is to be built anew.
 bin/dpclass: check-go FORCE
 	@mkdir -p bin
-	CGO_ENABLED=1 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o $@ ./cmd/dpclass
+	CGO_ENABLED=1 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/dpclass
 
 bin/dplab: check-go FORCE
 	@mkdir -p bin
-	@$(GO) build -trimpath -o $@ ./cmd/dplab
+	CGO_ENABLED=1 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/dplab
 
 bin/libonnxruntime.so.1:
 	@scripts/get-onnxruntime.sh

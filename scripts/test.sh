@@ -41,7 +41,7 @@ fi
 
 step "the demo"
 make --no-print-directory bin/dplab
-scripts/as-root.sh bin/dplab
+scripts/as-root.sh bin/dplab demo
 
 step "tests"
 [ "$(id -u)" = 0 ] || have sudo || skip "every test that needs root: the user is not root and there is no sudo"

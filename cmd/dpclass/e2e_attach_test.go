@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/cli"
 	"github.com/dpclass/dpclass/lab"
 )
 
@@ -26,24 +27,24 @@ import (
 func testRefusals(t *testing.T, s *suite) {
 	t.Run("Interface", func(t *testing.T) {
 		near, _ := pair(t, false)
-		s.run(t, near, "attach", "nosuch0", "--no-classify").want(t, exitFailed, "nosuch0")
+		s.run(t, near, "attach", "nosuch0", "--no-classify").want(t, cli.ExitFailed, "nosuch0")
 		if _, err := near.Run(testContext(t), "ip", "link", "set", "eth0", "down"); err != nil {
 			t.Fatal(err)
 		}
-		s.run(t, near, "attach", "eth0", "--no-classify").want(t, exitFailed, "eth0", "down")
+		s.run(t, near, "attach", "eth0", "--no-classify").want(t, cli.ExitFailed, "eth0", "down")
 		noPins(t)
 	})
 	t.Run("Second", func(t *testing.T) {
 		near, _ := pair(t, false)
 		first := s.attach(t, near, "eth0", "--no-classify")
-		s.run(t, near, "attach", "eth0", "--no-classify").want(t, exitFailed, "eth0", "another agent", fmt.Sprint(first.Pid()))
+		s.run(t, near, "attach", "eth0", "--no-classify").want(t, cli.ExitFailed, "eth0", "another agent", fmt.Sprint(first.Pid()))
 		if got := s.status(t, near, "eth0"); !got.Ready || got.Agent == nil || got.Agent.PID != first.Pid() {
 			t.Errorf("after the second attach: %+v", got)
 		}
 	})
 	t.Run("SecondOfTwo", func(t *testing.T) {
 		r := routed(t, lab.Topology{})
-		s.run(t, r.Router, "attach", "eth0", "nosuch0", "--no-classify").want(t, exitFailed, "nosuch0")
+		s.run(t, r.Router, "attach", "eth0", "nosuch0", "--no-classify").want(t, cli.ExitFailed, "nosuch0")
 		noPins(t) // the first was taken off again
 	})
 	t.Run("ForeignXDP", func(t *testing.T) {
@@ -52,7 +53,7 @@ func testRefusals(t *testing.T, s *suite) {
 				near, _ := pair(t, false)
 				foreign := attachForeign(t, near, flags)
 				for _, mode := range []string{"native", "auto"} {
-					s.run(t, near, "attach", "eth0", "--mode", mode, "--no-classify").want(t, exitFailed, "eth0", "XDP")
+					s.run(t, near, "attach", "eth0", "--mode", mode, "--no-classify").want(t, cli.ExitFailed, "eth0", "XDP")
 				}
 				noPins(t)
 				out, err := near.Run(testContext(t), "bpftool", "-j", "net")
@@ -104,7 +105,7 @@ func testRefusals(t *testing.T, s *suite) {
 	})
 	t.Run("NetnsExec", func(t *testing.T) {
 		near, _ := pair(t, false)
-		s.run(t, alone(t), "attach", "eth0", "--no-classify", "--netns", "nosuch").want(t, exitFailed, "nosuch")
+		s.run(t, alone(t), "attach", "eth0", "--no-classify", "--netns", "nosuch").want(t, cli.ExitFailed, "nosuch")
 		cmd, err := near.Command(testContext(t), "ip", "netns", "exec", near.Netns(), s.binary, "attach", "eth0", "--no-classify")
 		if err != nil {
 			t.Fatal(err)
@@ -113,15 +114,15 @@ func testRefusals(t *testing.T, s *suite) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		(result{exitCode(t, p.Wait()), "", p.Output()}).want(t, exitFailed, bpffs, "--netns")
+		(result{exitCode(t, p.Wait()), "", p.Output()}).want(t, cli.ExitFailed, bpffs, "--netns")
 	})
 	t.Run("NoLibrary", func(t *testing.T) {
 		near, _ := pair(t, false)
 		missing := []string{"DPCLASS_ONNXRUNTIME=/nonexistent"}
-		s.runEnv(t, near, missing, "attach", "eth0").want(t, exitFailed, "/nonexistent")
+		s.runEnv(t, near, missing, "attach", "eth0").want(t, cli.ExitFailed, "/nonexistent")
 		noPins(t)
 		p := s.attachEnv(t, near, missing, "eth0", "--no-classify")
-		s.runEnv(t, near, missing, "status").want(t, exitDone, "no-classify")
+		s.runEnv(t, near, missing, "status").want(t, cli.ExitDone, "no-classify")
 		if err := p.Stop(); err != nil {
 			t.Errorf("%v: %s", err, p.Output())
 		}
@@ -221,14 +222,14 @@ func testInterfaces(t *testing.T, s *suite) {
 				t.Errorf("%s: %+v", iface, got.Agent)
 			}
 		}
-		if out := s.run(t, r.Router, "flows", "-o", "json").want(t, exitDone).out; strings.Count(out, "\n") != 2 {
+		if out := s.run(t, r.Router, "flows", "-o", "json").want(t, cli.ExitDone).out; strings.Count(out, "\n") != 2 {
 			t.Errorf("flows of all interfaces: %s", out)
 		}
-		if out := s.run(t, r.Router, "status", "-o", "json").want(t, exitDone).out; strings.Count(out, "\n") != 2 {
+		if out := s.run(t, r.Router, "status", "-o", "json").want(t, cli.ExitDone).out; strings.Count(out, "\n") != 2 {
 			t.Errorf("status of all interfaces: %s", out)
 		}
 		before := ours(t)
-		s.run(t, r.Router, "detach", "eth0", "eth1").want(t, exitDone)
+		s.run(t, r.Router, "detach", "eth0", "eth1").want(t, cli.ExitDone)
 		if err := p.Wait(); err != nil {
 			t.Errorf("the agent: %v: %s", err, p.Output())
 		}
@@ -251,22 +252,22 @@ func testInterfaces(t *testing.T, s *suite) {
 		if at.Live == nil || at.PacketsOut != 10 || at.PacketsIn != 10 {
 			t.Errorf("at the client: %+v", at.Live)
 		}
-		out := s.run(t, outside, "flows", "eth0", "-o", "json", "--netns", r.Server.Netns()).want(t, exitDone).out
+		out := s.run(t, outside, "flows", "eth0", "-o", "json", "--netns", r.Server.Netns()).want(t, cli.ExitDone).out
 		if at := readRecords(t, out)[k.key]; at.Live == nil || at.PacketsOut != 10 || at.PacketsIn != 10 || at.Bytes != 20*148 {
 			t.Errorf("at the server: %+v", at.Live)
 		}
-		s.run(t, outside, "flows", "set", "eth0", k.key.String(), "--category", "voip", "--netns", r.Server.Netns()).want(t, exitDone)
+		s.run(t, outside, "flows", "set", "eth0", k.key.String(), "--category", "voip", "--netns", r.Server.Netns()).want(t, cli.ExitDone)
 		if at := s.flows(t, r.Client, "eth0")[k.key]; at.Category != "" {
 			t.Errorf("the verdict of the server's flow stands at the client: %+v", at)
 		}
 		all := ours(t)
-		s.run(t, r.Client, "detach", "eth0").want(t, exitDone)
+		s.run(t, r.Client, "detach", "eth0").want(t, cli.ExitDone)
 		if err := client.Wait(); err != nil {
 			t.Errorf("%v: %s", err, client.Output())
 		}
-		s.run(t, r.Server, "status", "eth0").want(t, exitDone)
-		s.run(t, outside, "status", "eth0").want(t, exitFailed, "not attached")
-		s.run(t, outside, "detach", "--all").want(t, exitDone)
+		s.run(t, r.Server, "status", "eth0").want(t, cli.ExitDone)
+		s.run(t, outside, "status", "eth0").want(t, cli.ExitFailed, "not attached")
+		s.run(t, outside, "detach", "--all").want(t, cli.ExitDone)
 		if err := server.Wait(); err != nil {
 			t.Errorf("%v: %s", err, server.Output())
 		}
@@ -303,8 +304,8 @@ func testInterfaces(t *testing.T, s *suite) {
 		if outside != 1 {
 			t.Errorf("the flow of the tunnel itself was seen %d times", outside)
 		}
-		s.run(t, r.Client, "flows", "set", "tun0", k.key.String(), "--category", "voip").want(t, exitDone)
-		s.run(t, r.Client, "policy", "apply", "tun0", save(t, "mark.yaml", policyRules)).want(t, exitDone)
+		s.run(t, r.Client, "flows", "set", "tun0", k.key.String(), "--category", "voip").want(t, cli.ExitDone)
+		s.run(t, r.Client, "policy", "apply", "tun0", save(t, "mark.yaml", policyRules)).want(t, cli.ExitDone)
 		stop = start(t, r.Server, "tun0")
 		k.ask(t, 20)
 		if c := count(t, stop(), time.Time{})[k.key]; c == nil || c.tos[46<<2|2] != 20 || c.badSums != 0 {
@@ -323,7 +324,7 @@ func testInterfaces(t *testing.T, s *suite) {
 		if err := near.Lab().Close(); err != nil {
 			t.Fatal(err)
 		}
-		s.run(t, alone(t), "detach", "--all").want(t, exitDone)
+		s.run(t, alone(t), "detach", "--all").want(t, cli.ExitDone)
 		nothingLeft(t, before)
 	})
 	t.Run("Direction", func(t *testing.T) {
@@ -350,7 +351,7 @@ func testInterfaces(t *testing.T, s *suite) {
 		if _, err := far.Run(testContext(t), "ip", "link", "del", "eth0"); err != nil {
 			t.Fatal(err)
 		}
-		if code := exitCode(t, p.Wait()); code != exitFailed || !strings.Contains(p.Output(), "eth0") {
+		if code := exitCode(t, p.Wait()); code != cli.ExitFailed || !strings.Contains(p.Output(), "eth0") {
 			t.Errorf("exit %d: %s", code, p.Output())
 		}
 		noPins(t)
@@ -375,7 +376,7 @@ func testLife(t *testing.T, s *suite) {
 					t.Errorf("%v: %s", err, p.Output())
 				}
 				nothingLeft(t, before, near)
-				s.run(t, near, "status", "eth0").want(t, exitFailed, "not attached")
+				s.run(t, near, "status", "eth0").want(t, cli.ExitFailed, "not attached")
 			})
 		}
 	}
@@ -384,19 +385,19 @@ func testLife(t *testing.T, s *suite) {
 		p := s.attach(t, near, "eth0", "--no-classify")
 		before := ours(t)
 		kill(t, p)
-		if got := s.run(t, near, "status", "eth0"); got.code != exitFailed || !strings.Contains(got.out, "not ready") {
+		if got := s.run(t, near, "status", "eth0"); got.code != cli.ExitFailed || !strings.Contains(got.out, "not ready") {
 			t.Errorf("status without an agent: exit %d, %s%s", got.code, got.out, got.err)
 		}
-		s.run(t, near, "flows", "eth0").want(t, exitDone)
+		s.run(t, near, "flows", "eth0").want(t, cli.ExitDone)
 		// Another agent takes over.
 		again := s.attach(t, near, "eth0", "--no-classify")
 		if got := s.status(t, near, "eth0"); got.Agent == nil || got.Agent.PID != again.Pid() {
 			t.Errorf("%+v", got.Agent)
 		}
 		kill(t, again)
-		s.run(t, near, "detach", "eth0").want(t, exitDone)
+		s.run(t, near, "detach", "eth0").want(t, cli.ExitDone)
 		nothingLeft(t, before, near)
-		s.run(t, near, "detach", "eth0").want(t, exitDone) // twice is no error
+		s.run(t, near, "detach", "eth0").want(t, cli.ExitDone) // twice is no error
 	})
 }
 
@@ -420,7 +421,7 @@ func testStart(t *testing.T, s *suite) {
 		time.Sleep(delay * time.Millisecond)
 		kill(t, p)
 		if delay%100 == 0 {
-			s.run(t, near, "detach", "eth0").want(t, exitDone)
+			s.run(t, near, "detach", "eth0").want(t, cli.ExitDone)
 			noPins(t)
 			continue
 		}
@@ -438,7 +439,7 @@ func testStart(t *testing.T, s *suite) {
 			p.Stop() // not so far yet
 			continue
 		}
-		s.run(t, near, "detach", "eth0").want(t, exitDone)
+		s.run(t, near, "detach", "eth0").want(t, cli.ExitDone)
 		if err := p.Wait(); err != nil {
 			t.Errorf("detached after %d ms: %v: %s", delay, err, p.Output())
 		}
@@ -450,7 +451,7 @@ func testStart(t *testing.T, s *suite) {
 	case <-both[1].Done():
 		both[0], both[1] = both[1], both[0]
 	}
-	if code := exitCode(t, both[0].Wait()); code != exitFailed || !strings.Contains(both[0].Output(), "another agent") {
+	if code := exitCode(t, both[0].Wait()); code != cli.ExitFailed || !strings.Contains(both[0].Output(), "another agent") {
 		t.Errorf("exit %d: %s", code, both[0].Output())
 	}
 	if err := both[1].WaitOutput(testContext(t), "attached"); err != nil {
@@ -504,7 +505,7 @@ func testPersist(t *testing.T, s *suite) {
 				t.Fatalf("%v: %s", err, first.Output())
 			}
 			enforced("without an agent", 10)
-			if got := s.run(t, r.Router, "status", "eth0"); got.code != exitFailed || !strings.Contains(got.out, "not ready") {
+			if got := s.run(t, r.Router, "status", "eth0"); got.code != cli.ExitFailed || !strings.Contains(got.out, "not ready") {
 				t.Errorf("status without an agent: exit %d, %s%s", got.code, got.out, got.err)
 			}
 			again := s.attach(t, r.Router, "eth0", "--mode", mode, "--no-classify")
@@ -548,7 +549,7 @@ func testTakeover(t *testing.T, s *suite) {
 			t.Errorf("%+v: %v: %s", step, err, p.Output())
 		}
 	}
-	s.run(t, r.Router, "detach", "eth0").want(t, exitDone)
+	s.run(t, r.Router, "detach", "eth0").want(t, cli.ExitDone)
 	nothingLeft(t, all, r.Router)
 
 	if s.library == "" {
@@ -655,7 +656,7 @@ func testEnded(t *testing.T, s *suite) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := lab.Until(ctx, "ready", func() (bool, error) { return s.run(t, r.Router, "status", "eth0").code == exitDone, nil }); err != nil {
+	if err := lab.Until(ctx, "ready", func() (bool, error) { return s.run(t, r.Router, "status", "eth0").code == cli.ExitDone, nil }); err != nil {
 		t.Fatal(err)
 	}
 	open := newTalkTCP(t, r)
@@ -687,7 +688,7 @@ func testEnded(t *testing.T, s *suite) {
 	// Each record has the fields of the contract, and times in UTC.
 	var out string
 	for _, args := range [][]string{{"flows", "eth0", "-o", "json"}, {"flows", "-o", "json", "--ended"}} {
-		out += s.run(t, r.Router, args...).want(t, exitDone).out
+		out += s.run(t, r.Router, args...).want(t, cli.ExitDone).out
 	}
 	for line := range strings.Lines(out) {
 		var fields map[string]any
@@ -710,7 +711,7 @@ func testEnded(t *testing.T, s *suite) {
 	a, b := open.key.A, open.key.B
 	for i, expression := range []string{fmt.Sprintf("tcp %s %s", a, b), fmt.Sprintf("TCP %s %s", b, a)} {
 		category := []string{"voip", "chat"}[i]
-		s.run(t, r.Router, "flows", "set", "--category", category, "eth0", "--app", "skype", expression).want(t, exitDone)
+		s.run(t, r.Router, "flows", "set", "--category", category, "eth0", "--app", "skype", expression).want(t, cli.ExitDone)
 		if got := s.flows(t, r.Router, "eth0")[open.key]; got.Category != category || got.App != "skype" || got.Source != "operator" || !got.Final ||
 			got.CategoryConfidence != 1 {
 			t.Errorf("%+v", got)
@@ -720,8 +721,8 @@ func testEnded(t *testing.T, s *suite) {
 	if got := s.flows(t, r.Router, "eth0")[open.key]; got.Category != "chat" || got.Source != "operator" {
 		t.Errorf("%+v", got)
 	}
-	s.run(t, r.Router, "flows", "set", "eth0", open.key.String(), "--category", "voipp").want(t, exitFailed, "voipp", "voip")
-	s.run(t, r.Router, "flows", "set", "eth0", "tcp 10.9.9.9:1 10.9.9.8:2", "--category", "voip").want(t, exitFailed, "no such flow")
+	s.run(t, r.Router, "flows", "set", "eth0", open.key.String(), "--category", "voipp").want(t, cli.ExitFailed, "voipp", "voip")
+	s.run(t, r.Router, "flows", "set", "eth0", "tcp 10.9.9.9:1 10.9.9.8:2", "--category", "voip").want(t, cli.ExitFailed, "no such flow")
 
 	// A connection on a key that was used before is a flow of its own.
 	reused := newTalkTCP(t, r)

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/cli"
 	"github.com/dpclass/dpclass/lab"
 )
 
@@ -170,10 +171,10 @@ func logGoodput(t *testing.T, s *suite, r *lab.Routed) {
 }
 
 // rules returns the rules in force and what they counted.
-func (s *suite) rules(t *testing.T, h *lab.Host) (rules []ruleLine) {
+func (s *suite) rules(t *testing.T, h *lab.Host) (rules []countedRule) {
 	t.Helper()
-	for line := range strings.Lines(s.run(t, h, "policy", "show", "eth0", "-o", "json").want(t, exitDone).out) {
-		var rule ruleLine
+	for line := range strings.Lines(s.run(t, h, "policy", "show", "eth0", "-o", "json").want(t, cli.ExitDone).out) {
+		var rule countedRule
 		if err := json.Unmarshal([]byte(line), &rule); err != nil {
 			t.Fatalf("%v: %s", err, line)
 		}

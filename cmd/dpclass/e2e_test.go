@@ -24,8 +24,10 @@ import (
 	"github.com/dpclass/dpclass/classifier"
 	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/capture"
+	"github.com/dpclass/dpclass/internal/cli"
 	"github.com/dpclass/dpclass/internal/dataset"
 	"github.com/dpclass/dpclass/lab"
+	"github.com/dpclass/dpclass/loader"
 )
 
 // TestEndToEnd runs the real binary on real interfaces in network namespaces,
@@ -167,7 +169,7 @@ func (r result) want(t *testing.T, code int, says ...string) result {
 	if r.code != code {
 		t.Fatalf("exit %d, want %d\n%s%s", r.code, code, r.out, r.err)
 	}
-	if code != exitDone && len(says) > 0 {
+	if code != cli.ExitDone && len(says) > 0 {
 		checkError(t, r.err)
 	}
 	for _, word := range says {
@@ -197,7 +199,7 @@ func (s *suite) attachEnv(t *testing.T, h *lab.Host, variables []string, args ..
 			case <-p.Done():
 				return false, fmt.Errorf("attach ended: %w: %s", p.Wait(), p.Output())
 			default:
-				return s.run(t, h, "status", arg).code == exitDone, nil
+				return s.run(t, h, "status", arg).code == cli.ExitDone, nil
 			}
 		})
 		if err != nil {
@@ -225,7 +227,7 @@ func (s *suite) startAttach(t *testing.T, h *lab.Host, variables []string, args 
 // flows returns the flows of an interface as the kernel has them.
 func (s *suite) flows(t *testing.T, h *lab.Host, iface string, args ...string) map[flow.Key]flow.Record {
 	t.Helper()
-	out := s.run(t, h, append([]string{"flows", iface, "-o", "json"}, args...)...).want(t, exitDone).out
+	out := s.run(t, h, append([]string{"flows", iface, "-o", "json"}, args...)...).want(t, cli.ExitDone).out
 	return readRecords(t, out)
 }
 
@@ -268,12 +270,12 @@ func parseKey(t *testing.T, expression string) flow.Key {
 }
 
 // status returns the status of an interface.
-func (s *suite) status(t *testing.T, h *lab.Host, iface string) (line statusLine) {
+func (s *suite) status(t *testing.T, h *lab.Host, iface string) (status loader.Status) {
 	t.Helper()
-	if err := json.Unmarshal([]byte(s.run(t, h, "status", iface, "-o", "json").out), &line); err != nil {
+	if err := json.Unmarshal([]byte(s.run(t, h, "status", iface, "-o", "json").out), &status); err != nil {
 		t.Fatal(err)
 	}
-	return line
+	return status
 }
 
 // start captures on a device; the function that it returns ends that and returns

@@ -23,7 +23,7 @@ func served(now time.Time) loader.Status {
 		Counters: map[string]uint64{"not-ip": 17, "fragment": 0, "dns": 4},
 		Agent: &loader.AgentStats{
 			PID: 99, Model: []string{"default"}, Started: now.Add(-61 * time.Second), Updated: now, Samples: 60, Verdicts: 58, Shed: 1, Batches: 30,
-			SamplesPerSecond: 12.4, VerdictsPerSecond: 12, BatchMean: 2, P50: 480 * time.Microsecond, P99: 2100 * time.Microsecond,
+			SamplesPerSecond: 12.4, VerdictsPerSecond: 12, BatchMean: 2, P50: loader.Milliseconds(480 * time.Microsecond), P99: loader.Milliseconds(2100 * time.Microsecond),
 			RingBytes: 4 << 20, RingUsed: 2 << 20, Classify: true, Ready: true,
 		},
 	}
@@ -38,11 +38,11 @@ func TestStatusText(t *testing.T) {
   agent     pid 99, up 1m01s
   model     default
   samples   12/s, 60 in all, 1 shed
-  verdicts  12/s, 58 in all, 2.0 samples a batch
+  verdicts  12/s, 58 in all, 2.0 samples per batch
   latency   p50 0.48 ms, p99 2.10 ms from packet to verdict
   ring      50.0 % of 4.2 MB
   policy    2 rules
-  flows     12 of 65536 (0.0 %) decided, 1 of 65536 (0.0 %) pending; 5 samples a flow
+  flows     12 of 65536 (0.0 %) decided, 1 of 65536 (0.0 %) pending; 5 samples per flow
   counters  dns                                 4
             not-ip                             17`
 	if got := strings.Join(statusText(served(now), now, false), "\n"); got != want {
@@ -59,7 +59,7 @@ func TestStatusText(t *testing.T) {
 }
 
 func TestStatusJSON(t *testing.T) {
-	data, err := json.Marshal(makeStatusLine(served(time.Now())))
+	data, err := json.Marshal(served(time.Now()))
 	if err != nil {
 		t.Fatal(err)
 	}

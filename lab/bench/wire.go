@@ -84,7 +84,7 @@ func (w *wire) serve(ctx context.Context, mode loader.Mode, engine *classifier.C
 	}
 	running, cancel := context.WithCancel(ctx)
 	done := make(chan error, 1)
-	a := agent.New(agent.Config{Interfaces: []*loader.Interface{iface}, Classifier: engine, Log: log, Stored: stored})
+	a := agent.New(agent.Config{Ports: []agent.Port{agent.NewPort(iface)}, Classifier: agent.NewClassifier(engine, nil), Log: log, Stored: stored})
 	go func() { done <- a.Run(running) }()
 	return iface, func() error {
 		cancel()
