@@ -401,50 +401,92 @@ func testLife(t *testing.T, s *suite) {
 	})
 }
 
-// testStart ends an agent at any moment of its start: it leaves nothing behind, or
-// what the next one can go on with. Of two that start at once, one is refused.
-func testStart(t *testing.T, s *suite) {
-	near, _ := pair(t, false)
-	for _, delay := range []time.Duration{20, 60, 100, 150, 200, 300} {
-		p := s.startAttach(t, near, nil, "eth0", "--no-classify")
-		time.Sleep(delay * time.Millisecond)
-		if err := p.Signal(unix.SIGTERM); err != nil {
+// moments are the stages of an agent's start that can be seen from outside.
+var moments = []struct {
+	name  string
+	comes func(t *testing.T, h *lab.Host, p *lab.Process) bool
+}{
+	{"a pinned directory", func(t *testing.T, _ *lab.Host, _ *lab.Process) bool { return pinned(t, "") }},
+	{"pinned maps", func(t *testing.T, _ *lab.Host, _ *lab.Process) bool { return pinned(t, "flows") }},
+	{"a program on the device", func(t *testing.T, h *lab.Host, _ *lab.Process) bool {
+		out, err := h.Run(testContext(t), "ip", "-details", "link", "show", "dev", "eth0")
+		if err != nil {
 			t.Fatal(err)
 		}
-		if code := exitCode(t, p.Wait()); code != 0 && code != -1 { // -1: before it listened to signals
-			t.Errorf("SIGTERM after %d ms: exit %d: %s", delay, code, p.Output())
-		}
-		noPins(t)
+		return strings.Contains(out, "xdp")
+	}},
+	{"attached", func(_ *testing.T, _ *lab.Host, p *lab.Process) bool { return strings.Contains(p.Output(), "attached") }},
+}
+
+// pinned reports whether eth0 has a pin of that name, or any.
+func pinned(t *testing.T, name string) bool {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(bpffs, "dpclass", "v*", "eth0@*", name))
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, delay := range []time.Duration{60, 100, 150, 200, 300} {
-		p := s.startAttach(t, near, nil, "eth0", "--no-classify")
-		time.Sleep(delay * time.Millisecond)
-		kill(t, p)
-		if delay%100 == 0 {
+	return len(found) > 0
+}
+
+// testStart ends an agent at each stage of its start, in every way: it leaves nothing
+// behind, or what the next one can go on with. Of two that start at once, one is refused.
+func testStart(t *testing.T, s *suite) {
+	near, _ := pair(t, false)
+	for _, end := range []struct {
+		name string
+		by   func(t *testing.T, p *lab.Process)
+	}{
+		{"SIGTERM", func(t *testing.T, p *lab.Process) {
+			if err := p.Signal(unix.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			if err := p.Wait(); err != nil {
+				t.Errorf("%v: %s", err, p.Output())
+			}
+		}},
+		{"SIGKILL, then detach", func(t *testing.T, p *lab.Process) {
+			kill(t, p)
 			s.run(t, near, "detach", "eth0").want(t, cli.ExitDone)
-			noPins(t)
-			continue
+		}},
+		{"SIGKILL, then another agent", func(t *testing.T, p *lab.Process) {
+			kill(t, p)
+			next := s.attach(t, near, "eth0", "--no-classify")
+			if err := next.Stop(); err != nil {
+				t.Errorf("%v: %s", err, next.Output())
+			}
+		}},
+		{"detach", func(t *testing.T, p *lab.Process) {
+			s.run(t, near, "detach", "eth0").want(t, cli.ExitDone)
+			if err := p.Wait(); err != nil {
+				t.Errorf("%v: %s", err, p.Output())
+			}
+		}},
+	} {
+		for _, moment := range moments {
+			t.Run(end.name+" at "+moment.name, func(t *testing.T) {
+				p := s.startAttach(t, near, nil, "eth0", "--no-classify", "--mode", "native")
+				for !moment.comes(t, near, p) {
+					select {
+					case <-p.Done():
+						t.Fatalf("attach ended: %v: %s", p.Wait(), p.Output())
+					default: // seen as soon as it comes
+					}
+				}
+				end.by(t, p)
+				noPins(t)
+			})
 		}
-		next := s.attach(t, near, "eth0", "--no-classify")
-		if err := next.Stop(); err != nil {
-			t.Errorf("after SIGKILL at %d ms: %v: %s", delay, err, next.Output())
-		}
-		noPins(t)
 	}
-	for _, delay := range []time.Duration{50, 100, 150, 200} {
-		p := s.startAttach(t, near, nil, "eth0", "--no-classify")
-		time.Sleep(delay * time.Millisecond)
-		pinned, err := filepath.Glob(filepath.Join(bpffs, "dpclass", "v*", "eth0@*"))
-		if err != nil || len(pinned) == 0 {
-			p.Stop() // not so far yet
-			continue
-		}
-		s.run(t, near, "detach", "eth0").want(t, cli.ExitDone)
-		if err := p.Wait(); err != nil {
-			t.Errorf("detached after %d ms: %v: %s", delay, err, p.Output())
-		}
-		noPins(t)
+	// A signal before the agent listens to signals ends it too.
+	p := s.startAttach(t, near, nil, "eth0", "--no-classify")
+	if err := p.Signal(unix.SIGTERM); err != nil {
+		t.Fatal(err)
 	}
+	if code := exitCode(t, p.Wait()); code != cli.ExitDone && code != -1 {
+		t.Errorf("exit %d: %s", code, p.Output())
+	}
+	noPins(t)
+
 	both := []*lab.Process{s.startAttach(t, near, nil, "eth0", "--no-classify"), s.startAttach(t, near, nil, "eth0", "--no-classify")}
 	select {
 	case <-both[0].Done():

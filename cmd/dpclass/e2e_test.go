@@ -289,13 +289,16 @@ func start(t *testing.T, h *lab.Host, iface string, filter ...string) (stop func
 	}
 	return func() string {
 		t.Helper()
-		// What it has not read when it is interrupted, it forgets.
+		// What it has not read when it is interrupted, it forgets. It may have received
+		// packets that it never reads: some from before its filter was set.
+		const settled = 20
 		err := lab.Until(testContext(t), "tcpdump has read everything", func() (bool, error) {
 			var captured, received int
-			said := strings.TrimSpace(p.Output())
-			last := said[strings.LastIndex(said, "\n")+1:]
+			said := strings.Split(strings.TrimSpace(p.Output()), "\n")
+			last := said[len(said)-1]
 			n, _ := fmt.Sscanf(last, "tcpdump: %d packets captured, %d packets received", &captured, &received)
-			return n == 2 && captured == received, p.Signal(syscall.SIGUSR1)
+			same := len(said) > settled && !slices.ContainsFunc(said[len(said)-settled:], func(line string) bool { return line != last })
+			return n == 2 && (captured == received || same), p.Signal(syscall.SIGUSR1)
 		})
 		if err == nil {
 			err = p.Interrupt()

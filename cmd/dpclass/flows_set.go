@@ -40,11 +40,15 @@ final and takes the place of the model's. FLOW is "tcp ADDR:PORT ADDR:PORT" or
 				return cli.Usage(err)
 			}
 			return withInterface(g, args[0], func(iface *loader.Interface) error {
-				record, err := setVerdicts(iface, key, labels)
+				key, err := setVerdicts(iface, key, labels)
 				if err != nil {
 					return err
 				}
-				return printVerdicts(cmd.OutOrStdout(), g, record)
+				record, err := iface.Lookup(key)
+				if err != nil {
+					return err
+				}
+				return printVerdicts(cmd.OutOrStdout(), g, key, record)
 			})
 		},
 	}
@@ -55,12 +59,13 @@ final and takes the place of the model's. FLOW is "tcp ADDR:PORT ADDR:PORT" or
 	return cmd
 }
 
-// setVerdicts gives a flow the operator's labels, "" for none, and returns the flow.
-func setVerdicts(iface *loader.Interface, key flow.Key, labels [flow.NumTasks]string) (flow.Record, error) {
+// setVerdicts gives a flow the operator's labels, "" for none, and returns its key: an
+// IPv4 key also names flows of IPv6 packets with IPv4-mapped addresses.
+func setVerdicts(iface *loader.Interface, key flow.Key, labels [flow.NumTasks]string) (flow.Key, error) {
 	var verdicts flow.Verdicts
 	for task, label := range labels {
 		if err := checkLabel(flow.Task(task), label, iface.Labels()); err != nil {
-			return flow.Record{}, err
+			return key, err
 		}
 		if label != "" {
 			verdicts[task] = flow.Verdict{Label: label, Confidence: 1, Source: flow.SourceOperator, Final: true}
@@ -71,19 +76,16 @@ func setVerdicts(iface *loader.Interface, key flow.Key, labels [flow.NumTasks]st
 		key, err = key.Mapped(), nil
 	}
 	if errors.Is(err, loader.ErrNoFlow) {
-		return flow.Record{}, fault.Advise(err, "list the flows with: dpclass flows %s", iface.Name())
+		return key, fault.Advise(err, "list the flows with: dpclass flows %s", iface.Name())
 	}
-	if err != nil {
-		return flow.Record{}, err
-	}
-	return iface.Lookup(key)
+	return key, err
 }
 
-func printVerdicts(out io.Writer, g *cli.Globals, record flow.Record) error {
+func printVerdicts(out io.Writer, g *cli.Globals, key flow.Key, record flow.Record) error {
 	if g.JSON() {
 		return cli.PrintJSON(out, record)
 	}
-	_, err := fmt.Fprintf(out, "%s: category %s, app %s (operator)\n", record.Key(), tui.OrNone(record.Category), tui.OrNone(record.App))
+	_, err := fmt.Fprintf(out, "%s: category %s, app %s (operator)\n", key, tui.OrNone(record.Category), tui.OrNone(record.App))
 	return err
 }
 
