@@ -180,6 +180,9 @@ func (a *Agent) Close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, a.config.Drain)
 	defer cancel()
 	defer a.abandon()
+	for _, q := range a.queues {
+		close(q.records)
+	}
 	var errs []error
 	for _, q := range a.queues {
 		errs = append(errs, q.finish(ctx))

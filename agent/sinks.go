@@ -4,7 +4,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -86,27 +85,29 @@ func (q *queue) work(ctx context.Context) {
 	q.closing = q.sink.Close(ctx)
 }
 
-// finish closes the queue and waits until the sink has written what is in it, or
-// until the context ends. The error says how many records were lost.
+// finish waits until the sink has written what is in the closed queue, or until
+// the context ends. The error says how many records were lost.
 func (q *queue) finish(ctx context.Context) error {
-	close(q.records)
-	var err error
 	select {
 	case <-q.done:
 	case <-ctx.Done():
 	}
+	var problem error
 	select {
-	case <-q.done:
-		err = q.closing
+	case <-q.done: // even where the time is up: another sink took it
+		problem = q.closing
 	default:
-		err = ctx.Err()
+		problem = fmt.Errorf("not finished in time: %w", ctx.Err())
 	}
 	offered := q.offered.Load()
-	if lost := offered - q.written.Load(); lost > 0 {
-		err = errors.Join(fmt.Errorf("%d of %d flow records were lost", lost, offered), err)
-	}
-	if err != nil {
-		return fmt.Errorf("sink %q: %w", q.sink.Name(), err)
+	lost := offered - q.written.Load()
+	switch {
+	case lost > 0 && problem != nil:
+		return fmt.Errorf("sink %q lost %d of %d flow records: %w", q.sink.Name(), lost, offered, problem)
+	case lost > 0:
+		return fmt.Errorf("sink %q lost %d of %d flow records", q.sink.Name(), lost, offered)
+	case problem != nil:
+		return fmt.Errorf("sink %q: %w", q.sink.Name(), problem)
 	}
 	return nil
 }

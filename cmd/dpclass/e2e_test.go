@@ -55,6 +55,7 @@ func TestEndToEnd(t *testing.T) {
 		{"Persist", testPersist},
 		{"Takeover", testTakeover},
 		{"Ended", testEnded},
+		{"Log", testLog},
 		{"Mapped", testMapped},
 		{"Watch", testWatch},
 		{"Swap", testSwap},
