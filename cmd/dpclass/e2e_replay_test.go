@@ -134,7 +134,7 @@ func testVerdict(t *testing.T, s *suite) {
 	if decided.Category == "" || decided.Source != "model" || decided.Samples == 0 || decided.CategoryConfidence == 0 {
 		t.Errorf("%+v", decided)
 	}
-	if err := lab.Until(ctx, "packets behind the verdict", func() (bool, error) {
+	if err := lab.Until(ctx, "packets after the verdict", func() (bool, error) {
 		return s.rules(t, r.Router)[0].Counters.Marked > 20, nil
 	}); err != nil {
 		t.Error(err)
@@ -282,7 +282,7 @@ func testOffload(t *testing.T, s *suite) {
 			ctx := testContext(t)
 			near, far := pair(t, false)
 			// The far end sees wire packets. The near end's stack hands over
-			// super-packets, which are cut behind our egress hook.
+			// super-packets, which are cut after our egress hook.
 			if err := far.SetOffload("eth0", false); err != nil {
 				t.Fatal(err)
 			}

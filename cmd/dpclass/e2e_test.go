@@ -118,7 +118,7 @@ func testContext(t *testing.T) context.Context {
 	return ctx
 }
 
-// result is what a call of dpclass came to.
+// result is the exit code and output of a run of dpclass.
 type result struct {
 	code     int
 	out, err string

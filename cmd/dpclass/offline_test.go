@@ -75,7 +75,7 @@ func TestClassify(t *testing.T) {
 	}
 	for _, field := range []string{"iface", "packets_in", "dropped", "generation", "file"} {
 		if strings.Contains(out, `"`+field+`"`) {
-			t.Errorf("field %q stands in %s", field, out)
+			t.Errorf("field %q is in %s", field, out)
 		}
 	}
 

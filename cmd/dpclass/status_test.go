@@ -4,6 +4,9 @@ package main
 
 import (
 	"encoding/json"
+	"maps"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -58,14 +61,36 @@ func TestStatusText(t *testing.T) {
 	}
 }
 
+// TestStatusJSON holds the names of the fields, which scripts rely on.
 func TestStatusJSON(t *testing.T) {
-	data, err := json.Marshal(served(time.Now()))
+	want := served(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
+	want.Agent.LastError = "slow"
+	data, err := json.Marshal(want)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{`"ready":true`, `"p50_ms":0.48`, `"p99_ms":2.1`, `"not-ip":17`, `"samples_per_s":12.4`, `"state":"attached"`} {
-		if !strings.Contains(string(data), want) {
-			t.Errorf("%s is missing in %s", want, data)
+	var fields map[string]any
+	if err := json.Unmarshal(data, &fields); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		of   any
+		want string
+	}{
+		{fields, "agent attached clsact counters driver ended flows flows_max hooks iface mode netns pending pending_max ready rules samples vlan"},
+		{fields["hooks"].([]any)[0], "link_id name prog_id program state"},
+		{fields["agent"], "batch_mean batches classify last_error model p50_ms p99_ms pid ready ring_bytes ring_used samples samples_per_s " +
+			"shed started updated verdicts verdicts_per_s"},
+	} {
+		if got := strings.Join(slices.Sorted(maps.Keys(test.of.(map[string]any))), " "); got != test.want {
+			t.Errorf("got  %s\nwant %s", got, test.want)
 		}
+	}
+	if !strings.Contains(string(data), `"p50_ms":0.48`) {
+		t.Errorf("no milliseconds: %s", data)
+	}
+	var got loader.Status
+	if err := json.Unmarshal(data, &got); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("read back: %v\n%+v\n%+v", err, got, want)
 	}
 }

@@ -110,7 +110,7 @@ func examinePrivileges() Finding {
 }
 
 // missingCapabilities reads the effective set of /proc/self/status.
-// CAP_SYS_ADMIN stands for CAP_BPF and CAP_PERFMON.
+// CAP_SYS_ADMIN includes CAP_BPF and CAP_PERFMON.
 func missingCapabilities(status string) []string {
 	var effective uint64
 	for line := range strings.Lines(status) {

@@ -83,7 +83,7 @@ func (l *LeftOut) Describe(level Level) string {
 		parts = append(parts, fmt.Sprintf("%s %d", shown, l.Labels[name]))
 	}
 	if len(names) > most {
-		parts = append(parts, fmt.Sprintf("%d more labels", len(names)-most))
+		parts = append(parts, fmt.Sprintf("%d more", len(names)-most))
 	}
 	return fmt.Sprintf("left out: %s of %s (%s)", tui.Plural(l.N, string(level)), tui.Plural(l.Captures, "capture"), strings.Join(parts, ", "))
 }
