@@ -92,7 +92,7 @@ func parseFilterWord(word string) (Filter, error) {
 	key, values, ok := strings.Cut(word, ":")
 	if !ok {
 		if word == "" {
-			return nil, errors.New("no word after !")
+			return nil, errors.New("! has no word after it")
 		}
 		return textFilter(word), nil
 	}

@@ -90,7 +90,7 @@ func TestBadFilter(t *testing.T) {
 		"src:10.0.0":    "want an address or a prefix",
 		"final:perhaps": "want true or false",
 		"proto:icmp":    "want tcp, udp",
-		"!":             "no word after !",
+		"!":             "! has no word after it",
 		"ended:never":   "want fin, rst, idle, none",
 		"source:oracle": "want model, operator, none",
 	} {
