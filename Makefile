@@ -3,6 +3,7 @@
 PREFIX ?= /usr/local
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 GO = $(shell scripts/find-go.sh)
+LDFLAGS = -X github.com/dpclass/dpclass/internal/cli.version=$(VERSION)
 LINT_VERSION = v2.15.0
 
 .DEFAULT_GOAL := all
@@ -31,10 +32,10 @@ test: deps all ## run all checks and tests; installs what they need; tests that 
 	@GO="$(GO)" scripts/test.sh
 
 demo: deps all bin/dplab ## classify and police real traffic in network namespaces, then clean up
-	@scripts/as-root.sh bin/dplab
+	@scripts/as-root.sh bin/dplab demo
 
 picture: all bin/dplab ## make the pictures of the README from a run of the demo
-	@GO="$(GO)" scripts/picture.sh
+	@scripts/picture.sh
 
 attach: all ## classify the flows of an interface: make attach IFACE=eth0 [ARGS="--policy FILE"]
 	@test -n "$(IFACE)" || { echo 'IFACE is missing: make attach IFACE=eth0' >&2; exit 2; }
@@ -76,11 +77,11 @@ check-go:
 # FORCE, because go decides itself what has to be rebuilt.
 bin/dpclass: check-go FORCE
 	@mkdir -p bin
-	CGO_ENABLED=1 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o $@ ./cmd/dpclass
+	CGO_ENABLED=1 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/dpclass
 
 bin/dplab: check-go FORCE
 	@mkdir -p bin
-	@$(GO) build -trimpath -o $@ ./cmd/dplab
+	CGO_ENABLED=1 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/dplab
 
 bin/libonnxruntime.so.1:
 	@scripts/get-onnxruntime.sh

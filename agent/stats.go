@@ -30,7 +30,7 @@ func (a *Agent) publish(ready bool) error {
 			PID: os.Getpid(), Started: a.started, Updated: time.Now(), Ready: ready,
 			Classify: a.config.Classifier != nil, Model: health.Models, BatchMean: health.BatchMean,
 			Samples: p.samples.Load(), Verdicts: p.verdicts.Load(), Shed: p.shed.Load(), Batches: p.batches.Load(),
-			P50: p50, P99: p99, LastError: a.problem(health),
+			P50: loader.Milliseconds(p50), P99: loader.Milliseconds(p99), LastError: a.problem(health),
 		}
 		stats.SamplesPerSecond, stats.VerdictsPerSecond = p.rates.next(stats.Updated, stats.Samples, stats.Verdicts)
 		if err := p.Publish(stats); err != nil {

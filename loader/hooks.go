@@ -156,8 +156,8 @@ func detachClsact(device netlink.Link, ownQdisc bool) error {
 type Hook struct {
 	Name    string `json:"name"` // ingress or egress
 	Program string `json:"program"`
-	ProgID  uint32 `json:"program_id,omitempty"`
-	LinkID  uint32 `json:"link_id,omitempty"`
+	ProgID  uint32 `json:"prog_id"`
+	LinkID  uint32 `json:"link_id"`
 	State   string `json:"state"` // attached, stale (the interface is gone) or none
 }
 

@@ -18,31 +18,31 @@ var reasons = []string{
 
 // AgentStats is what a live agent says of itself.
 type AgentStats struct {
-	PID               int           `json:"pid"`
-	Model             []string      `json:"model"` // at most two
-	Started           time.Time     `json:"started"`
-	Updated           time.Time     `json:"updated"`
-	Samples           uint64        `json:"samples"`
-	Verdicts          uint64        `json:"verdicts"`
-	Shed              uint64        `json:"shed"` // samples that the classifier did not take
-	Batches           uint64        `json:"batches"`
-	SamplesPerSecond  float64       `json:"samples_per_second"`
-	VerdictsPerSecond float64       `json:"verdicts_per_second"`
-	BatchMean         float64       `json:"batch_mean"` // samples
-	P50               time.Duration `json:"p50_ns"`     // packet to stored verdict
-	P99               time.Duration `json:"p99_ns"`
-	RingBytes         uint64        `json:"ring_bytes"` // size of the sample ring
-	RingUsed          uint64        `json:"ring_used"`  // and what of it was not read yet
-	Classify          bool          `json:"classify"`
-	Ready             bool          `json:"ready"`
-	LastError         string        `json:"last_error,omitempty"`
+	PID               int          `json:"pid"`
+	Model             []string     `json:"model"` // at most two
+	Started           time.Time    `json:"started"`
+	Updated           time.Time    `json:"updated"`
+	Samples           uint64       `json:"samples"`
+	Verdicts          uint64       `json:"verdicts"`
+	Shed              uint64       `json:"shed"` // samples that the classifier did not take
+	Batches           uint64       `json:"batches"`
+	SamplesPerSecond  float64      `json:"samples_per_s"`
+	VerdictsPerSecond float64      `json:"verdicts_per_s"`
+	BatchMean         float64      `json:"batch_mean"` // samples
+	P50               Milliseconds `json:"p50_ms"`     // packet to stored verdict
+	P99               Milliseconds `json:"p99_ms"`
+	RingBytes         uint64       `json:"ring_bytes"` // size of the sample ring
+	RingUsed          uint64       `json:"ring_used"`  // and what of it was not read yet
+	Classify          bool         `json:"classify"`
+	Ready             bool         `json:"ready"`
+	LastError         string       `json:"last_error,omitempty"`
 }
 
 // Status is the state of an attached interface.
 type Status struct {
 	Iface      string            `json:"iface"`
 	Mode       Mode              `json:"mode"`
-	Clsact     bool              `json:"clsact,omitempty"` // tc filters in place of tcx
+	Clsact     bool              `json:"clsact"` // tc filters in place of tcx
 	Driver     string            `json:"driver"`
 	Netns      string            `json:"netns"` // cookie
 	Attached   time.Time         `json:"attached"`
@@ -140,7 +140,7 @@ func (i *Interface) agent() (*AgentStats, error) {
 		PID: int(raw.Pid), Model: []string{}, Started: time.Unix(0, int64(raw.StartedNs)).UTC(), Updated: time.Unix(0, int64(raw.UpdatedNs)).UTC(),
 		Samples: raw.Samples, Verdicts: raw.Verdicts, Shed: raw.Shed, Batches: raw.Batches,
 		SamplesPerSecond: float64(raw.SamplesPerSecondMilli) / 1e3, VerdictsPerSecond: float64(raw.VerdictsPerSecondMilli) / 1e3,
-		BatchMean: float64(raw.BatchMeanMilli) / 1e3, P50: time.Duration(raw.P50Ns), P99: time.Duration(raw.P99Ns),
+		BatchMean: float64(raw.BatchMeanMilli) / 1e3, P50: Milliseconds(raw.P50Ns), P99: Milliseconds(raw.P99Ns),
 		RingBytes: raw.RingBytes, RingUsed: raw.RingUsed, Classify: raw.Classify != 0, Ready: raw.Ready != 0,
 		LastError: cString(raw.LastError[:]),
 	}

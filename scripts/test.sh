@@ -41,7 +41,7 @@ fi
 
 step "demo"
 make --no-print-directory bin/dplab
-scripts/as-root.sh bin/dplab
+scripts/as-root.sh bin/dplab demo
 
 step "tests"
 [ "$(id -u)" = 0 ] || have sudo || skip "all tests that need root: you are not root, and sudo is not installed"

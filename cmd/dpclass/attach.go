@@ -9,7 +9,6 @@ import (
 	"io"
 	"log/slog"
 	"os/signal"
-	"slices"
 	"strings"
 	"syscall"
 
@@ -19,6 +18,9 @@ import (
 	"github.com/dpclass/dpclass/agent/sink"
 	"github.com/dpclass/dpclass/classifier"
 	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/cli"
+	"github.com/dpclass/dpclass/internal/fault"
+	"github.com/dpclass/dpclass/internal/tui"
 	"github.com/dpclass/dpclass/loader"
 )
 
@@ -36,88 +38,74 @@ type attachFlags struct {
 	logFormat       string
 }
 
-func newAttachCommand(g *globals) *cobra.Command {
+func newAttachCommand(g *cli.Globals) *cobra.Command {
 	f := attachFlags{mode: string(loader.Auto), direction: "both", logFormat: "text"}
 	cmd := &cobra.Command{
 		Use:   "attach IFACE...",
 		Short: "Watch interfaces, classify their flows and enforce a policy",
 		Long: `Load the programs into the kernel, attach them to the interfaces, and classify
-flows until SIGINT or SIGTERM; then detach and leave nothing behind, unless
---persist. Several interfaces share one classifier.
+flows until SIGINT or SIGTERM. Then detach and leave nothing behind, unless
+--persist is given. Several interfaces share one classifier.
 
---mode auto takes native XDP where the driver has it and tcx otherwise; what was
-obtained is printed. The packets themselves are never held up: when something
-fails, they pass. SIGHUP reads the choice of models anew ("dpclass models use")
-and samples undecided flows again.
+--mode auto uses native XDP where the driver has it, else tc; the output says
+which. Packets are never held up: when something fails, they pass. SIGHUP reads
+the choice of models again ("dpclass models use") and samples undecided flows
+again.
 
-With --persist the programs and the policy go on working after the agent's end:
-flows keep their verdicts, and new ones stay undecided until it is attached again.
+With --persist the programs and the policy stay after the end: flows keep their
+verdicts, and new flows stay undecided until the next attach.
 
-With --log-format json every flow that ends is one JSON object on standard
-output, with the fields of "dpclass flows -o json"; the log goes to standard error.`,
+With --log-format json, standard output has one JSON object for every flow that
+ends, with the fields of "dpclass flows -o json"; the log goes to standard error.`,
 		Example: `  dpclass attach eth0
   dpclass attach eth0 eth1 --policy policy.yaml
   dpclass attach eth0 --model cnn-traffic --model cnn-app --samples 10
   dpclass attach eth0 --direction ingress --no-classify
   dpclass attach veth1 --netns lab --log-format json > flows.jsonl`,
-		Args:              interfaces,
+		Args:              interfaceArgs,
 		ValidArgsFunction: completeInterfaces(g),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return g.inNetns(func() error { return attach(cmd, g, &f, args) })
+			return g.InNetns(func() error { return attach(cmd, g, &f, args) })
 		},
 	}
 	flags := cmd.Flags()
-	flags.Var(choice{&f.mode, []string{"auto", "native", "tc"}}, "mode", "where ingress is watched: native XDP or tcx")
-	flags.Var(choice{&f.direction, []string{"both", "ingress", "egress"}}, "direction", "what is watched")
-	flags.StringArrayVar(&f.models, "model", nil, "model: `NAME` of a shipped one or FILE.onnx; may be given once for each task (default: the choice of \"dpclass models use\")")
-	flags.StringVar(&f.policy, "policy", "", "policy `FILE` to enforce; checked before anything is attached")
-	flags.IntVar(&f.samples, "samples", 0, "payload packets of a flow to look at, 1 to 255 (default: the model's)")
-	flags.Float64Var(&f.minConfidence, "min-confidence", 0, "final verdicts less confident than this are \"unknown\" (0 to 1)")
-	flags.BoolVar(&f.persist, "persist", false, "leave programs, flows and policy in the kernel at the end")
-	flags.BoolVar(&f.noClassify, "no-classify", false, "count flows only; needs no ONNX Runtime")
+	flags.Var(&cli.Choice{Value: &f.mode, Words: []string{"auto", "native", "tc"}}, "mode", "where received packets are watched: native XDP or tc")
+	flags.Var(&cli.Choice{Value: &f.direction, Words: []string{"both", "ingress", "egress"}}, "direction", "packets to watch: received, sent or both")
+	flags.StringArrayVar(&f.models, "model", nil, "model: `NAME` of a shipped one, or FILE.onnx; twice for one model per task (default: the choice of \"dpclass models use\")")
+	flags.StringVar(&f.policy, "policy", "", "policy `FILE` to enforce; it is checked before anything is attached")
+	flags.IntVar(&f.samples, "samples", 0, "payload packets to read of a flow, 1 to 255 (default: the model's)")
+	flags.Float64Var(&f.minConfidence, "min-confidence", 0, "probability, 0 to 1, below which a final verdict becomes \"unknown\"")
+	flags.BoolVar(&f.persist, "persist", false, "keep programs, flows and policy in the kernel after the end")
+	flags.BoolVar(&f.noClassify, "no-classify", false, "count flows without verdicts; needs no ONNX Runtime")
 	flags.BoolVar(&f.vlan, "vlan", false, "tell flows of different VLANs apart")
-	flags.Uint32Var(&f.maxFlows, "max-flows", 0, "decided flows that are kept for each IP version (default: the loader's)")
-	flags.Var(choice{&f.logFormat, sink.Names()}, "log-format", "format of the log")
-	mustComplete(cmd, "mode", "auto", "native", "tc")
-	mustComplete(cmd, "direction", "both", "ingress", "egress")
-	mustComplete(cmd, "log-format", sink.Names()...)
-	mustCompleteFunc(cmd, "model", completeModels)
-	mustCompleteFunc(cmd, "policy", completePolicyFiles)
+	flags.Uint32Var(&f.maxFlows, "max-flows", 0, "decided flows to keep for each IP version (default: 65536)")
+	flags.Var(&cli.Choice{Value: &f.logFormat, Words: sink.Names()}, "log-format", "format of the log")
+	cli.Complete(cmd, "mode", "auto", "native", "tc")
+	cli.Complete(cmd, "direction", "both", "ingress", "egress")
+	cli.Complete(cmd, "log-format", sink.Names()...)
+	cli.CompleteFunc(cmd, "model", cli.CompleteModels)
+	cli.CompleteFunc(cmd, "policy", completePolicyFiles)
 	return cmd
-}
-
-// interfaces checks the arguments of attach.
-func interfaces(_ *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		return usagef("IFACE is missing")
-	}
-	for i, name := range args {
-		if slices.Contains(args[:i], name) {
-			return usagef("interface %q stands twice", name)
-		}
-	}
-	return nil
 }
 
 func (f *attachFlags) check() error {
 	switch {
 	case f.samples < 0 || f.samples > 255:
-		return usagef("--samples %d: want 1 to 255", f.samples)
+		return cli.Usagef("--samples %d: want 1 to 255", f.samples)
 	case !(f.minConfidence >= 0 && f.minConfidence <= 1):
-		return usagef("--min-confidence %g: want a number from 0 to 1", f.minConfidence)
+		return cli.Usagef("--min-confidence %g: want a number from 0 to 1", f.minConfidence)
 	case f.noClassify && (len(f.models) > 0 || f.minConfidence > 0):
-		return usagef("--no-classify excludes --model and --min-confidence")
+		return cli.Usagef("--no-classify cannot be used with --model or --min-confidence")
 	}
 	return nil
 }
 
-// attach is the verb: everything that can be wrong is found before anything is
-// attached.
-func attach(cmd *cobra.Command, g *globals, f *attachFlags, names []string) (err error) {
+// attach is the verb. It checks everything it can before it attaches anything.
+func attach(cmd *cobra.Command, g *cli.Globals, f *attachFlags, names []string) (err error) {
 	if err := f.check(); err != nil {
 		return err
 	}
-	log := g.logger(cmd.ErrOrStderr(), f.logFormat)
+	log := g.Logger(cmd.ErrOrStderr(), f.logFormat)
 	models, engine, err := f.classifier(g)
 	if err != nil {
 		return err
@@ -128,7 +116,7 @@ func attach(cmd *cobra.Command, g *globals, f *attachFlags, names []string) (err
 	labels := classifier.NewLabels(models)
 	var rules *flow.Policy
 	if f.policy != "" {
-		if rules, err = readPolicy(f.policy, cmd.InOrStdin(), labels, cmd.ErrOrStderr()); err != nil {
+		if rules, err = readPolicy(cmd, f.policy, labels); err != nil {
 			return err
 		}
 		protectSSH(rules)
@@ -148,7 +136,7 @@ func attach(cmd *cobra.Command, g *globals, f *attachFlags, names []string) (err
 		ports = append(ports, agent.NewPort(iface))
 	}
 	a := agent.New(agent.Config{
-		Ports: ports, Log: log, Sinks: []agent.Sink{exporter}, Reload: hangups(cmd.Context()),
+		Ports: ports, Log: log, Sinks: []agent.Sink{exporter}, Reload: cli.Hangups(cmd.Context()),
 		Classifier: agent.NewClassifier(engine, func() ([]*classifier.Model, error) { return classifier.LoadModels(f.models) }),
 	})
 	defer func() {
@@ -165,7 +153,7 @@ func attach(cmd *cobra.Command, g *globals, f *attachFlags, names []string) (err
 }
 
 // classifier loads the models and opens ONNX Runtime, unless --no-classify.
-func (f *attachFlags) classifier(g *globals) ([]*classifier.Model, *classifier.Classifier, error) {
+func (f *attachFlags) classifier(g *cli.Globals) ([]*classifier.Model, *classifier.Classifier, error) {
 	if f.noClassify {
 		return nil, nil, nil
 	}
@@ -174,10 +162,10 @@ func (f *attachFlags) classifier(g *globals) ([]*classifier.Model, *classifier.C
 		return nil, nil, err
 	}
 	engine, err := classifier.New(classifier.Options{
-		Library: g.onnxruntime, Models: models, Samples: f.samples, MinConfidence: f.minConfidence,
+		Library: g.Library, Models: models, Samples: f.samples, MinConfidence: f.minConfidence,
 	})
 	if errors.Is(err, classifier.ErrNoLibrary) {
-		return nil, nil, fmt.Errorf("%w; or watch without verdicts by --no-classify", err)
+		return nil, nil, fault.Advise(err, "use --no-classify to count flows without verdicts")
 	}
 	return models, engine, err
 }
@@ -192,12 +180,13 @@ func (f *attachFlags) config(engine *classifier.Classifier, labels []string) loa
 	case engine != nil:
 		config.Samples = engine.Samples()
 	case f.samples == 0:
-		config.Samples = -1 // nobody reads them
+		config.Samples = -1 // nothing reads them
 	}
 	return config
 }
 
-// attachAll attaches every interface and sets the policy on it, or none.
+// attachAll attaches every interface and sets the policy on it. Where one fails, it
+// detaches the others.
 func attachAll(names []string, config loader.Config, rules *flow.Policy, log *slog.Logger) (attached []*loader.Interface, err error) {
 	defer func() {
 		if err == nil {
@@ -224,7 +213,7 @@ func attachAll(names []string, config loader.Config, rules *flow.Policy, log *sl
 	return attached, nil
 }
 
-// finish ends the work on the interfaces.
+// finish detaches the interfaces, or with --persist lets go of them.
 func (f *attachFlags) finish(attached []*loader.Interface, log *slog.Logger) error {
 	var problems []error
 	for _, iface := range attached {
@@ -239,7 +228,7 @@ func (f *attachFlags) finish(attached []*loader.Interface, log *slog.Logger) err
 	return errors.Join(problems...)
 }
 
-// announce says what was obtained.
+// announce prints how the interfaces are attached.
 func (f *attachFlags) announce(out io.Writer, log *slog.Logger, attached []*loader.Interface, models []*classifier.Model) error {
 	for _, iface := range attached {
 		status, err := iface.Status()
@@ -259,17 +248,10 @@ func (f *attachFlags) announce(out io.Writer, log *slog.Logger, attached []*load
 				"model", model, "samples", status.Samples, "rules", status.Rules)
 			continue
 		}
-		if _, err := fmt.Fprintf(out, "%s: attached, mode %s, driver %s, hooks %s; model %s, %d samples a flow; %d policy rules\n",
-			iface.Name(), status.Mode, orNone(status.Driver), strings.Join(hooks, " and "), model, status.Samples, status.Rules); err != nil {
+		if _, err := fmt.Fprintf(out, "%s: attached, mode %s, driver %s, hooks %s; model %s, %d samples per flow; %d policy rules\n",
+			iface.Name(), status.Mode, tui.OrNone(status.Driver), strings.Join(hooks, " and "), model, status.Samples, status.Rules); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func orNone(text string) string {
-	if text == "" {
-		return "none"
-	}
-	return text
 }

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/dpclass/dpclass/internal/cli"
 	"github.com/dpclass/dpclass/lab"
 )
 
@@ -48,7 +49,7 @@ func testLog(t *testing.T, s *suite) {
 			if err := writer.Close(); err != nil {
 				t.Fatal(err)
 			}
-			if err := lab.Until(testContext(t), "ready", func() (bool, error) { return s.run(t, near, "status", "lo").code == exitDone, nil }); err != nil {
+			if err := lab.Until(testContext(t), "ready", func() (bool, error) { return s.run(t, near, "status", "lo").code == cli.ExitDone, nil }); err != nil {
 				t.Fatal(err)
 			}
 			if err := test.reader(reader); err != nil {

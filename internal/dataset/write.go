@@ -46,10 +46,10 @@ type Meta struct {
 
 // BuildOptions configures Build.
 type BuildOptions struct {
-	Source    string // where the captures come from, for the reader of the dataset
-	Checksums bool   // keep them in the vectors
-	PerFlow   int    // payload packets of a flow that are kept; 0: all
-	// Warn is told of captures that are damaged or hold nothing.
+	Source    string // where the captures come from, as a note in the dataset
+	Checksums bool   // keep the checksums in the vectors
+	PerFlow   int    // payload packets kept from a flow; 0: all
+	// Warn is called with the error of each damaged capture. It may be nil.
 	Warn func(error)
 	// Progress is called after each capture. It may be nil.
 	Progress func(captures, packets int)

@@ -37,10 +37,15 @@ var rooms = []room{
 	{"policy", []string{"flow", "internal"}, nil},
 	{"agent", []string{"loader", "classifier", "policy", "flow", "internal"}, []string{"lab"}},
 	{"internal", []string{"flow"}, nil},
+	{"internal/cli", []string{"flow", "classifier", "internal"}, nil},
+	{"internal/doctor", []string{"classifier", "internal"}, nil},
+	{"internal/modelcard", []string{"flow", "classifier", "internal"}, nil},
 	{"internal/offline", []string{"flow", "classifier", "internal"}, nil},
 	{"lab", []string{"bpf", "flow", "models", "loader", "classifier", "policy", "agent", "internal"}, nil},
-	{"cmd/dpclass", []string{"bpf", "flow", "models", "loader", "classifier", "policy", "agent", "internal", "internal/offline"}, []string{"lab"}},
-	{"cmd/dplab", []string{"bpf", "flow", "models", "loader", "classifier", "policy", "agent", "internal", "internal/offline", "lab"}, nil},
+	{"cmd/dpclass", []string{"bpf", "flow", "models", "loader", "classifier", "policy", "agent",
+		"internal", "internal/cli", "internal/doctor", "internal/modelcard", "internal/offline"}, []string{"lab"}},
+	{"cmd/dplab", []string{"bpf", "flow", "models", "loader", "classifier", "policy", "agent",
+		"internal", "internal/cli", "lab"}, nil},
 	{"scripts", nil, nil},
 }
 
