@@ -6,41 +6,41 @@ GO = $(shell scripts/find-go.sh)
 LINT_VERSION = v2.15.0
 
 .DEFAULT_GOAL := all
-.NOTPARALLEL: # deps before what needs them
+.NOTPARALLEL: # deps must finish before the targets that need them
 .PHONY: all help deps deps-generate generate lint test demo picture attach install uninstall train-deps evaluation clean check-go FORCE
 
-all: bin/dpclass bin/libonnxruntime.so.1 ## build bin/dpclass and put ONNX Runtime beside it
+all: bin/dpclass bin/libonnxruntime.so.1 ## build bin/dpclass, and put ONNX Runtime beside it
 
-help: ## print this
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
 
-deps: ## install what is missing to build, demo and test (apt, Go, ONNX Runtime); sudo where you are not root
+deps: ## install what is needed to build, test and run the demo (apt packages, Go, ONNX Runtime); uses sudo if needed
 	@scripts/deps.sh build demo
 	@scripts/get-onnxruntime.sh
 
-deps-generate: ## install clang and libbpf's headers, for make generate alone
+deps-generate: ## install clang and libbpf's headers (only make generate needs them)
 	@scripts/deps.sh generate
 
-generate: check-go ## compile bpf/ anew with the pinned clang
-	$(GO) generate ./bpf/...
+generate: check-go ## make labels and BPF objects from their sources, with the pinned clang
+	$(GO) generate ./flow ./bpf
 
-lint: check-go bin/golangci-lint ## format, vet, golangci-lint, shellcheck
+lint: check-go bin/golangci-lint ## check formatting; run go vet, golangci-lint, shellcheck, ruff
 	@GO="$(GO)" scripts/lint.sh
 
-test: deps all ## every check and test; installs what it needs; as root all of them run
+test: deps all ## run all checks and tests; installs what they need; tests that need root are skipped without it
 	@GO="$(GO)" scripts/test.sh
 
-demo: deps all bin/dplab ## show the main job on real traffic in namespaces, then clean up
+demo: deps all bin/dplab ## classify and police real traffic in network namespaces, then clean up
 	@scripts/as-root.sh bin/dplab
 
-picture: all bin/dplab ## make the README's pictures anew from a run of the demo
+picture: all bin/dplab ## make the pictures of the README from a run of the demo
 	@GO="$(GO)" scripts/picture.sh
 
-attach: all ## watch an interface: make attach IFACE=eth0 [ARGS="--policy FILE"]
-	@test -n "$(IFACE)" || { echo 'which interface? make attach IFACE=eth0' >&2; exit 2; }
+attach: all ## classify the flows of an interface: make attach IFACE=eth0 [ARGS="--policy FILE"]
+	@test -n "$(IFACE)" || { echo 'IFACE is missing: make attach IFACE=eth0' >&2; exit 2; }
 	@scripts/as-root.sh bin/dpclass attach $(IFACE) $(ARGS)
 
-install: all ## install to PREFIX (/usr/local), below DESTDIR
+install: all ## install to PREFIX (default /usr/local); DESTDIR is put in front
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/dpclass $(DESTDIR)$(PREFIX)/share/doc/dpclass \
 		$(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
 		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
@@ -51,13 +51,13 @@ install: all ## install to PREFIX (/usr/local), below DESTDIR
 	bin/dpclass completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_dpclass
 	bin/dpclass completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/dpclass.fish
 
-uninstall: ## remove what install put there
+uninstall: ## remove what make install installed
 	rm -rf $(DESTDIR)$(PREFIX)/lib/dpclass $(DESTDIR)$(PREFIX)/share/doc/dpclass
 	rm -f $(DESTDIR)$(PREFIX)/bin/dpclass $(DESTDIR)$(PREFIX)/share/bash-completion/completions/dpclass \
 		$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_dpclass \
 		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/dpclass.fish
 
-train-deps: ## make the trainer's Python environment in .venv (6 GB: PyTorch)
+train-deps: ## create the trainer's Python environment in .venv (6 GB, mostly PyTorch)
 	@scripts/train-deps.sh
 
 evaluation: ## the whole evaluation, hours, resumed: make evaluation DATA=dataset [WORK=evaluation] [CHECKSUMS=dataset-ck] [CAPTURES=DIR, for nDPI] [ARGS=]
@@ -66,14 +66,14 @@ evaluation: ## the whole evaluation, hours, resumed: make evaluation DATA=datase
 	PYTHONPATH=scripts/train .venv/bin/python -m dptrain evaluation --data "$(DATA)" --work "$(or $(WORK),evaluation)" \
 		--docs docs $(if $(CHECKSUMS),--checksums "$(CHECKSUMS)") $(if $(CAPTURES),--captures "$(CAPTURES)") $(ARGS)
 
-clean: ## remove bin/ (not .venv)
+clean: ## remove bin/ (but not .venv)
 	chmod -R u+w bin 2>/dev/null || true
 	rm -rf bin
 
 check-go:
-	@test -n "$(GO)" || { echo 'no Go as new as go.mod asks: run make deps' >&2; exit 1; }
+	@test -n "$(GO)" || { echo 'no Go that is new enough for go.mod: run make deps' >&2; exit 1; }
 
-# Go knows best what is to be built anew.
+# FORCE, because go decides itself what has to be rebuilt.
 bin/dpclass: check-go FORCE
 	@mkdir -p bin
 	CGO_ENABLED=1 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o $@ ./cmd/dpclass
@@ -87,8 +87,8 @@ bin/libonnxruntime.so.1:
 
 bin/golangci-lint: | check-go
 	@mkdir -p bin
-	@echo 'building golangci-lint $(LINT_VERSION) (two minutes, then cached)'
+	@echo 'building golangci-lint $(LINT_VERSION) (takes two minutes, once)'
 	@GOBIN=$(CURDIR)/bin GOFLAGS= $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION) || \
-		echo '!!! SKIPPED: golangci-lint $(LINT_VERSION) did not install' >&2
+		echo '!!! SKIPPED: golangci-lint $(LINT_VERSION) could not be installed' >&2
 
 FORCE:

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package flow holds the words that every other package uses: the 5-tuple, the
-// FLOW expression of the command line, labels, samples, verdicts, the policy
-// in its compiled form and the flow record that is printed.
+// Package flow defines the types that all other packages share: the 5-tuple and its
+// FLOW expression, labels, samples, verdicts, the compiled policy, and the record of a
+// flow that the command line prints.
 //
-// It imports the standard library only.
+// It imports only the standard library.
 package flow

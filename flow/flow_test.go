@@ -43,21 +43,6 @@ func TestMakeKeyDirection(t *testing.T) {
 	}
 }
 
-func TestVocabulary(t *testing.T) {
-	seen := map[string]bool{}
-	for _, name := range Vocabulary {
-		if seen[name] {
-			t.Errorf("label %q stands twice", name)
-		}
-		seen[name] = true
-	}
-	for _, name := range append(append([]string{}, Categories...), Apps...) {
-		if !seen[name] {
-			t.Errorf("label %q has no id", name)
-		}
-	}
-}
-
 func TestRecordJSON(t *testing.T) {
 	record := Record{Src: netip.MustParseAddr("10.0.0.1"), Dst: netip.MustParseAddr("10.0.0.2"), Proto: "tcp"}
 	offline, err := json.Marshal(record)
@@ -65,7 +50,7 @@ func TestRecordJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	if strings.Contains(string(offline), "packets_in") || strings.Contains(string(offline), "iface") {
-		t.Errorf("an offline flow prints what only a live flow has: %s", offline)
+		t.Errorf("an offline flow has fields of a live flow: %s", offline)
 	}
 	record.Live = &Live{}
 	live, err := json.Marshal(record)
@@ -73,10 +58,50 @@ func TestRecordJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"src", "dst", "src_port", "dst_port", "proto", "category", "category_confidence", "app",
-		"app_confidence", "source", "final", "packets", "bytes", "packets_in", "bytes_in", "packets_out", "bytes_out",
+		"app_confidence", "source", "category_source", "app_source", "final", "category_final", "app_final", "packets", "bytes", "packets_in", "bytes_in", "packets_out", "bytes_out",
 		"dropped", "samples", "first_seen", "last_seen"} {
 		if !strings.Contains(string(live), `"`+name+`":`) {
 			t.Errorf("field %q is missing in %s", name, live)
+		}
+	}
+}
+
+func TestTaskText(t *testing.T) {
+	for _, task := range Tasks {
+		text, err := json.Marshal(map[Task]Task{task: task})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := `{"` + task.String() + `":"` + task.String() + `"}`; string(text) != want {
+			t.Errorf("task %d is %s in JSON, want %s", task, text, want)
+		}
+		var read map[Task]Task
+		if err := json.Unmarshal(text, &read); err != nil || read[task] != task || len(read) != 1 {
+			t.Errorf("%s is read as %v, %v", text, read, err)
+		}
+	}
+	if _, err := ParseTask("mood"); err == nil {
+		t.Error(`ParseTask("mood"): no error`)
+	}
+}
+
+func TestVerdictsFinal(t *testing.T) {
+	none := Verdict{}
+	open := Verdict{Label: "voip", Source: SourceModel}
+	final := Verdict{Label: "voip", Source: SourceModel, Final: true}
+	for _, test := range []struct {
+		category, app Verdict
+		want          bool
+	}{
+		{none, none, false}, {open, none, false}, {final, none, true}, {none, final, true}, {final, open, false}, {final, final, true},
+	} {
+		verdicts := Verdicts{Category: test.category, App: test.app}
+		if got := verdicts.Final(); got != test.want {
+			t.Errorf("%+v: final %v, want %v", verdicts, got, test.want)
+		}
+		var record Record
+		if record.SetVerdicts(&verdicts); record.Final != test.want || record.CategoryFinal != test.category.Final || record.AppFinal != test.app.Final {
+			t.Errorf("%+v: record %+v", verdicts, record)
 		}
 	}
 }

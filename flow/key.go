@@ -8,8 +8,7 @@ import (
 	"strings"
 )
 
-// Proto is an IP protocol number of the two that dpclass tracks (IANA
-// protocol numbers).
+// Proto is the IANA number of an IP protocol. dpclass tracks flows of two of them.
 type Proto uint8
 
 // The protocols that have flows.
@@ -18,7 +17,7 @@ const (
 	UDP Proto = 17
 )
 
-// String returns "tcp", "udp" or the number.
+// String returns "tcp", "udp" or "proto-N".
 func (p Proto) String() string {
 	switch p {
 	case TCP:
@@ -29,18 +28,17 @@ func (p Proto) String() string {
 	return fmt.Sprintf("proto-%d", uint8(p))
 }
 
-// Key is the canonical 5-tuple of a flow: both directions of a connection have
-// the same Key. A is the endpoint that sorts first, by address and then port.
-// VLAN is 0 unless VLAN ids are part of the key; then it is the outer id << 12
-// | the inner id.
+// Key is the canonical 5-tuple of a flow: packets of both directions have the same Key.
+// A is the endpoint that sorts first, by address and then by port. VLAN is
+// outer id << 12 | inner id if the interface tells VLANs apart, else 0.
 type Key struct {
 	A, B  netip.AddrPort
 	Proto Proto
 	VLAN  uint32
 }
 
-// MakeKey returns the canonical key of a packet from src to dst. fromA is true
-// where src is the key's A.
+// MakeKey returns the canonical key of a packet from src to dst. fromA reports whether
+// src is the key's A.
 func MakeKey(proto Proto, src, dst netip.AddrPort, vlan uint32) (key Key, fromA bool) {
 	src = netip.AddrPortFrom(src.Addr().Unmap().WithZone(""), src.Port())
 	dst = netip.AddrPortFrom(dst.Addr().Unmap().WithZone(""), dst.Port())
@@ -50,11 +48,12 @@ func MakeKey(proto Proto, src, dst netip.AddrPort, vlan uint32) (key Key, fromA 
 	return Key{A: dst, B: src, Proto: proto, VLAN: vlan}, false
 }
 
-// Is6 tells whether the flow is an IPv6 flow.
+// Is6 reports whether the flow is an IPv6 flow.
 func (k Key) Is6() bool { return k.A.Addr().Is6() }
 
-// Mapped is the key of an IPv4 flow as IPv6 packets carry it that have IPv4-mapped
-// addresses (::ffff:10.0.0.2): such packets are rare, but another flow.
+// Mapped returns the key of an IPv4 flow with IPv4-mapped IPv6 addresses
+// (::ffff:10.0.0.2). IPv6 packets with such addresses are rare; they are a flow of
+// their own.
 func (k Key) Mapped() Key {
 	for _, end := range []*netip.AddrPort{&k.A, &k.B} {
 		*end = netip.AddrPortFrom(netip.AddrFrom16(end.Addr().As16()), end.Port())
@@ -67,8 +66,8 @@ func (k Key) String() string {
 	return k.Proto.String() + " " + k.A.String() + " " + k.B.String()
 }
 
-// ParseKey reads a FLOW expression: protocol and both endpoints, either end
-// first, IPv6 addresses in brackets ("udp [fd00::1]:5000 [fd00::2]:4000").
+// ParseKey reads a FLOW expression: the protocol and both endpoints in any order. IPv6
+// addresses are in brackets ("udp [fd00::1]:5000 [fd00::2]:4000").
 func ParseKey(expr string) (Key, error) {
 	const want = `want "tcp|udp ADDR:PORT ADDR:PORT", as "tcp 10.0.0.2:4000 10.0.0.1:80" or "udp [fd00::1]:5000 [fd00::2]:4000"`
 	words := strings.Fields(expr)

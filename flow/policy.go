@@ -7,53 +7,53 @@ import (
 	"time"
 )
 
-// MaxRules is the number of rules that a policy may have (bpf/policy.h).
+// MaxRules is the number of rules that a policy may have.
 const MaxRules = 64
 
-// Scope tells what shares one token bucket.
+// Scope says which packets share a token bucket.
 type Scope uint8
 
-// ScopeClass is one bucket for a rule, interface and direction; ScopeFlow is one
-// for each flow and direction.
+// With ScopeClass there is one bucket for each rule, interface and direction. With
+// ScopeFlow there is one for each flow and direction.
 const (
 	ScopeClass Scope = iota
 	ScopeFlow
 )
 
-// Action is what a rule does with the packets of a flow. The zero value passes
-// them. Drop excludes the others; Rate and DSCP may stand together.
+// Action is what a rule does with the packets of a flow. Drop excludes all else; Rate
+// and DSCP can be combined. Action{DSCP: -1} passes packets unchanged.
 type Action struct {
 	Drop  bool
-	DSCP  int    // 0 to 63; -1: leave it as it is
+	DSCP  int    // 0 to 63; -1: do not change it
 	Rate  uint64 // bits per second; 0: not policed
-	Burst uint64 // bytes; set where Rate is
+	Burst uint64 // bytes; set if Rate is
 	Scope Scope
 }
 
-// Rule is one compiled rule: labels are written out (a vpn: match has become
-// the list of the categories that it covers).
+// Rule is one compiled rule. A "vpn:" match of the policy file has become a list of
+// categories.
 type Rule struct {
 	Categories    []string // nil: any
 	Apps          []string // nil: any
-	MinConfidence float64  // of each task that the rule names, of the surer one where it names none
-	Provisional   bool     // final: false, act on provisional verdicts too
-	Midstream     bool     // let a drop act on TCP flows whose SYN was not seen
+	MinConfidence float64  // 0 to 1; for each task that the rule names, or for the better one if it names none
+	Provisional   bool     // act on provisional verdicts too ("final: false")
+	Midstream     bool     // let a drop act on TCP flows whose SYN dpclass did not see
 	Action        Action
 }
 
-// PortProtect is a protected port, on either end of a flow.
+// PortProtect is a protected port at either end of a flow.
 type PortProtect struct {
 	Proto Proto
 	Port  uint16
 }
 
-// Policy is a compiled policy. The first rule that matches wins; flows that
-// none matches are passed.
+// Policy is a compiled policy. For each flow the first rule that matches applies. Flows
+// that match no rule pass.
 type Policy struct {
 	Rules    []Rule
 	Prefixes []netip.Prefix // never dropped or policed
 	Ports    []PortProtect  // likewise
-	Flows    []Key          // likewise: the SSH connection that applied the policy
-	Source   []byte         // the policy file, for policy show
+	Flows    []Key          // likewise; the SSH connection that applied the policy
+	Source   []byte         // text of the policy file, for "policy show"
 	Applied  time.Time
 }

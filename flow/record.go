@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Record is a flow as it is printed (-o json): one object a line. Src is the
-// sender of the first packet seen. Times are UTC.
+// Record is a flow as "-o json" prints it, one object per line. Src is the sender of the
+// first packet that dpclass saw. Times are in UTC, sizes in IP bytes on the wire.
 type Record struct {
 	Iface              string     `json:"iface,omitempty"`
 	Src                netip.Addr `json:"src"`
@@ -21,10 +21,10 @@ type Record struct {
 	CategoryConfidence float64    `json:"category_confidence"`
 	App                string     `json:"app"`
 	AppConfidence      float64    `json:"app_confidence"`
-	Source             string     `json:"source"`          // category_source, or app_source where that is ""
-	CategorySource     string     `json:"category_source"` // what decided: model, operator; "" while undecided
+	Source             string     `json:"source"`          // category_source, or app_source if that is ""
+	CategorySource     string     `json:"category_source"` // model or operator; "" while undecided
 	AppSource          string     `json:"app_source"`
-	Final              bool       `json:"final"` // of every task that has a verdict
+	Final              bool       `json:"final"` // every task that has a verdict has its final one
 	CategoryFinal      bool       `json:"category_final"`
 	AppFinal           bool       `json:"app_final"`
 	Packets            uint64     `json:"packets"`
@@ -35,7 +35,8 @@ type Record struct {
 	LastSeen  time.Time `json:"last_seen"`
 }
 
-// Live is the part of a Record that only a flow on an interface has.
+// Live is the part of a Record that exists only for flows of an interface, not for flows
+// of a capture file. In and Out are as the interface sees them.
 type Live struct {
 	PacketsIn  uint64 `json:"packets_in"`
 	BytesIn    uint64 `json:"bytes_in"`
@@ -45,8 +46,8 @@ type Live struct {
 	Generation uint32 `json:"generation"`
 	Midstream  bool   `json:"midstream,omitempty"`
 	Ended      string `json:"ended,omitempty"` // fin, rst or idle
-	Rule       int    `json:"rule,omitempty"`  // number of the policy rule that acts on it, from 1
-	Model      string `json:"model,omitempty"` // of the category, else of the app
+	Rule       int    `json:"rule,omitempty"`  // number of the policy rule that acts on it, from 1; 0: none
+	Model      string `json:"model,omitempty"` // model of the category, or of the app if the category has none
 }
 
 // SetVerdicts copies the verdicts into the record.

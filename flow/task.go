@@ -7,15 +7,15 @@ import "fmt"
 // Task is a question about a flow. Every flow has one verdict for each task.
 type Task uint8
 
-// The tasks. A model's output has the name of its task.
+// The tasks. In a model, the output for a task has the task's name.
 const (
 	Category Task = iota // what kind of traffic it is
-	App                  // which application it belongs to
+	App                  // which application sends it
 
 	NumTasks = 2
 )
 
-// Tasks lists the tasks in the order used everywhere.
+// Tasks lists all tasks.
 var Tasks = [NumTasks]Task{Category, App}
 
 var taskNames = [NumTasks]string{"category", "app"}
@@ -28,7 +28,7 @@ func (t Task) String() string {
 	return fmt.Sprintf("task-%d", uint8(t))
 }
 
-// ParseTask returns the task of that name.
+// ParseTask returns the task with that name.
 func ParseTask(name string) (Task, error) {
 	for t, known := range taskNames {
 		if name == known {
@@ -46,7 +46,7 @@ func (t Task) Labels() []string {
 	return Categories
 }
 
-// MarshalText writes the name: tasks are words in JSON, as values and as keys.
+// MarshalText writes the name, so that JSON has names as values and as keys.
 func (t Task) MarshalText() ([]byte, error) {
 	if int(t) >= len(taskNames) {
 		return nil, fmt.Errorf("task %d does not exist", uint8(t))

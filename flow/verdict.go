@@ -2,10 +2,10 @@
 
 package flow
 
-// Direction is the way of a packet as the interface sees it.
+// Direction is the direction of a packet as the interface sees it.
 type Direction uint8
 
-// In is a received packet, Out a sent one.
+// In is for received packets, Out for sent ones.
 const (
 	In Direction = iota
 	Out
@@ -19,7 +19,7 @@ func (d Direction) String() string {
 	return "in"
 }
 
-// Source tells who gave a verdict.
+// Source says who gave a verdict.
 type Source uint8
 
 // The sources of a verdict.
@@ -40,8 +40,8 @@ func (s Source) String() string {
 	return ""
 }
 
-// ID names one flow of one interface in one life: a 5-tuple that is used again
-// has another Generation. Iface is the agent's number of the interface.
+// ID identifies one life of a flow on an interface. When a 5-tuple is used again, the
+// new flow gets another Generation. Iface is the agent's number for the interface.
 type ID struct {
 	Iface      int
 	Key        Key
@@ -58,27 +58,26 @@ const (
 type Sample struct {
 	ID        ID
 	Direction Direction
-	Index     int    // payload packets of the flow sampled before this one
-	Time      int64  // CLOCK_MONOTONIC, ns
-	Length    int    // L3 length on the wire, bytes
-	Packet    []byte // from the IP header on, addresses and checksums zeroed, at most 1500 bytes
+	Index     int    // number of samples of the flow before this one
+	Time      int64  // CLOCK_MONOTONIC, in ns
+	Length    int    // bytes on the wire, from the IP header on
+	Packet    []byte // from the IP header on, at most 1500 bytes; addresses and checksums are zero
 }
 
-// Verdict is what is known of a flow on one task. Label is "" while undecided or
-// where the model lacks the task, and Unknown where the model rejects the flow.
+// Verdict is the answer to one task for one flow. Label is "" while the flow is
+// undecided or if no model has the task. It is [Unknown] if the model rejects the flow.
 type Verdict struct {
 	Label      string
 	Confidence float64 // 0 to 1
 	Source     Source
-	Model      string // name of the model, "" for an operator's verdict
-	Final      bool   // it does not change any more, except by an operator
+	Model      string // name of the model; "" for an operator's verdict
+	Final      bool   // only an operator can change it now
 }
 
-// Verdicts are a flow's verdicts, by Task.
+// Verdicts holds the verdicts of a flow, indexed by Task.
 type Verdicts [NumTasks]Verdict
 
-// Final reports whether every task that has a verdict has its final one, and at
-// least one has.
+// Final reports whether there is at least one verdict and every verdict is final.
 func (v *Verdicts) Final() bool {
 	final := false
 	for t := range v {
@@ -93,11 +92,11 @@ func (v *Verdicts) Final() bool {
 	return final
 }
 
-// Decision holds the verdicts on one flow, ready to be stored in the kernel.
+// Decision holds the verdicts for one flow, ready to be stored in the kernel.
 type Decision struct {
 	ID       ID
 	Verdicts Verdicts
-	Settled  bool  // no task's verdict changes any more: the flow needs no more samples
-	Samples  int   // samples that the verdicts rest on
-	Time     int64 // CLOCK_MONOTONIC ns of the newest of them; 0 for an operator's verdict
+	Settled  bool  // no verdict will change any more: the flow needs no more samples
+	Samples  int   // number of samples used for the verdicts
+	Time     int64 // CLOCK_MONOTONIC of the newest sample, in ns; 0 for an operator's verdict
 }

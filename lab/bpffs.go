@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MountBPFFS sees to it that /sys/fs/bpf is a bpffs, as systemd does at boot:
-// in a container it may be an empty folder. It stays mounted.
+// MountBPFFS mounts a bpffs at /sys/fs/bpf unless one is there already. systemd does
+// so at boot, but in a container the directory may be empty. It stays mounted.
 func MountBPFFS() error {
 	const path = "/sys/fs/bpf"
 	var stat unix.Statfs_t
@@ -20,7 +20,7 @@ func MountBPFFS() error {
 		return nil
 	}
 	if err := unix.Mount("bpf", path, "bpf", 0, "mode=700"); err != nil {
-		return fmt.Errorf("bpffs: mounting %q: %w", path, err)
+		return fmt.Errorf("bpffs: mount at %q: %w", path, err)
 	}
 	return nil
 }

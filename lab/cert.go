@@ -17,15 +17,15 @@ import (
 	"time"
 )
 
-// certificate is a key with its certificate, as PEM files.
+// certificate holds the paths of a certificate and its key, both in PEM.
 type certificate struct{ cert, key string }
 
-// authority signs the certificates of one server or tunnel.
+// authority is a CA that signs the certificates of one server or tunnel.
 type authority struct {
 	dir  string
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
-	file string // the CA's certificate
+	file string // path of the CA's certificate
 }
 
 func newAuthority(dir string) (*authority, error) {
@@ -50,7 +50,7 @@ func newAuthority(dir string) (*authority, error) {
 	return &authority{dir: dir, cert: cert, key: key, file: file}, writePEM(file, "CERTIFICATE", der)
 }
 
-// issue writes NAME.pem and NAME.key, good for both ends of a connection.
+// issue writes NAME.pem and NAME.key. The certificate is valid for clients and servers.
 func (a *authority) issue(name string, addrs ...string) (certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -88,7 +88,7 @@ func writePEM(path, kind string, der []byte) error {
 	return os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600)
 }
 
-// mkdir makes a folder for one program of the host.
+// mkdir creates a directory for one program of the host.
 func (h *Host) mkdir(program string) (string, error) {
 	dir, err := os.MkdirTemp(h.lab.dir, h.name+"-"+program+"-")
 	if err != nil {

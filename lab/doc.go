@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package lab makes network namespaces, the wires between them and the
-// programs in them: for the demo, the tests and the benches. Everything in it
-// is real: veth devices, real servers and clients over real sockets.
+// Package lab creates network namespaces, connects them with wires and runs programs
+// in them. The demo, the tests and the benches use it. Nothing is simulated: the wires
+// are veth devices, and real servers and clients talk over real sockets.
 //
-// It needs root ([New] returns [ErrNotRoot], [ForTest] skips the test).
+// It needs root. Without root [New] returns [ErrNotRoot] and [ForTest] skips the test.
 //
 //	l := lab.ForTest(t)            // or l, err := lab.New("demo"); defer l.Close()
 //	r := l.Router(lab.Topology{})  // client -- eth0 router eth1 -- server, IPv4 and IPv6
@@ -15,16 +15,15 @@
 //
 // # Namespaces
 //
-// A [Host] is a network namespace and nothing else: files, processes and
-// mounts are those of the machine. Programs are started with the namespace set
-// on the starting thread, not by "ip netns exec", which mounts a sysfs of its
-// own and so hides /sys/fs/bpf. The namespace stands under /run/netns by
-// [Host.Netns], so that ip and "dpclass --netns" find it.
+// A [Host] is only a network namespace: it shares files, processes and mounts with the
+// machine. A thread that has entered the namespace starts the programs. "ip netns exec"
+// would mount a new sysfs and so hide /sys/fs/bpf. The namespace is listed in /run/netns
+// under the name [Host.Netns], so "ip netns" and "dpclass --netns" find it.
 //
 // # Cleaning up
 //
-// [Lab.Close] ends every process and removes every namespace, and with them
-// the wires. Names carry the pid: runs side by side do not meet, and [Clean]
-// (also called by New) removes what a killed run left.
-// Children die with the process that started them.
+// [Lab.Close] ends every process and removes every namespace; the wires go with them.
+// Names contain the pid, so several runs at the same time do not collide. [Clean],
+// which New calls, removes what a killed run left behind. The programs die with the
+// process that started them.
 package lab

@@ -26,20 +26,20 @@ type Host struct {
 	netns string
 
 	handle netns.NsHandle
-	tasks  chan func() // run on the one thread that starts processes
+	tasks  chan func() // for the one thread that starts processes
 	done   chan struct{}
 
 	mu        sync.Mutex
 	processes []*Process
 }
 
-// Name is the name that the host was made with.
+// Name returns the name that was given to [Lab.Host].
 func (h *Host) Name() string { return h.name }
 
-// Netns is the name of its namespace, as ip netns and dpclass --netns take it.
+// Netns returns the name of the namespace, as "ip netns" and "dpclass --netns" take it.
 func (h *Host) Netns() string { return h.netns }
 
-// Lab is the lab that it belongs to.
+// Lab returns the lab that the host belongs to.
 func (h *Host) Lab() *Lab { return h.lab }
 
 func (h *Host) init() error {
@@ -54,7 +54,7 @@ func (h *Host) init() error {
 		return err
 	}
 	return h.Do(func() error {
-		// No duplicate-address detection: an address works at once.
+		// Without duplicate address detection an address works at once.
 		for _, which := range []string{"all", "default"} {
 			for name, value := range map[string]string{"disable_ipv6": "0", "accept_dad": "0", "dad_transmits": "0", "router_solicitations": "0"} {
 				if err := os.WriteFile(filepath.Join("/proc/sys/net/ipv6/conf", which, name), []byte(value), 0); err != nil {
@@ -70,8 +70,9 @@ func (h *Host) init() error {
 	})
 }
 
-// work is the host's own thread: it is in the namespace for good and starts
-// the host's processes, which die with it (Pdeathsig is about the thread).
+// work runs on the host's own thread, which stays in the namespace and starts the host's
+// processes. It must not end before them: Pdeathsig kills a process when the thread that
+// started it ends.
 func (h *Host) work(namespace int, ready chan<- error) {
 	runtime.LockOSThread()
 	err := unix.Setns(namespace, unix.CLONE_NEWNET)
@@ -89,12 +90,12 @@ func (h *Host) work(namespace int, ready chan<- error) {
 	}
 }
 
-// Do runs fn in the host's namespace, on a thread that only fn uses. What
-// fn starts with go runs elsewhere: sockets are to be made by fn itself.
+// Do runs fn in the host's namespace, on a thread of its own. Goroutines that fn starts
+// run outside the namespace, so fn has to open its sockets itself.
 func (h *Host) Do(fn func() error) error {
 	result := make(chan error)
 	go func() {
-		// The thread is given up with the goroutine, so it need not come back.
+		// The thread stays locked and ends with the goroutine: no need to switch back.
 		runtime.LockOSThread()
 		if err := unix.Setns(int(h.handle), unix.CLONE_NEWNET); err != nil {
 			result <- fmt.Errorf("host %q: setns: %w", h.name, err)
@@ -105,7 +106,8 @@ func (h *Host) Do(fn func() error) error {
 	return <-result
 }
 
-// Sysctl sets a setting of the namespace: Sysctl("net/ipv4/ip_forward", "1").
+// Sysctl changes a kernel setting in the namespace, as in
+// Sysctl("net/ipv4/ip_forward", "1").
 func (h *Host) Sysctl(name, value string) error {
 	return h.Do(func() error {
 		if err := os.WriteFile(filepath.Join("/proc/sys", name), []byte(value), 0); err != nil {
@@ -115,7 +117,7 @@ func (h *Host) Sysctl(name, value string) error {
 	})
 }
 
-// Forward makes the host a router.
+// Forward turns on IPv4 and IPv6 forwarding, which makes the host a router.
 func (h *Host) Forward() error {
 	for _, setting := range []string{"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"} {
 		if err := h.Sysctl(setting, "1"); err != nil {
@@ -125,7 +127,7 @@ func (h *Host) Forward() error {
 	return nil
 }
 
-// Route adds a route: Route("10.0.2.0/24", "10.0.1.1"), or "default".
+// Route adds a route to a prefix, or to "default", as in Route("10.0.2.0/24", "10.0.1.1").
 func (h *Host) Route(to, via string) error {
 	gateway, err := netip.ParseAddr(via)
 	if err != nil {
@@ -181,8 +183,8 @@ func (h *Host) ListenUDP(ctx context.Context, address string) (conn *net.UDPConn
 	return conn, err
 }
 
-// Dial connects from within the namespace; the address is a literal one. local
-// may be "" or the address to send from.
+// Dial connects from within the namespace. The addresses are literal ADDR:PORT; local
+// is the address to send from, or "" for any.
 func (h *Host) Dial(ctx context.Context, network, local, remote string) (conn net.Conn, err error) {
 	dialer := net.Dialer{}
 	if local != "" {
@@ -206,7 +208,7 @@ func (h *Host) Dial(ctx context.Context, network, local, remote string) (conn ne
 func (h *Host) close() error {
 	h.stopProcesses()
 	path := filepath.Join(netnsDir, h.netns)
-	killIn(path) // grandchildren that left their process group
+	killIn(path) // grandchildren that have left their process group
 	close(h.done)
 	var err error
 	if h.handle.IsOpen() {
@@ -225,6 +227,6 @@ func (h *Host) stopProcesses() {
 	h.processes = nil
 	h.mu.Unlock()
 	for i := len(processes) - 1; i >= 0; i-- {
-		_ = processes[i].Stop() // ended by a signal: an error that is no news
+		_ = processes[i].Stop() // a process that is killed always returns an error
 	}
 }

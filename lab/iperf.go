@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// IperfServer starts an iperf3 server.
+// IperfServer starts an iperf3 server and waits until it listens.
 func (h *Host) IperfServer(ctx context.Context, port int) (*Process, error) {
 	p, err := h.Start(ctx, "iperf3", "--server", "--port", strconv.Itoa(port))
 	if err != nil {
@@ -19,20 +19,20 @@ func (h *Host) IperfServer(ctx context.Context, port int) (*Process, error) {
 	return p, h.WaitTCP(ctx, p, port)
 }
 
-// Iperf says what an iperf3 client does.
+// Iperf says what an iperf3 client should do.
 type Iperf struct {
-	Server  string // address
+	Server  string // address of the server
 	Port    int
 	UDP     bool
-	Rate    string // as iperf3 -b takes it: 50M; "": no limit for TCP, 1M for UDP
+	Rate    string // as iperf3 --bitrate takes it, for example 50M; "": no limit for TCP, 1M for UDP
 	Time    time.Duration
 	Reverse bool // the server sends
 	Streams int  // 0: 1
-	Length  int  // of a UDP payload or a TCP write; 0: iperf3's choice
-	// ClientPort is the client's port of the data flow (not of the control
-	// connection); 0: any.
+	Length  int  // bytes in a UDP payload or a TCP write; 0: iperf3's choice
+	// ClientPort is the client's port of the data flow, not of the control connection.
+	// 0: any port.
 	ClientPort int
-	CPUs       string // the client's and the server's, "1,0"; "": the scheduler's choice
+	CPUs       string // CPU of the client and of the server, as in "1,0"; "": the scheduler's choice
 }
 
 // IperfResult is what iperf3 measured.
@@ -43,7 +43,7 @@ type IperfResult struct {
 	Retransmits            uint64 // TCP only
 }
 
-// Args are iperf3's arguments, for one that is to run in the background.
+// Args returns the arguments for iperf3, for callers that start it themselves.
 func (i Iperf) Args() []string {
 	args := []string{"--client", i.Server, "--port", strconv.Itoa(i.Port), "--time", fmt.Sprintf("%.0f", max(1, i.Time.Seconds()))}
 	if i.UDP {
@@ -70,7 +70,7 @@ func (i Iperf) Args() []string {
 	return args
 }
 
-// Iperf runs an iperf3 client to its end.
+// Iperf runs an iperf3 client and waits for its result.
 func (h *Host) Iperf(ctx context.Context, i Iperf) (IperfResult, error) {
 	out, err := h.Run(ctx, "iperf3", append(i.Args(), "--json")...)
 	var report struct {
@@ -95,7 +95,7 @@ func (h *Host) Iperf(ctx context.Context, i Iperf) (IperfResult, error) {
 		SentBytes: uint64(sent.Bytes), Received: uint64(received.Bytes), Retransmits: sent.Retransmits}
 	if i.UDP {
 		result.Packets, result.Lost = uint64(report.End.Sum.Packets), uint64(report.End.Sum.LostPackets)
-		// Releases before 3.17 give UDP one sum of both ends: what was lost tells them apart.
+		// Before 3.17 iperf3 reports one sum for both ends: derive what was received from the loss.
 		if received.BitsPerSecond == 0 || received == sent {
 			sum := report.End.Sum
 			got := 0.0

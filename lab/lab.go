@@ -17,44 +17,45 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNotRoot says that namespaces need root.
+// ErrNotRoot is the error of [New] without root.
 var ErrNotRoot = errors.New("network namespaces need root")
 
 const (
-	// prefix begins the name of every namespace and folder of a lab:
-	// dpclab-PID-NUMBER-HOST.
+	// prefix begins the name of every namespace (dpclab-PID-NUMBER-HOST) and of every
+	// directory of a lab.
 	prefix   = "dpclab-"
 	netnsDir = "/run/netns"
 )
 
-// labs numbers the labs of this process.
+// labs counts the labs of this process, for their names.
 var labs atomic.Int64
 
-// Lab is a set of hosts, wires and processes that go away together.
+// Lab is a set of hosts, wires and processes. [Lab.Close] removes them all.
 type Lab struct {
 	name string
 	dir  string
 
-	wires atomic.Int32 // made so far
+	wires atomic.Int32 // number of wires so far
 
 	mu     sync.Mutex
 	hosts  []*Host
 	closed bool
 }
 
-// New returns an empty lab. The name is for people only.
+// New returns an empty lab. The name appears in errors only. Without root it returns
+// [ErrNotRoot].
 func New(name string) (*Lab, error) {
 	if os.Geteuid() != 0 {
 		return nil, fmt.Errorf("lab %q: %w", name, ErrNotRoot)
 	}
 	if err := Clean(); err != nil {
-		return nil, fmt.Errorf("lab %q: removing what an earlier run left: %w", name, err)
+		return nil, fmt.Errorf("lab %q: clean up after an earlier run: %w", name, err)
 	}
 	dir, err := os.MkdirTemp("", fmt.Sprintf("%s%d-", prefix, os.Getpid()))
 	if err != nil {
 		return nil, fmt.Errorf("lab %q: %w", name, err)
 	}
-	// The servers drop their privileges and still read their files.
+	// The servers drop their privileges and must still be able to read their files.
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("lab %q: %w", name, err)
 	}
@@ -71,8 +72,8 @@ type TB interface {
 	Cleanup(func())
 }
 
-// ForTest returns a lab that is closed when the test ends. Without root the
-// test is skipped.
+// ForTest returns a lab and closes it when the test ends. It skips the test without
+// root.
 func ForTest(t TB) *Lab {
 	t.Helper()
 	l, err := New(t.Name())
@@ -90,10 +91,10 @@ func ForTest(t TB) *Lab {
 	return l
 }
 
-// Dir is a folder for the lab's files; it goes away with the lab.
+// Dir returns the directory for the lab's files. Close removes it.
 func (l *Lab) Dir() string { return l.dir }
 
-// Host makes a host: a network namespace with its loopback device up.
+// Host creates a host: a network namespace with its loopback device up.
 func (l *Lab) Host(name string) (*Host, error) {
 	h := &Host{lab: l, name: name, netns: l.name + "-" + name, handle: netns.None(), tasks: make(chan func()), done: make(chan struct{})}
 	if err := create(h.netns); err != nil {
@@ -108,7 +109,8 @@ func (l *Lab) Host(name string) (*Host, error) {
 	return h, nil
 }
 
-// create makes a named namespace. The thread that does it is given up.
+// create creates a named namespace. The thread that does so ends up inside it, so it
+// ends with the goroutine.
 func create(name string) error {
 	result := make(chan error)
 	go func() {
@@ -122,8 +124,7 @@ func create(name string) error {
 	return <-result
 }
 
-// Close ends the processes and removes the namespaces. It may be called more
-// than once.
+// Close ends the processes and removes the namespaces. Calling it again does nothing.
 func (l *Lab) Close() error {
 	l.mu.Lock()
 	hosts, closed := l.hosts, l.closed
@@ -141,14 +142,13 @@ func (l *Lab) Close() error {
 	}
 	errs = append(errs, os.RemoveAll(l.dir))
 	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("closing lab %q: %w", l.name, err)
+		return fmt.Errorf("close lab %q: %w", l.name, err)
 	}
 	return nil
 }
 
-// Stale lists the namespaces of labs whose process is gone, for a caller that
-// has something of its own to undo in them (dpclass --netns NAME detach)
-// before New or Clean removes them.
+// Stale lists the namespaces of labs whose process is gone. A caller can use it to
+// clean up inside them (dpclass --netns NAME detach) before New or Clean removes them.
 func Stale() ([]string, error) {
 	paths, err := filepath.Glob(filepath.Join(netnsDir, prefix+"*"))
 	if err != nil {
@@ -163,8 +163,8 @@ func Stale() ([]string, error) {
 	return names, nil
 }
 
-// Clean removes the namespaces, processes and folders of labs whose process is
-// gone. Running labs are left alone.
+// Clean removes the namespaces, processes and directories of labs whose process is
+// gone. It does not touch running labs.
 func Clean() error {
 	var errs []error
 	names, err := Stale()
@@ -172,7 +172,7 @@ func Clean() error {
 		return err
 	}
 	for _, name := range names {
-		// A namespace that was made but never mounted is an ordinary file.
+		// If the process died before the mount, this is an ordinary file.
 		path := filepath.Join(netnsDir, name)
 		killIn(path)
 		_ = unix.Unmount(path, unix.MNT_DETACH)
@@ -190,7 +190,7 @@ func Clean() error {
 	return errors.Join(errs...)
 }
 
-// alive tells whether the process named in a lab's name still runs.
+// alive reports whether the process whose pid is in a lab's name still runs.
 func alive(name string) bool {
 	pid, err := strconv.Atoi(strings.Split(strings.TrimPrefix(name, prefix), "-")[0])
 	return err == nil && unix.Kill(pid, 0) != unix.ESRCH
@@ -203,7 +203,7 @@ func ignoreNotExist(err error) error {
 	return err
 }
 
-// killIn ends every other process in the namespace at path.
+// killIn kills every process in the namespace at path, except this one.
 func killIn(path string) {
 	var namespace unix.Stat_t
 	if unix.Stat(path, &namespace) != nil {

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The ethtool commands that set one offload each (linux/ethtool.h).
+// ethtool commands that each set one offload (linux/ethtool.h).
 const (
 	ethtoolSetRxChecksum = 0x15
 	ethtoolSetTxChecksum = 0x17
@@ -20,20 +20,20 @@ const (
 	ethtoolSetGRO        = 0x2c
 )
 
-// SetOffload turns the offloads of a device on or off: checksums,
-// scatter-gather, TSO, GSO and GRO. With them off every packet is one packet of
-// the wire, with its checksum in place.
+// SetOffload turns the offloads of a device on or off: checksums, scatter-gather, TSO,
+// GSO and GRO. With all off, the kernel sees packets as they are on the wire, with
+// their checksums.
 func (h *Host) SetOffload(iface string, on bool) error {
 	commands := []uint32{ethtoolSetGRO, ethtoolSetGSO, ethtoolSetTSO, ethtoolSetSG, ethtoolSetTxChecksum, ethtoolSetRxChecksum}
 	if on {
-		// TSO wants scatter-gather, which wants checksums.
+		// TSO needs scatter-gather, which needs checksums.
 		for i, j := 0, len(commands)-1; i < j; i, j = i+1, j-1 {
 			commands[i], commands[j] = commands[j], commands[i]
 		}
 	}
 	return h.Do(func() error {
 		for _, command := range commands {
-			// A device that cannot switch one of them has it fixed.
+			// Some devices cannot switch some of these offloads.
 			if err := ethtool(iface, command, on); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
 				return fmt.Errorf("host %q: ethtool command %#x on %q: %w", h.name, command, iface, err)
 			}
@@ -42,7 +42,7 @@ func (h *Host) SetOffload(iface string, on bool) error {
 	})
 }
 
-// ethtool sets one value by SIOCETHTOOL in the thread's namespace.
+// ethtool runs one SIOCETHTOOL command in the thread's namespace.
 func ethtool(iface string, command uint32, on bool) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

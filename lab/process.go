@@ -15,23 +15,24 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/dpclass/dpclass/internal/fault"
 )
 
-// stopTime is how long a process has to end after SIGTERM, before SIGKILL.
+// stopTime is the time between SIGTERM and SIGKILL.
 const stopTime = 5 * time.Second
 
-// Process is a program that runs in a host's namespace, in a process group of
-// its own.
+// Process is a program that runs in a host's namespace, in its own process group.
 type Process struct {
 	cmd    *exec.Cmd
 	name   string
 	output *buffer
 	done   chan struct{}
-	err    error // once done is closed
+	err    error // valid when done is closed
 }
 
-// FindProgram returns the path of a program, also of one in sbin, which is not
-// in every user's PATH.
+// FindProgram returns the path of a program. It also looks into the sbin directories,
+// which are not in every user's PATH.
 func FindProgram(name string) (string, error) {
 	path, err := exec.LookPath(name)
 	if err == nil || strings.Contains(name, "/") {
@@ -42,11 +43,11 @@ func FindProgram(name string) (string, error) {
 			return path, nil
 		}
 	}
-	return "", fmt.Errorf("program %q is not installed: run make deps: %w", name, err)
+	return "", fault.Advise(fmt.Errorf("program %q is not installed: %w", name, err), "run make deps")
 }
 
-// Command returns a command for StartCommand: to set its Env, Dir, Stdin or
-// Stdout. Its context ends it.
+// Command returns a command for StartCommand. The caller may set its Env, Dir, Stdin or
+// Stdout before. When the context ends, the process gets SIGTERM.
 func (h *Host) Command(ctx context.Context, name string, args ...string) (*exec.Cmd, error) {
 	path, err := FindProgram(name)
 	if err != nil {
@@ -55,12 +56,12 @@ func (h *Host) Command(ctx context.Context, name string, args ...string) (*exec.
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGTERM) }
-	cmd.WaitDelay = time.Second // for output that a child of its own still holds open
+	cmd.WaitDelay = time.Second // a child of its own may hold the output open
 	return cmd, nil
 }
 
-// Start starts a program in the namespace. Close ends it, or Stop, or its
-// context.
+// Start starts a program in the namespace. It runs until it ends by itself, the context
+// ends, or Stop or Lab.Close is called.
 func (h *Host) Start(ctx context.Context, name string, args ...string) (*Process, error) {
 	cmd, err := h.Command(ctx, name, args...)
 	if err != nil {
@@ -69,8 +70,8 @@ func (h *Host) Start(ctx context.Context, name string, args ...string) (*Process
 	return h.StartCommand(cmd)
 }
 
-// StartCommand starts a command that Command made. Output that it leaves
-// without a writer is kept, for Output.
+// StartCommand starts a command that Command returned. Stdout and Stderr that the
+// caller did not set are kept for [Process.Output].
 func (h *Host) StartCommand(cmd *exec.Cmd) (*Process, error) {
 	p := &Process{cmd: cmd, name: cmd.Path, output: &buffer{}, done: make(chan struct{})}
 	if cmd.Stdout == nil {
@@ -86,7 +87,7 @@ func (h *Host) StartCommand(cmd *exec.Cmd) (*Process, error) {
 		return nil, fmt.Errorf("host %q is closed", h.name)
 	}
 	if err := <-started; err != nil {
-		return nil, fmt.Errorf("host %q: starting %q: %w", h.name, cmd.Path, err)
+		return nil, fmt.Errorf("host %q: start %q: %w", h.name, cmd.Path, err)
 	}
 	go func() {
 		p.err = cmd.Wait()
@@ -98,8 +99,8 @@ func (h *Host) StartCommand(cmd *exec.Cmd) (*Process, error) {
 	return p, nil
 }
 
-// Run runs a program to its end and returns its standard output. The error of a
-// failed one has the end of its standard error.
+// Run runs a program, waits for it and returns its standard output. If it fails, the
+// error contains the end of its standard error.
 func (h *Host) Run(ctx context.Context, name string, args ...string) (string, error) {
 	cmd, err := h.Command(ctx, name, args...)
 	if err != nil {
@@ -117,7 +118,7 @@ func (h *Host) Run(ctx context.Context, name string, args ...string) (string, er
 	return stdout.String(), nil
 }
 
-// tail is the end of a long output.
+// tail returns the end of a long output.
 func tail(text string) string {
 	const size = 2000
 	text = strings.TrimSpace(text)
@@ -127,22 +128,23 @@ func tail(text string) string {
 	return text
 }
 
-// Pid is its process id.
+// Pid returns the process id.
 func (p *Process) Pid() int { return p.cmd.Process.Pid }
 
-// Done is closed when it has ended.
+// Done returns a channel that is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Wait waits for its end. The error is that of exec.Cmd.Wait.
+// Wait waits until the process has ended and returns the error of exec.Cmd.Wait.
 func (p *Process) Wait() error {
 	<-p.done
 	return p.err
 }
 
-// Output is what it has written so far.
+// Output returns what the process has written so far.
 func (p *Process) Output() string { return p.output.String() }
 
-// Signal sends a signal to its process group.
+// Signal sends a signal to the process group. It returns os.ErrProcessDone if the
+// process has ended.
 func (p *Process) Signal(signal syscall.Signal) error {
 	select {
 	case <-p.done:
@@ -152,11 +154,11 @@ func (p *Process) Signal(signal syscall.Signal) error {
 	}
 }
 
-// Stop ends it and its children, by SIGTERM and, if need be, SIGKILL, and
-// returns what Wait returns.
+// Stop ends the process and its children with SIGTERM, then with SIGKILL after five
+// seconds. It returns what Wait returns.
 func (p *Process) Stop() error { return p.stop(syscall.SIGTERM) }
 
-// Interrupt is Stop with SIGINT first.
+// Interrupt is like Stop but begins with SIGINT.
 func (p *Process) Interrupt() error { return p.stop(syscall.SIGINT) }
 
 func (p *Process) stop(signal syscall.Signal) error {
@@ -167,13 +169,13 @@ func (p *Process) stop(signal syscall.Signal) error {
 	case <-p.done:
 	case <-time.After(stopTime):
 	}
-	// Children too, which may have outlived it.
+	// Children may have outlived the process.
 	_ = unix.Kill(-p.cmd.Process.Pid, unix.SIGKILL)
 	return p.Wait()
 }
 
-// WaitOutput waits until the output has the text, and fails where the process
-// ends before that.
+// WaitOutput waits until the output contains the text. It fails if the process or the
+// context ends first.
 func (p *Process) WaitOutput(ctx context.Context, text string) error {
 	for {
 		ended := false
@@ -196,7 +198,7 @@ func (p *Process) WaitOutput(ctx context.Context, text string) error {
 	}
 }
 
-// ending says how it ended, with the end of its output.
+// ending describes how the process ended, with the end of its output.
 func (p *Process) ending() string {
 	if p.err == nil {
 		return "exit status 0: " + tail(p.Output())
@@ -204,7 +206,7 @@ func (p *Process) ending() string {
 	return p.err.Error() + ": " + tail(p.Output())
 }
 
-// buffer is a bytes.Buffer for several goroutines.
+// buffer is a bytes.Buffer that several goroutines may use.
 type buffer struct {
 	mu   sync.Mutex
 	data bytes.Buffer

@@ -4,8 +4,8 @@ package lab
 
 import "fmt"
 
-// Topology says how the router's wires are made. The zero value is the common
-// case.
+// Topology holds the settings of both wires of a router. The zero value is the usual
+// case: see [Wire].
 type Topology struct {
 	MTU       int
 	NoOffload bool
@@ -15,7 +15,7 @@ type Topology struct {
 //
 //	client eth0 -- eth0 router eth1 -- eth0 server
 //
-// dpclass watches the router's eth0, so what the client sends is "in".
+// Tests and the demo watch the router's eth0: what the client sends goes "in" there.
 type Routed struct {
 	Client, Router, Server *Host
 
@@ -23,7 +23,7 @@ type Routed struct {
 	ServerAddr4, ServerAddr6 string // 10.0.2.2, fd00:2::2
 }
 
-// Router makes the hosts and wires of a Routed.
+// Router creates three hosts with their wires, addresses and routes.
 func (l *Lab) Router(topology Topology) (*Routed, error) {
 	r := &Routed{ClientAddr4: "10.0.1.2", ClientAddr6: "fd00:1::2", ServerAddr4: "10.0.2.2", ServerAddr6: "fd00:2::2"}
 	for _, host := range []struct {

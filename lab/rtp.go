@@ -17,10 +17,10 @@ import (
 	"time"
 )
 
-// Call is a voice call between two hosts over real UDP sockets: RTP (RFC 3550)
-// with G.711 audio, 20 ms a packet, both ways.
+// Call is a voice call between two hosts, A and B, over real UDP sockets: RTP (RFC 3550)
+// with G.711 audio in both directions, a packet every 20 ms.
 type Call struct {
-	Flow string // its FLOW expression
+	Flow string // FLOW expression of the call
 
 	cancel   context.CancelFunc
 	wait     sync.WaitGroup
@@ -29,10 +29,11 @@ type Call struct {
 	failure  atomic.Pointer[error]
 }
 
-// CallStats counts packets: what A sent and B received, and the way back.
+// CallStats counts the packets of a call in both directions.
 type CallStats struct{ SentByA, ReceivedByB, SentByB, ReceivedByA uint64 }
 
-// StartCall starts a call; Stop ends it, or the context.
+// StartCall starts a call between two ADDR:PORT. It runs until Stop is called or the
+// context ends.
 func StartCall(ctx context.Context, a *Host, addrA string, b *Host, addrB string) (*Call, error) {
 	endA, err := netip.ParseAddrPort(addrA)
 	if err != nil {
@@ -102,8 +103,8 @@ func (c *Call) talk(ctx context.Context, conn *net.UDPConn, peer netip.AddrPort,
 	}
 }
 
-// tone is a voice-like sound at 8 kHz: a few harmonics that come and go, with
-// some noise.
+// tone returns a sample of a voice-like sound at 8 kHz: some harmonics that rise and
+// fall, and some noise.
 func tone(sample int) float64 {
 	t := float64(sample) / 8000
 	loud := 0.5 + 0.5*math.Sin(2*math.Pi*2.3*t)
@@ -114,7 +115,7 @@ func tone(sample int) float64 {
 	return loud*voice/3 + 0.02*rand.Float64()
 }
 
-// muLaw codes a sample in -1..1 as G.711 does.
+// muLaw encodes a sample in -1..1 as G.711 mu-law.
 func muLaw(value float64) byte {
 	const bias, clip = 0x84, 32635
 	sample := int(value * 32767)
@@ -144,12 +145,12 @@ func (c *Call) listen(conn *net.UDPConn, received *atomic.Uint64) {
 	}
 }
 
-// Stats counts so far.
+// Stats returns the packets so far.
 func (c *Call) Stats() CallStats {
 	return CallStats{SentByA: c.sent[0].Load(), ReceivedByB: c.received[1].Load(), SentByB: c.sent[1].Load(), ReceivedByA: c.received[0].Load()}
 }
 
-// Stop hangs up, and returns an error where a packet could not be sent.
+// Stop ends the call. It returns an error if a packet could not be sent.
 func (c *Call) Stop() (CallStats, error) {
 	c.cancel()
 	c.wait.Wait()

@@ -11,18 +11,18 @@ import (
 	"strings"
 )
 
-// SSHServer is a running OpenSSH server that lets in the one key it was made
-// with.
+// SSHServer is a running OpenSSH server. It accepts one key, which [Host.SSHD] creates
+// and [Host.SSH] and [Host.SFTP] use.
 type SSHServer struct {
 	*Process
 	Port  int
-	Files string // the folder that SFTP begins in
+	Files string // start directory of SFTP
 
 	user, key, known string
 }
 
-// SSHD starts OpenSSH's server on all addresses of the host. Files are put into
-// its folder.
+// SSHD starts an OpenSSH server on all addresses of the host. SFTP clients find the given
+// files (name and size in bytes).
 func (h *Host) SSHD(ctx context.Context, port int, files map[string]int64) (*SSHServer, error) {
 	dir, err := h.mkdir("sshd")
 	if err != nil {
@@ -50,11 +50,11 @@ func (h *Host) SSHD(ctx context.Context, port int, files map[string]int64) (*SSH
 	if err := os.WriteFile(s.known, append([]byte("* "), public...), 0o600); err != nil {
 		return nil, err
 	}
-	// sshd gives its unprivileged half this empty folder.
+	// sshd needs this empty directory for privilege separation.
 	if err := os.MkdirAll("/run/sshd", 0o755); err != nil {
 		return nil, err
 	}
-	// An account whose password is locked (Ubuntu's root) is let in by PAM alone.
+	// If the account's password is locked (root on Ubuntu), sshd accepts it only with PAM.
 	conf := fmt.Sprintf(`Port %d
 HostKey %s
 AuthorizedKeysFile %s.pub
@@ -76,7 +76,7 @@ Subsystem sftp internal-sftp -d %s
 	return s, h.WaitTCP(ctx, s.Process, port)
 }
 
-// usePAM says yes where root's password is locked.
+// usePAM returns "yes" if root's password is locked, else "no".
 func usePAM() string {
 	shadow, err := os.ReadFile("/etc/shadow")
 	if err == nil {
@@ -89,14 +89,14 @@ func usePAM() string {
 	return "no"
 }
 
-// options are what ssh and sftp have in common.
+// options returns the arguments that ssh and sftp share.
 func (s *SSHServer) options() []string {
 	return []string{"-F", "none", "-i", s.key, "-o", "IdentitiesOnly=yes", "-o", "UserKnownHostsFile=" + s.known,
 		"-o", "GlobalKnownHostsFile=none", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10"}
 }
 
-// SFTP runs commands of sftp's batch mode ("get big /dev/null") against the
-// server at addr.
+// SFTP connects to the server at addr and runs commands of sftp's batch mode, such as
+// "get big /dev/null".
 func (h *Host) SFTP(ctx context.Context, s *SSHServer, addr string, commands ...string) error {
 	p, err := h.StartSFTP(ctx, s, addr, commands...)
 	if err != nil {
@@ -108,7 +108,7 @@ func (h *Host) SFTP(ctx context.Context, s *SSHServer, addr string, commands ...
 	return nil
 }
 
-// StartSFTP is SFTP in the background.
+// StartSFTP is like SFTP but does not wait.
 func (h *Host) StartSFTP(ctx context.Context, s *SSHServer, addr string, commands ...string) (*Process, error) {
 	args := append(s.options(), "-q", "-b", "-", "-P", fmt.Sprint(s.Port), s.user+"@"+bracket(addr))
 	cmd, err := h.Command(ctx, "sftp", args...)
@@ -119,8 +119,8 @@ func (h *Host) StartSFTP(ctx context.Context, s *SSHServer, addr string, command
 	return h.StartCommand(cmd)
 }
 
-// SSH runs a command on the server at addr, as a login does: SSH_CONNECTION is
-// set.
+// SSH logs in to the server at addr, runs a command and returns its output. The command
+// has SSH_CONNECTION in its environment, as in every login.
 func (h *Host) SSH(ctx context.Context, s *SSHServer, addr, command string) (string, error) {
 	args := append(s.options(), "-p", fmt.Sprint(s.Port), "-l", s.user, addr, command)
 	return h.Run(ctx, "ssh", args...)

@@ -8,15 +8,15 @@ import (
 	"os"
 )
 
-// Tunnel is an OpenVPN tunnel between two hosts, over UDP.
+// Tunnel is an OpenVPN tunnel over UDP between two hosts.
 type Tunnel struct {
 	Server, Client *Process
 
-	ServerAddr, ClientAddr string // inside
+	ServerAddr, ClientAddr string // addresses inside the tunnel
 }
 
-// OpenVPN makes a tunnel from the client to the server's address: a tun0 on
-// both.
+// OpenVPN starts a tunnel from the client to the server's address and waits until it is
+// up. Both hosts get a device tun0.
 func OpenVPN(ctx context.Context, client, server *Host, serverAddr string, port int) (*Tunnel, error) {
 	if _, err := os.Stat("/dev/net/tun"); err != nil {
 		return nil, fmt.Errorf("openvpn needs tun devices: %w", err)

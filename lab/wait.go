@@ -11,14 +11,14 @@ import (
 	"time"
 )
 
-// WaitTCP waits until something listens on a TCP port of the host. It looks at
-// the kernel's list, so that the wait makes no connection of its own. p may be
-// nil; else its end ends the wait.
+// WaitTCP waits until a program listens on a TCP port of the host. It reads the kernel's
+// socket table: a connection of its own would be one more flow in a test. If p is not
+// nil, the wait fails when p ends.
 func (h *Host) WaitTCP(ctx context.Context, p *Process, port int) error {
 	return h.waitPort(ctx, p, "tcp", "0A", port)
 }
 
-// WaitUDP waits until a UDP port of the host is bound.
+// WaitUDP waits until a UDP port of the host is bound. p is as in WaitTCP.
 func (h *Host) WaitUDP(ctx context.Context, p *Process, port int) error {
 	return h.waitPort(ctx, p, "udp", "07", port)
 }
@@ -39,15 +39,15 @@ func (h *Host) waitPort(ctx context.Context, p *Process, proto, state string, po
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("host %q: nothing on %s port %d: %w", h.name, proto, port, ctx.Err())
+			return fmt.Errorf("host %q: nothing listens on %s port %d: %w", h.name, proto, port, ctx.Err())
 		case <-ended:
-			return fmt.Errorf("host %q: %q ended before it had %s port %d: %s", h.name, p.name, proto, port, p.ending())
+			return fmt.Errorf("host %q: %q ended before it listened on %s port %d: %s", h.name, p.name, proto, port, p.ending())
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
 }
 
-// listens reads the socket tables of the thread's namespace.
+// listens reads the socket tables of the thread's namespace. state is in hex, as there.
 func listens(proto, state string, port int) (bool, error) {
 	for _, table := range []string{proto, proto + "6"} {
 		file, err := os.Open("/proc/thread-self/net/" + table)
@@ -68,7 +68,8 @@ func listens(proto, state string, port int) (bool, error) {
 	return false, nil
 }
 
-// Until calls check until it returns true, an error, or the context ends.
+// Until calls check until it returns true or an error, or the context ends. what names
+// the condition in the error.
 func Until(ctx context.Context, what string, check func() (bool, error)) error {
 	for {
 		ok, err := check()
@@ -80,7 +81,7 @@ func Until(ctx context.Context, what string, check func() (bool, error)) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("waiting: %s: %w", what, ctx.Err())
+			return fmt.Errorf("wait for %s: %w", what, ctx.Err())
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

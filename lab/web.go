@@ -12,22 +12,22 @@ import (
 	"path/filepath"
 )
 
-// Web says what an NGINX serves.
+// Web says what an NGINX server serves.
 type Web struct {
 	Port  int
 	TLS   bool
-	Name  string           // the server's name in its certificate; "": web.example
-	Files map[string]int64 // name and size; random bytes, so that nothing compresses
+	Name  string           // name in the certificate; "": web.example
+	Files map[string]int64 // name and size in bytes; the content is random, so it does not compress
 }
 
-// WebServer is a running NGINX.
+// WebServer is a running NGINX server.
 type WebServer struct {
 	*Process
 	Web
-	CA string // the file to check its certificate with
+	CA string // path of the CA certificate; "" without TLS
 }
 
-// NGINX starts NGINX on all addresses of the host.
+// NGINX starts NGINX on all addresses of the host and waits until it listens.
 func (h *Host) NGINX(ctx context.Context, web Web) (*WebServer, error) {
 	if web.Name == "" {
 		web.Name = "web.example"
@@ -54,7 +54,7 @@ func (h *Host) NGINX(ctx context.Context, web Web) (*WebServer, error) {
 		listen = fmt.Sprintf("listen %d ssl; listen [::]:%d ssl; ssl_certificate %s; ssl_certificate_key %s;",
 			web.Port, web.Port, cert.cert, cert.key)
 	}
-	// The user stays root: the files are in a folder of root's.
+	// NGINX stays root, because the files belong to root.
 	conf := fmt.Sprintf(`daemon off; user root; worker_processes 1; pid %[1]s/pid; error_log stderr;
 events { worker_connections 1024; }
 http {
@@ -74,7 +74,7 @@ http {
 	return server, h.WaitTCP(ctx, server.Process, web.Port)
 }
 
-// URL is the address of one of its files, at an address of its host.
+// URL returns the URL of a file, at the given address of the host.
 func (w *WebServer) URL(addr, file string) string {
 	scheme := "http"
 	if w.TLS {
@@ -83,7 +83,7 @@ func (w *WebServer) URL(addr, file string) string {
 	return fmt.Sprintf("%s://%s:%d/%s", scheme, bracket(addr), w.Port, file)
 }
 
-// bracket puts an IPv6 address into the brackets that URLs and sftp want.
+// bracket puts an IPv6 address into brackets, as URLs and sftp want it.
 func bracket(addr string) string {
 	if ip, err := netip.ParseAddr(addr); err == nil && ip.Is6() {
 		return "[" + addr + "]"
@@ -91,8 +91,8 @@ func bracket(addr string) string {
 	return addr
 }
 
-// CurlArgs are the arguments for curl to get a file by the server's name, its
-// certificate checked: Run(ctx, "curl", web.CurlArgs(addr, "big")...).
+// CurlArgs returns the arguments for curl to fetch a file by the server's name and to
+// check its certificate: Run(ctx, "curl", web.CurlArgs(addr, "big")...).
 func (w *WebServer) CurlArgs(addr, file string) []string {
 	args := []string{"--silent", "--show-error", "--fail", "--output", "/dev/null",
 		"--resolve", fmt.Sprintf("%s:%d:%s", w.Name, w.Port, bracket(addr)), w.URL(w.Name, file)}
@@ -102,7 +102,8 @@ func (w *WebServer) CurlArgs(addr, file string) []string {
 	return args
 }
 
-// WriteFiles makes a folder with files of random bytes.
+// WriteFiles creates a directory with files of random bytes. files maps names to sizes
+// in bytes.
 func WriteFiles(dir string, files map[string]int64) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err

@@ -13,32 +13,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// End is one end of a wire.
+// End is one end of a [Wire].
 type End struct {
 	Host  *Host
-	Iface string   // name of the device, such as eth0
-	Addrs []string // with prefix length: 10.0.1.1/24, fd00:1::1/64
-	MAC   string   // "": the kernel's choice
+	Iface string   // name of the device, for example eth0
+	Addrs []string // with prefix length, for example 10.0.1.1/24 or fd00:1::1/64
+	MAC   string   // "": the kernel chooses one
 }
 
-// Wire describes a veth pair.
+// Wire describes a veth pair between two hosts.
 type Wire struct {
 	A, B End
 	MTU  int // 0: 1500
-	// NoOffload turns the offloads of both ends off: every packet is one
-	// packet of the wire, with its checksum in place.
+	// NoOffload turns off the offloads of both ends, see [Host.SetOffload].
 	NoOffload bool
 }
 
-// Wire makes the pair, with both ends up.
+// Wire creates the pair and waits until both ends are up.
 func (l *Lab) Wire(w Wire) error {
 	if w.MTU == 0 {
 		w.MTU = 1500
 	}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU = w.A.Iface, w.MTU
-	// Where both ends have the same number, which is likely in two new namespaces, the kernel takes up to a second to
-	// begin sending (linkwatch: a device whose peer has its own number is not urgent).
+	// If both ends get the same index, which is likely in two new namespaces, the kernel takes up to a second to begin
+	// sending: linkwatch does not hurry for a device whose peer has the same index.
 	attrs.Index = firstIndex + int(l.wires.Add(1))
 	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: w.B.Iface, PeerNamespace: netlink.NsFd(w.B.Host.handle)}
 	err := w.A.Host.Do(func() error { return netlink.LinkAdd(veth) })
@@ -53,8 +52,8 @@ func (l *Lab) Wire(w Wire) error {
 	ctx, cancel := context.WithTimeout(context.Background(), upTime)
 	defer cancel()
 	for _, end := range []End{w.A, w.B} {
-		// Before that it loses what it is given to send.
-		err := Until(ctx, fmt.Sprintf("device %q of host %q is up", end.Iface, end.Host.name), func() (bool, error) {
+		// The device drops what it should send before it is up.
+		err := Until(ctx, fmt.Sprintf("device %q of host %q to be up", end.Iface, end.Host.name), func() (bool, error) {
 			link, err := end.Host.Link(end.Iface)
 			return err == nil && link.Attrs().OperState == netlink.OperUp, err
 		})
@@ -66,8 +65,8 @@ func (l *Lab) Wire(w Wire) error {
 }
 
 const (
-	firstIndex = 1000            // of wires; the kernel counts from 1
-	upTime     = 5 * time.Second // for a device to come up
+	firstIndex = 1000            // of wires; the kernel's own numbers begin at 1
+	upTime     = 5 * time.Second // limit for a device to come up
 )
 
 func (e End) setUp(w Wire) error {

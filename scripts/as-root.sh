@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Runs a command as root: as it is where the user is root, else by sudo. Where there is neither, the command runs as the
-# user (tests that need root then say that they are skipped). It is what go test -exec gets.
+# Runs a command as root, with sudo if the user is not root. Without sudo, runs the command as the user: tests that need
+# root then skip themselves. For "go test -exec" and the Makefile.
 
 # shellcheck source=common.sh
 . "$(dirname "$0")/common.sh"
@@ -12,5 +12,5 @@ if [ "$(id -u)" = 0 ]; then
 elif have sudo; then
 	exec sudo -E -- env "PATH=$PATH" "$@"
 fi
-skip "root: the user is not root and there is no sudo"
+skip "root: you are not root, and sudo is not installed"
 exec "$@"

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash disable=SC2034
 #
-# Words that the other scripts share. Source it, do not run it.
+# Functions and settings that the other scripts share. Source this file, do not run it.
 
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly root
 
-# The Go release that is fetched where the system's is older than go.mod asks.
+# The Go release to fetch if the installed one is older than go.mod requires.
 readonly go_fetched=1.26.11
-# The C compiler that the committed BPF objects are made with (Debian 12's).
+# The C compiler (of Debian 12) that built the committed BPF objects.
 readonly clang_pinned=14.0.6
 
 say() { printf '%s\n' "$*"; }
@@ -19,27 +19,27 @@ fail() {
 	exit 1
 }
 
-# skip says loudly that something was left out, and why.
+# skip reports, visibly, that a step is left out, and why.
 skip() { printf '\n!!! SKIPPED: %s\n\n' "$*" >&2; }
 
 have() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || [ -x "/sbin/$1" ]; }
 
-# as_root runs a command as root: as it is where the user is root, else by sudo.
+# as_root runs a command as root, with sudo if the user is not root.
 as_root() {
 	if [ "$(id -u)" = 0 ]; then
 		"$@"
 	elif have sudo; then
 		sudo -- "$@"
 	else
-		fail "\"$1\" needs root, and there is no sudo here: run this as root"
+		fail "\"$1\" needs root, and sudo is not installed: run this as root"
 	fi
 }
 
-# go_arch names the machine as Go, and npm's packages, do.
+# go_arch prints the name of the architecture as Go uses it.
 go_arch() {
 	case "$(uname -m)" in
 	x86_64) echo amd64 ;;
 	aarch64) echo arm64 ;;
-	*) fail "machine $(uname -m): dpclass runs on x86_64 and aarch64" ;;
+	*) fail "architecture $(uname -m) is not supported: dpclass runs on x86_64 and aarch64" ;;
 	esac
 }

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# deps.sh [build] [demo] [generate]: installs what is missing, and nothing else. Debian 12/13, Ubuntu 22.04/24.04.
+# deps.sh [build] [demo] [generate]: installs packages that are missing. For Debian 12/13 and Ubuntu 22.04/24.04.
 #
-#   build      Go, a C compiler (cgo, for ONNX Runtime's binding), npm (fetches ONNX Runtime)
-#   demo       the programs that the demo and the namespace tests run
-#   generate   clang and libbpf's headers, to compile bpf/ anew
+#   build      Go, a C compiler (cgo needs it for ONNX Runtime), npm (to fetch ONNX Runtime)
+#   demo       the programs that the demo and the tests in namespaces run
+#   generate   clang and libbpf's headers, to compile bpf/
 
 # shellcheck source=common.sh
 . "$(dirname "$0")/common.sh"
@@ -13,9 +13,9 @@
 updated=
 missing=()
 
-candidate() { apt-cache policy "$1" 2>/dev/null | grep 'Candidate: [^(]' >/dev/null; } # not -q: apt-cache would fail on the closed pipe
+candidate() { apt-cache policy "$1" 2>/dev/null | grep 'Candidate: [^(]' >/dev/null; } # not grep -q: it closes the pipe early, and apt-cache would fail
 
-# need asks for the first package of the list that the distribution has, where the command is missing.
+# need COMMAND PACKAGE...: if the command is missing, marks the first package that the distribution has for installation.
 need() {
 	local command=$1 package
 	shift
@@ -27,20 +27,20 @@ need() {
 			return
 		fi
 	done
-	skip "no package for \"$command\" here (looked for: $*)"
+	skip "the distribution has no package for \"$command\" (tried: $*)"
 }
 
 update() {
 	[ -z "$updated" ] || return 0
-	have apt-get || fail "$(printf '%s\n' "something is missing here, and there is no apt-get to install it with:" \
-		"make deps knows Debian and Ubuntu. Elsewhere install Go, gcc, npm and the programs listed in scripts/deps.sh.")"
-	# One unreachable list is no reason to stop: an install that needs it will say so.
+	have apt-get || fail "$(printf '%s\n' "apt-get is missing: make deps supports Debian and Ubuntu only." \
+		"On other systems install Go, gcc, npm and the programs listed in scripts/deps.sh yourself.")"
+	# Go on if a package list is unreachable: an installation that needs it fails with its own message.
 	as_root apt-get update -qq || true
 	updated=yes
 }
 
-# install installs the missing packages. A server that comes with one is neither started nor enabled: the demo
-# runs its own, in namespaces.
+# install installs the marked packages. It neither starts nor enables the servers among them: the demo starts its own
+# servers in namespaces.
 install() {
 	[ ${#missing[@]} -gt 0 ] || return 0
 	say "installing: ${missing[*]}"
@@ -69,22 +69,22 @@ install() {
 		esac
 		if [ -d /run/systemd/system ]; then
 			as_root systemctl disable -q "$service" 2>/dev/null || true
-			say "the service \"$service\" that came with $package is left off (systemctl enable --now $service to have it)"
+			say "$package is installed, but its service is disabled (to start it: systemctl enable --now $service)"
 		fi
 	done
 	missing=()
 }
 
-# fetch_go puts a Go toolchain from the module proxy into bin/toolchain. Any Go can fetch it, a distribution's old one
-# too; go checks it against the checksum database as it does every module.
+# fetch_go puts a Go toolchain from the module proxy into bin/toolchain. An old Go of the distribution is enough to fetch
+# it. Go checks it against the checksum database, like every module.
 fetch_go() {
 	need go golang-go
 	install
 	local arch module dir
 	arch=$(go_arch)
 	module=golang.org/toolchain@v0.0.1-go$go_fetched.linux-$arch
-	have go || fail "no Go here, and no package golang-go: install Go from https://go.dev/dl"
-	say "fetching Go $go_fetched (the one here is older than go.mod asks)"
+	have go || fail "Go is missing, and the distribution has no package golang-go: install Go from https://go.dev/dl"
+	say "fetching Go $go_fetched (the installed one is older than go.mod requires)"
 	dir=$(cd / && GO111MODULE=on GOFLAGS=-mod=mod GOTOOLCHAIN=local go mod download -json "$module" |
 		sed -n 's/^[[:space:]]*"Dir": "\(.*\)",*$/\1/p') || true
 	[ -n "$dir" ] || fail "go mod download $module failed: is the module proxy reachable (go env GOPROXY)?"
@@ -92,7 +92,7 @@ fetch_go() {
 	mkdir -p "$root/bin"
 	cp -r "$dir" "$root/bin/toolchain"
 	chmod -R u+w "$root/bin/toolchain"
-	# A module's files carry no execute bit.
+	# Files of a module are not executable.
 	find "$root/bin/toolchain/bin" "$root/bin/toolchain/pkg/tool" -type f -exec chmod +x {} +
 	"$root/scripts/find-go.sh" >/dev/null || fail "Go $go_fetched in bin/toolchain does not run"
 }
@@ -104,7 +104,7 @@ for group in "${@:-build}"; do
 		[ -e /usr/include/stdlib.h ] || { update && missing+=(libc6-dev); }
 		need git git
 		need make make
-		# npm fetches ONNX Runtime: not needed where that is there already.
+		# npm is only needed to fetch ONNX Runtime.
 		[ -e "$root/bin/libonnxruntime.so.1" ] || need npm npm
 		;;
 	demo)
@@ -122,7 +122,7 @@ for group in "${@:-build}"; do
 		need jq jq
 		if ! have bpftool; then
 			update
-			# Ubuntu's comes with the kernel's tools.
+			# On Ubuntu bpftool is part of the kernel's tools.
 			if candidate bpftool; then
 				missing+=(bpftool)
 			elif candidate "linux-tools-$(uname -r)"; then
@@ -138,7 +138,7 @@ for group in "${@:-build}"; do
 		need llvm-strip llvm
 		[ -e /usr/include/bpf/bpf_helpers.h ] || { update && missing+=(libbpf-dev); }
 		;;
-	*) fail "deps.sh: \"$group\": want build, demo or generate" ;;
+	*) fail "deps.sh: unknown group \"$group\", want build, demo or generate" ;;
 	esac
 done
 install

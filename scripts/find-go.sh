@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Prints the go command to build with: the system's where it is as new as go.mod asks, else the one that
-# scripts/deps.sh put into bin/toolchain. Prints nothing, and fails, where there is none.
+# Prints the path of a go command that is new enough for go.mod: the system's, or the one that scripts/deps.sh put into
+# bin/toolchain. Fails if there is none.
 
 # shellcheck source=common.sh
 . "$(dirname "$0")/common.sh"

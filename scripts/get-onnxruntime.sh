@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Puts ONNX Runtime's shared library into bin/. It is taken out of the npm package onnxruntime-node, which carries
-# Microsoft's own build for both machines; the package is never installed (its install script would fetch CUDA).
+# Puts ONNX Runtime's shared library into bin/. The npm package onnxruntime-node contains Microsoft's own build for both
+# architectures. The package is unpacked, not installed: its install script would fetch CUDA.
 
 # shellcheck source=common.sh
 . "$(dirname "$0")/common.sh"
@@ -24,7 +24,7 @@ library=$root/bin/libonnxruntime.so.1
 fits() { [ -f "$1" ] && [ "$(sha256sum "$1" | cut -d ' ' -f 1)" = "$pinned" ]; }
 
 fits "$library" && exit 0
-have npm || fail "npm is missing, which fetches ONNX Runtime: run make deps"
+have npm || fail "npm is missing, and ONNX Runtime is fetched with it: run make deps"
 
 say "fetching ONNX Runtime $version"
 work=$(mktemp -d)
@@ -33,7 +33,7 @@ trap 'rm -rf "$work"' EXIT
 	fail "npm pack onnxruntime-node@$version failed: is the npm registry reachable (npm config get registry)?"
 tar -xzf "$work/onnxruntime-node-$version.tgz" -C "$work" "package/bin/napi-v6/linux/$node_arch/libonnxruntime.so.1"
 unpacked=$work/package/bin/napi-v6/linux/$node_arch/libonnxruntime.so.1
-fits "$unpacked" || fail "$(printf '%s\n' "ONNX Runtime $version for $node_arch has another hash than the pinned one: refused." \
+fits "$unpacked" || fail "$(printf '%s\n' "ONNX Runtime $version for $node_arch does not have the expected hash: refused." \
 	"want $pinned" "got  $(sha256sum "$unpacked" | cut -d ' ' -f 1)")"
 mkdir -p "$root/bin"
 install -m 755 "$unpacked" "$library"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Every check and test, what make test runs once everything is built. GO is the go command to use. The closing lines
-# are those of go test.
+# Runs all checks and tests: "make test" calls it once everything is built. go test comes last, so that its result is at
+# the end of the output. GO is the go command to use.
 
 # shellcheck source=common.sh
 . "$(dirname "$0")/common.sh"
@@ -11,43 +11,44 @@ cd "$root"
 
 step() { printf '\n=== %s\n' "$*"; }
 
-# on_pinned tells whether this machine has the compiler that the committed objects are made with.
+# on_pinned reports whether this machine has the compiler that built the committed BPF objects.
 on_pinned() { have clang && have llvm-strip && clang --version | grep "^Debian clang version $clang_pinned" >/dev/null; }
 on_debian12() { grep -qs '^ID=debian' /etc/os-release && grep -qs '^VERSION_ID="12"' /etc/os-release; }
 
 step "lint"
 make --no-print-directory lint
 
-step "the committed BPF objects are what the sources give"
+step "committed BPF objects match the sources"
 if on_debian12; then
 	scripts/deps.sh generate
 fi
 if on_pinned; then
-	before=$(find bpf -type f -exec sha256sum {} + | sort)
+	before=$(find bpf flow loader -type f -exec sha256sum {} + | sort)
 	make --no-print-directory generate
-	after=$(find bpf -type f -exec sha256sum {} + | sort)
+	after=$(find bpf flow loader -type f -exec sha256sum {} + | sort)
 	[ "$before" = "$after" ] || fail "$(printf '%s\n' "make generate changes committed files: run it, and commit them" \
 		"$(diff <(echo "$before") <(echo "$after") | awk '/^>/ {print $3}')")"
 else
-	skip "regeneration: the pinned compiler, clang $clang_pinned of Debian 12, is not here"
+	skip "regeneration: clang $clang_pinned of Debian 12 is not installed"
 fi
 
-step "the trainer"
+step "trainer"
 if [ -x .venv/bin/python ]; then
 	(cd scripts/train && "$root/.venv/bin/python" -m pytest -q -p no:cacheprovider)
 else
-	skip "the trainer's tests, and TestEndToEnd/Train, which makes a model of five captures and attaches it: there is no .venv (make train-deps makes it, 6 GB)"
+	skip "the trainer's tests and TestEndToEnd/Train, which trains a model on five captures and attaches it: .venv is missing (make train-deps creates it, 6 GB)"
 fi
 
-step "the demo"
+step "demo"
 make --no-print-directory bin/dplab
 scripts/as-root.sh bin/dplab
 
 step "tests"
-[ "$(id -u)" = 0 ] || have sudo || skip "every test that needs root: the user is not root and there is no sudo"
-# Tests that build the binary find this go, and root asks git nothing of a folder that is not its own.
+[ "$(id -u)" = 0 ] || have sudo || skip "all tests that need root: you are not root, and sudo is not installed"
+# Tests that build the binary use this go. Without buildvcs, go does not run git, which refuses a directory that belongs
+# to another user than root.
 PATH=$(dirname "$GO"):$PATH
 export PATH GOFLAGS="${GOFLAGS:-} -buildvcs=false"
-"$GO" build -race ./... # with all cores; the tests themselves run one package at a time, for they measure
-# The built test binaries run as root, so that sudo leaves nothing of root's in Go's cache.
+"$GO" build -race ./... # build on all cores; the tests run one package at a time, because some measure time
+# Only the test binaries run as root, so that no files of root end up in Go's cache.
 "$GO" test -race -count=1 -p 1 -timeout 20m -exec "$root/scripts/as-root.sh" ./...

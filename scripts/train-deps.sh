@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Makes the trainer's Python environment in .venv.
+# Creates the trainer's Python environment in .venv.
 
 # shellcheck source=common.sh
 . "$(dirname "$0")/common.sh"
 cd "$root"
 
 python3 -c 'import ensurepip, venv' 2>/dev/null || {
-	have apt-get || fail "python3 with venv is missing: install it"
+	have apt-get || fail "python3 with the module venv is missing: install it"
 	as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-venv
 }
 [ -x .venv/bin/python ] || python3 -m venv .venv

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package capture reads IP packets out of capture files: pcap and pcapng, plain
-// or compressed, of the link types that carry IP.
+// Package capture reads IP packets from capture files: pcap and pcapng, plain or
+// compressed with gzip or zstd, with the usual link types that carry IP.
 package capture
 
 import (
@@ -11,10 +11,12 @@ import (
 	"io/fs"
 	"os"
 	"time"
+
+	"github.com/dpclass/dpclass/internal/fault"
 )
 
-// maxPacket bounds the bytes of one packet (libpcap's MAXIMUM_SNAPLEN): a length
-// in a file is not to be believed, and memory is not to be taken for it.
+// maxPacket is the largest packet that is read, in bytes (libpcap's MAXIMUM_SNAPLEN). Do
+// not allocate by a length field from an untrusted file.
 const maxPacket = 262144
 
 // Stdin is the file name that means standard input.
@@ -23,40 +25,39 @@ const Stdin = "-"
 // Packet is one IP packet of a capture.
 type Packet struct {
 	Time   time.Time
-	Data   []byte // from the IP header on, as captured; valid until the next call of Next
-	Length int    // bytes of the frame on the wire from the IP header on
+	Data   []byte // captured bytes from the IP header on; valid until the next call of Next
+	Length int    // bytes of the frame on the wire, from the IP header on
 }
 
 // Stats counts what a Reader has read.
 type Stats struct {
 	Frames      int // frames in the file
 	Packets     int // IP packets among them
-	Unsupported int // frames of a link type that is not read
-	Bytes       int64
+	Unsupported int // frames with an unsupported link type
 }
 
-// DamageError says that a capture ends or breaks off in the middle. Every whole
+// DamageError says that a capture is damaged or cut off at some place. Every whole
 // packet before that place has been read.
 type DamageError struct {
 	Name    string
-	Packets int   // whole frames before the place
-	Offset  int64 // of the place, in the plain file where it is compressed
+	Packets int   // number of whole frames before the place
+	Offset  int64 // byte offset of the place, after decompression
 	Err     error
 }
 
 func (e *DamageError) Error() string {
 	if e.Packets == 0 {
-		return fmt.Sprintf("capture %q: not one whole packet: %v at byte %d; copy it again from where it was recorded", e.Name, e.Err, e.Offset)
+		return fmt.Sprintf("capture %q: not one whole packet: %v at byte %d", e.Name, e.Err, e.Offset)
 	}
-	return fmt.Sprintf("capture %q: %v at byte %d, behind %d whole packets; these are used", e.Name, e.Err, e.Offset, e.Packets)
+	return fmt.Sprintf("capture %q: %v at byte %d; using the %d packets before it", e.Name, e.Err, e.Offset, e.Packets)
 }
 
 func (e *DamageError) Unwrap() error { return e.Err }
 
-// errCut is what is wrong with most damaged captures.
-var errCut = errors.New("the file is cut")
+// errCut is the error of most damaged captures.
+var errCut = errors.New("the file is cut off")
 
-// frame is one record of a capture file, before its link layer is looked at.
+// frame is one record of a capture file, including its link layer.
 type frame struct {
 	time     time.Time
 	data     []byte
@@ -64,7 +65,7 @@ type frame struct {
 	linkType int
 }
 
-// frameReader reads one file format. next gives io.EOF at a clean end.
+// frameReader reads one file format. next returns io.EOF after the last frame.
 type frameReader interface {
 	next() (frame, error)
 }
@@ -73,11 +74,10 @@ type frameReader interface {
 type Reader struct {
 	name   string
 	frames frameReader
-	count  *countReader // of the file's own bytes
 	plain  *plainReader
 	closer []func() error
 	stats  Stats
-	odd    int // a link type that is not read
+	odd    int // an unsupported link type that was met
 }
 
 // Open opens a capture file; "-" is standard input.
@@ -104,10 +104,10 @@ func Open(name string) (*Reader, error) {
 	return r, nil
 }
 
-// New reads a capture from source; name stands in errors.
+// New reads a capture from source. Errors call it name.
 func New(source io.Reader, name string) (*Reader, error) {
-	r := &Reader{name: name, count: &countReader{source: source}}
-	plain, err := decompress(r.count)
+	r := &Reader{name: name}
+	plain, err := decompress(&countReader{source: source})
 	if err != nil {
 		return nil, fmt.Errorf("capture %q: %w", name, err)
 	}
@@ -119,7 +119,7 @@ func New(source io.Reader, name string) (*Reader, error) {
 	return r, nil
 }
 
-// open finds out the format and reads the file's header.
+// open detects the format and reads the file header.
 func (r *Reader) open() error {
 	magic, err := r.plain.Peek(4)
 	if len(magic) < 4 {
@@ -137,7 +137,7 @@ func (r *Reader) open() error {
 	case isPcapng(magic):
 		r.frames, err = newPcapng(r.plain.Reader)
 	default:
-		err = fmt.Errorf("it begins with %x, which is neither pcap nor pcapng (nor one of those compressed with gzip or zstd)", magic)
+		err = fmt.Errorf("the file begins with %x: neither pcap nor pcapng, plain or compressed with gzip or zstd", magic)
 	}
 	return err
 }
@@ -152,28 +152,27 @@ func (r *Reader) Close() error {
 	return failed
 }
 
-// Stats returns what has been read so far.
-func (r *Reader) Stats() Stats {
-	stats := r.stats
-	stats.Bytes = r.count.n
-	return stats
-}
+// Stats returns the counts so far.
+func (r *Reader) Stats() Stats { return r.stats }
 
-// Next returns the next IP packet; frames that hold none are passed over. It
-// gives io.EOF at the end, a *DamageError where the file breaks off, and an
-// error at the end of a file all of whose frames have a link type that is not
-// read.
+// Next returns the next IP packet and skips all other frames. At the end it returns
+// io.EOF, or an error if no frame had a supported link type. If the file is damaged or
+// cut off, it returns a *DamageError.
 func (r *Reader) Next() (Packet, error) {
 	for {
 		f, err := r.frames.next()
 		if err != nil {
 			if errors.Is(err, io.EOF) {
 				if r.stats.Unsupported > 0 && r.stats.Unsupported == r.stats.Frames {
-					return Packet{}, fmt.Errorf("capture %q: link type %d is not read; want Ethernet (1), raw IP (101, 228, 229), Linux cooked (113, 276), null (0) or loop (108)", r.name, r.odd)
+					return Packet{}, fmt.Errorf("capture %q: link type %d is not supported, want Ethernet (1), raw IP (101, 228, 229), Linux cooked (113, 276), null (0) or loop (108)", r.name, r.odd)
 				}
 				return Packet{}, io.EOF
 			}
-			return Packet{}, &DamageError{Name: r.name, Packets: r.stats.Frames, Offset: r.plain.offset(), Err: err}
+			damage := &DamageError{Name: r.name, Packets: r.stats.Frames, Offset: r.plain.offset(), Err: err}
+			if damage.Packets == 0 {
+				return Packet{}, fault.Advise(damage, "copy the file again from where it was recorded")
+			}
+			return Packet{}, damage
 		}
 		r.stats.Frames++
 		offset, ok, known := findIP(f.linkType, f.data)
@@ -190,7 +189,7 @@ func (r *Reader) Next() (Packet, error) {
 	}
 }
 
-// countReader counts the bytes read, for progress and for errors.
+// countReader counts the bytes read, for the offset in errors.
 type countReader struct {
 	source io.Reader
 	n      int64
@@ -202,7 +201,7 @@ func (r *countReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// cut turns the end of the file within a record into errCut.
+// cut turns the end of the file inside a record into errCut.
 func cut(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return errCut

@@ -26,7 +26,7 @@ var packet4 = packettest.Spec{Payload: 100}.Build().Data
 var packet6 = packettest.Spec{IPv6: true, Proto: packettest.UDP, Payload: 50}.Build().Data
 var began = time.Date(2026, 3, 4, 5, 6, 7, 123456000, time.UTC)
 
-// pcap builds a pcap file of frames that are one second apart.
+// pcap builds a pcap file with one frame per second.
 func pcap(order binary.AppendByteOrder, magic uint32, linkType int, frames ...[]byte) []byte {
 	file := order.AppendUint32(nil, magic)
 	file = order.AppendUint16(file, 2)
@@ -82,7 +82,7 @@ func enhanced(order binary.AppendByteOrder, id int, stamp uint64, frame []byte) 
 	return block(order, blockEnhanced, append(body, frame...))
 }
 
-// read returns the packets of a file, and the error that ended them.
+// read returns the packets of a file, and the error that ended it if not io.EOF.
 func read(t testing.TB, file []byte) (packets []Packet, stats Stats, err error) {
 	t.Helper()
 	r, err := New(bytes.NewReader(file), "test")
@@ -113,7 +113,7 @@ func checkPackets(t *testing.T, name string, file []byte, want ...[]byte) []Pack
 		t.Fatalf("%s: %d packets, want %d", name, len(packets), len(want))
 	}
 	for i, p := range packets {
-		// Ethernet padding stands behind.
+		// Ethernet padding may follow.
 		if !bytes.HasPrefix(p.Data, want[i]) || p.Length != len(p.Data) {
 			t.Fatalf("%s: packet %d is %x (length %d)\nwant %x", name, i, p.Data, p.Length, want[i])
 		}
@@ -169,8 +169,7 @@ func TestLinkTypes(t *testing.T) {
 		{"null, IPv6 of macOS", 0, head(30, 0, 0, 0), [][]byte{packet6}},
 		{"loop", 108, head(0, 0, 0, 24), [][]byte{packet6}},
 	} {
-		// Every frame is a valid one of the other version too; some link types say
-		// which of them it is.
+		// Each link type gets frames of both IP versions. Some accept only one of them.
 		var frames [][]byte
 		for _, packet := range [][]byte{packet4, packet6} {
 			kind := uint16(0x0800)
@@ -200,7 +199,7 @@ func TestLinkTypeNotRead(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "link type 127") {
 		t.Errorf("%v", err)
 	}
-	// Beside others it is counted.
+	// If other frames can be read, they are, and this one is counted.
 	file := append(section(binary.BigEndian), describe(binary.BigEndian, 127)...)
 	file = append(file, describe(binary.BigEndian, linkRaw)...)
 	file = append(file, enhanced(binary.BigEndian, 0, 1, packet4)...)
@@ -214,7 +213,7 @@ func TestLinkTypeNotRead(t *testing.T) {
 func TestPcapng(t *testing.T) {
 	for name, order := range map[string]binary.AppendByteOrder{"little": binary.LittleEndian, "big": binary.BigEndian} {
 		file := section(order)
-		file = append(file, block(order, 0x0bad, []byte("passed over"))...)
+		file = append(file, block(order, 0x0bad, []byte("skip me"))...)
 		file = append(file, describe(order, linkEthernet)...)
 		// if_tsresol 9: nanoseconds; if_tsoffset 1000.
 		offset := append(order.AppendUint16(order.AppendUint16(nil, 14), 8), order.AppendUint64(nil, 1000)...)
@@ -233,7 +232,7 @@ func TestPcapng(t *testing.T) {
 		old = order.AppendUint32(old, uint32(len(packet4)))
 		old = order.AppendUint32(old, uint32(len(packet4))+5)
 		file = append(file, block(order, blockPacket, append(old, packet4...))...)
-		// A second section of the other byte order has interfaces of its own.
+		// A second section, in the other byte order, has its own interfaces.
 		other := binary.AppendByteOrder(binary.BigEndian)
 		if order == binary.AppendByteOrder(binary.BigEndian) {
 			other = binary.LittleEndian
@@ -263,7 +262,7 @@ func TestPcapng(t *testing.T) {
 	}
 }
 
-// What gopacket writes is read.
+// Files that gopacket writes can be read.
 func TestPcapngOfGopacket(t *testing.T) {
 	var file bytes.Buffer
 	w, err := pcapgo.NewNgWriter(&file, layers.LinkTypeEthernet)
@@ -309,8 +308,8 @@ func TestCompressed(t *testing.T) {
 	checkPackets(t, "zstd", w.EncodeAll(plain, nil), packet4, packet6)
 }
 
-// A capture cut anywhere gives every whole packet before the cut, and a typed
-// error unless it is cut between packets.
+// A capture that is cut anywhere gives every whole packet before the cut, and a
+// DamageError unless the cut is between packets.
 func TestCutAnywhere(t *testing.T) {
 	frames := [][]byte{packet4, packet6, packet4}
 	ng := append(section(binary.LittleEndian), describe(binary.LittleEndian, linkRaw)...)
@@ -321,7 +320,7 @@ func TestCutAnywhere(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		file []byte
-		head int // bytes without which nothing is said of the file
+		head int // bytes of the file header
 		ends []int
 	}{
 		{"pcap", pcap(binary.LittleEndian, 0xa1b2c3d4, linkRaw, frames...), 24, nil},
@@ -362,7 +361,7 @@ func TestCutAnywhere(t *testing.T) {
 				t.Fatalf("%s of %d bytes: no error", test.name, size)
 			}
 		}
-		// A compressed one that is cut gives what can be unpacked.
+		// A compressed file that is cut anywhere is an error.
 		packed := gzipped(t, test.file)
 		for size := 1; size < len(packed); size++ {
 			if _, _, err := read(t, packed[:size]); err == nil {
@@ -372,7 +371,7 @@ func TestCutAnywhere(t *testing.T) {
 	}
 }
 
-// Lengths that lie cost neither a panic nor memory.
+// Wrong lengths cause neither a panic nor a large allocation.
 func TestLyingLengths(t *testing.T) {
 	good := pcap(binary.LittleEndian, 0xa1b2c3d4, linkRaw, packet4)
 	lie := func(at int, value uint32) []byte {
@@ -423,7 +422,7 @@ func TestOpen(t *testing.T) {
 		write("empty", nil):           "is empty",
 		write("short", []byte{1, 2}):  "has 2 bytes",
 		write("text", []byte("hello, this is it")):                   "neither pcap nor pcapng",
-		write("head", pcap(binary.LittleEndian, 0xa1b2c3d4, 1)[:20]): "is cut",
+		write("head", pcap(binary.LittleEndian, 0xa1b2c3d4, 1)[:20]): "is cut off",
 	} {
 		_, err := Open(path)
 		if err == nil || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), path) || strings.Contains(err.Error(), "\n") {
@@ -442,7 +441,7 @@ func TestOpen(t *testing.T) {
 	}
 }
 
-// FuzzReader reads anything without a panic, and never gives a packet that is
+// FuzzReader checks that no file causes a panic, and that the packets together are no
 // longer than the file.
 func FuzzReader(f *testing.F) {
 	order := binary.LittleEndian
@@ -452,7 +451,7 @@ func FuzzReader(f *testing.F) {
 	f.Add(append(append(section(binary.BigEndian), describe(binary.BigEndian, linkCooked2, 0, 9, 0, 1, 9, 0, 0, 0)...), block(binary.BigEndian, blockSimple, make([]byte, 60))...))
 	f.Fuzz(func(t *testing.T, file []byte) {
 		if len(file) > 1 && file[0] == 0x1f && file[1] == 0x8b {
-			return // unpacks to more than the file
+			return // decompresses to more than the file
 		}
 		if bytes.HasPrefix(file, []byte{0x28, 0xb5, 0x2f, 0xfd}) {
 			return

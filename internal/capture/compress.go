@@ -11,21 +11,21 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// maxWindow bounds the memory that a zstd frame may ask for (zstd -19 asks for
-// 8 MiB, --long for 128).
+// maxWindow limits the memory that a zstd file can claim. "zstd -19" needs 8 MiB,
+// "zstd --long" 128 MiB.
 const maxWindow = 128 << 20
 
-// plainReader reads the plain bytes of a capture file.
+// plainReader reads the decompressed bytes of a capture file.
 type plainReader struct {
 	*bufio.Reader
 	count *countReader
 	close func() error
 }
 
-// offset returns how many plain bytes have been used.
+// offset returns how many decompressed bytes have been consumed.
 func (r *plainReader) offset() int64 { return r.count.n - int64(r.Buffered()) }
 
-// decompress looks for a compressed capture and returns its plain bytes.
+// decompress detects the compression and returns a reader of the plain bytes.
 func decompress(source *countReader) (*plainReader, error) {
 	packed := bufio.NewReaderSize(source, 1<<16)
 	magic, _ := packed.Peek(4)

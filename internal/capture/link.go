@@ -4,7 +4,8 @@ package capture
 
 import "encoding/binary"
 
-// Link types of capture files (LINKTYPE_ values, the DLT_ values of raw IP too).
+// Link types of capture files: LINKTYPE_ values, and the DLT_ values 12 and 14 for raw
+// IP, which some writers use.
 const (
 	linkNull     = 0
 	linkEthernet = 1
@@ -22,12 +23,12 @@ const (
 	typeIPv4 = 0x0800
 	typeIPv6 = 0x86dd
 
-	// maxTags is how many 802.1Q and 802.1ad tags are passed over.
+	// maxTags is the largest number of VLAN tags, as in the kernel's parser.
 	maxTags = 2
 )
 
-// findIP returns where the IP header stands in a frame. ok is false where the
-// frame holds no IP packet, known where the link type is not read.
+// findIP returns the offset of the IP header in a frame. ok reports whether the frame
+// holds an IP packet, known whether the link type is supported.
 func findIP(linkType int, data []byte) (offset int, ok, known bool) {
 	kind := 0 // any version
 	switch linkType {
@@ -50,8 +51,8 @@ func findIP(linkType int, data []byte) (offset int, ok, known bool) {
 		if len(data) < 4 {
 			return 0, false, true
 		}
-		// The family is in the byte order of the capturing host, which nobody
-		// notes. It is below 256, and the version below tells the rest.
+		// The address family is in the byte order of the capturing host, which the file
+		// does not state. All families are below 256, so both orders can be told apart.
 		family := binary.LittleEndian.Uint32(data) | binary.BigEndian.Uint32(data)
 		offset = 4
 		switch family {
@@ -82,8 +83,8 @@ func findIP(linkType int, data []byte) (offset int, ok, known bool) {
 	return 0, false, true
 }
 
-// tags passes over VLAN tags. It returns the type of what follows them, -1 where
-// the frame ends or has more tags.
+// tags skips VLAN tags. It returns the EtherType and the offset of what follows them. The
+// EtherType is -1 if the frame ends in a tag.
 func tags(data []byte, kind, offset int) (int, int) {
 	for range maxTags {
 		if kind != 0x8100 && kind != 0x88a8 && kind != 0x9100 {

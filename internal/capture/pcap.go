@@ -12,9 +12,9 @@ import (
 	"github.com/google/gopacket/pcapgo"
 )
 
-// This is the one file that knows gopacket. Its pcap reader is used; its pcapng
-// reader is not: it panics on lying option lengths, takes memory for any stated
-// packet length, and its link types have 8 bits (Linux cooked v2 is 276).
+// Only this file uses gopacket, and only its pcap reader. Its pcapng reader panics on
+// wrong option lengths, allocates by the stated packet length, and has 8-bit link types
+// (Linux cooked v2 is 276).
 
 // pcapFile reads the frames of a pcap file.
 type pcapFile struct {
@@ -35,19 +35,20 @@ func isPcap(magic []byte) bool {
 func newPcap(source *bufio.Reader) (*pcapFile, error) {
 	head, err := source.Peek(24)
 	if err != nil {
-		return nil, fmt.Errorf("the file header: %w", cut(err))
+		return nil, fmt.Errorf("file header: %w", cut(err))
 	}
 	f := &pcapFile{source: source, order: binary.LittleEndian}
 	if head[0] == 0xa1 {
 		f.order = binary.BigEndian
 	}
-	// The upper bits tell the length of a frame check sequence.
+	// The upper bits hold the length of the frame check sequence.
 	f.linkType = int(f.order.Uint32(head[20:24]) & 0xffff)
-	// gopacket uses this buffered reader itself, as it is large enough.
+	// gopacket adds no buffer of its own, since this one is large enough. So Peek below sees
+	// the same bytes.
 	if f.reader, err = pcapgo.NewReader(source); err != nil {
-		return nil, fmt.Errorf("the file header: %w", cut(err))
+		return nil, fmt.Errorf("file header: %w", cut(err))
 	}
-	// Many writers exceed the snap length they state.
+	// Many files have packets longer than the snap length they state.
 	f.reader.SetSnaplen(maxPacket)
 	return f, nil
 }
@@ -62,7 +63,7 @@ func (f *pcapFile) next() (frame, error) {
 	}
 	captured, length := f.order.Uint32(head[8:]), f.order.Uint32(head[12:])
 	if captured > maxPacket || captured > length {
-		return frame{}, fmt.Errorf("a packet of %d bytes of which %d are there", length, captured)
+		return frame{}, fmt.Errorf("packet of %d bytes claims %d captured bytes", length, captured)
 	}
 	data, info, err := f.reader.ZeroCopyReadPacketData()
 	if err != nil {

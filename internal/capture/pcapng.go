@@ -22,20 +22,20 @@ const (
 
 	byteOrderMagic = 0x1a2b3c4d
 
-	// maxBlock bounds a block that is read whole: a packet, its fixed part and
-	// its options (decryption secrets and the like are passed over unread).
+	// maxBlock limits the blocks that are read into memory: a packet, its fixed fields and
+	// its options. Other blocks, such as decryption secrets, are skipped.
 	maxBlock = maxPacket + 1<<18
 
-	// maxInterfaces bounds the interfaces of one section.
+	// maxInterfaces limits the interfaces in one section.
 	maxInterfaces = 1 << 16
 )
 
-// ngInterface is what is needed of an interface description block.
+// ngInterface holds the useful fields of an interface description block.
 type ngInterface struct {
 	linkType int
 	snap     int
-	unit     uint64 // time stamps a second
-	offset   int64  // seconds
+	unit     uint64 // time stamp units per second
+	offset   int64  // seconds to add
 }
 
 // pcapngFile reads the frames of a pcapng file.
@@ -52,16 +52,17 @@ func newPcapng(source *bufio.Reader) (*pcapngFile, error) {
 	f := &pcapngFile{source: source}
 	kind, body, err := f.block()
 	if err != nil {
-		return nil, fmt.Errorf("the section header: %w", cut(err))
+		return nil, fmt.Errorf("section header: %w", cut(err))
 	}
 	if kind != blockSection {
-		return nil, fmt.Errorf("the section header: block type %#x", kind)
+		return nil, fmt.Errorf("section header: block type %#x", kind)
 	}
 	return f, f.section(body)
 }
 
-// block reads the next block that is of use. body is without the block's type
-// and lengths, and valid until the next call. io.EOF is a clean end.
+// block reads the next block and skips the kinds that are not needed. body lacks the
+// block's type and lengths and is valid until the next call. After the last block the
+// error is io.EOF.
 func (f *pcapngFile) block() (kind uint32, body []byte, err error) {
 	for {
 		var head [12]byte
@@ -73,7 +74,7 @@ func (f *pcapngFile) block() (kind uint32, body []byte, err error) {
 		}
 		have := 8
 		if binary.LittleEndian.Uint32(head[:]) == blockSection {
-			// Each section has a byte order of its own.
+			// Each section has its own byte order.
 			if _, err := io.ReadFull(f.source, head[8:12]); err != nil {
 				return 0, nil, cut(err)
 			}
@@ -84,7 +85,7 @@ func (f *pcapngFile) block() (kind uint32, body []byte, err error) {
 			case binary.BigEndian.Uint32(head[8:]):
 				f.order = binary.BigEndian
 			default:
-				return 0, nil, fmt.Errorf("a section header with byte-order magic %x", head[8:12])
+				return 0, nil, fmt.Errorf("section header with byte-order magic %x", head[8:12])
 			}
 		}
 		if f.order == nil {
@@ -92,10 +93,10 @@ func (f *pcapngFile) block() (kind uint32, body []byte, err error) {
 		}
 		kind = f.order.Uint32(head[:])
 		total := int64(f.order.Uint32(head[4:]))
-		// The length may lack its padding in files of some writers.
+		// Some writers leave the padding out of the length.
 		rest := (total+3)&^3 - int64(have) - 4
 		if total < 12 || rest < 0 {
-			return 0, nil, fmt.Errorf("a block of type %#x with length %d", kind, total)
+			return 0, nil, fmt.Errorf("block of type %#x with length %d", kind, total)
 		}
 		switch kind {
 		case blockSection, blockInterface, blockPacket, blockSimple, blockEnhanced:
@@ -106,7 +107,7 @@ func (f *pcapngFile) block() (kind uint32, body []byte, err error) {
 			continue
 		}
 		if rest > maxBlock {
-			return 0, nil, fmt.Errorf("a block of type %#x with length %d", kind, total)
+			return 0, nil, fmt.Errorf("block of type %#x with length %d", kind, total)
 		}
 		if int64(cap(f.buffer)) < rest+4 {
 			f.buffer = make([]byte, rest+4, max(rest+4, 1<<16))
@@ -123,7 +124,7 @@ func (f *pcapngFile) block() (kind uint32, body []byte, err error) {
 func (f *pcapngFile) section(body []byte) error {
 	f.interfaces = f.interfaces[:0]
 	if len(body) < 12 {
-		return fmt.Errorf("a section header of %d bytes", len(body))
+		return fmt.Errorf("section header of %d bytes", len(body))
 	}
 	if major := f.order.Uint16(body); major != 1 {
 		return fmt.Errorf("pcapng version %d, want 1", major)
@@ -133,7 +134,7 @@ func (f *pcapngFile) section(body []byte) error {
 
 func (f *pcapngFile) describe(body []byte) error {
 	if len(body) < 8 {
-		return fmt.Errorf("an interface description of %d bytes", len(body))
+		return fmt.Errorf("interface description of %d bytes", len(body))
 	}
 	if len(f.interfaces) == maxInterfaces {
 		return fmt.Errorf("more than %d interfaces", maxInterfaces)
@@ -165,18 +166,18 @@ func (f *pcapngFile) describe(body []byte) error {
 	return nil
 }
 
-// resolution returns the time stamps a second of an if_tsresol option: a power
-// of 10, or of 2 where the highest bit is set.
+// resolution returns the units per second of an if_tsresol option: a power of 10, or of
+// 2 if the highest bit is set.
 func resolution(value byte) (uint64, error) {
 	exponent := value & 0x7f
 	if value&0x80 != 0 {
 		if exponent > 63 {
-			return 0, fmt.Errorf("a time resolution of 2^-%d s", exponent)
+			return 0, fmt.Errorf("time resolution of 2^-%d s", exponent)
 		}
 		return 1 << exponent, nil
 	}
 	if exponent > 19 {
-		return 0, fmt.Errorf("a time resolution of 10^-%d s", exponent)
+		return 0, fmt.Errorf("time resolution of 10^-%d s", exponent)
 	}
 	unit := uint64(1)
 	for range exponent {
@@ -219,7 +220,7 @@ func (f *pcapngFile) packet(kind uint32, body []byte) (frame, error) {
 		fixed = 4
 	}
 	if len(body) < fixed {
-		return frame{}, fmt.Errorf("a packet block of %d bytes", len(body))
+		return frame{}, fmt.Errorf("packet block of %d bytes", len(body))
 	}
 	var id int
 	switch kind {
@@ -229,7 +230,7 @@ func (f *pcapngFile) packet(kind uint32, body []byte) (frame, error) {
 		id = int(f.order.Uint16(body))
 	}
 	if id >= len(f.interfaces) {
-		return frame{}, fmt.Errorf("a packet of interface %d, of %d", id, len(f.interfaces))
+		return frame{}, fmt.Errorf("packet of interface %d, but the section has %d", id, len(f.interfaces))
 	}
 	from := &f.interfaces[id]
 	result := frame{linkType: from.linkType}
@@ -245,7 +246,7 @@ func (f *pcapngFile) packet(kind uint32, body []byte) (frame, error) {
 		captured, result.length = int(f.order.Uint32(body[12:])), int(f.order.Uint32(body[16:]))
 	}
 	if captured > len(body)-fixed || captured > maxPacket {
-		return frame{}, fmt.Errorf("a packet of %d bytes in a block of %d", captured, len(body))
+		return frame{}, fmt.Errorf("packet of %d bytes in a block of %d", captured, len(body))
 	}
 	result.data = body[fixed : fixed+captured]
 	return result, nil

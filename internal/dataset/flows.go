@@ -14,26 +14,26 @@ import (
 	"github.com/dpclass/dpclass/internal/vector"
 )
 
-// Flow is one flow of a capture file: all packets of a 5-tuple in that file.
-// Endings and generations exist only live.
+// Flow is one flow of a capture file: all packets of a 5-tuple in that file, however
+// often the connection ends and begins again.
 type Flow struct {
 	Key         flow.Key
-	Src, Dst    netip.AddrPort // of the first packet
+	Src, Dst    netip.AddrPort // endpoints of the first packet
 	Packets     uint64
 	Bytes       uint64 // IP bytes on the wire
-	Payloads    int    // packets that a model could decide on
+	Payloads    int    // packets that a model can read
 	First, Last time.Time
-	Number      int // of the flow in its file, from 0 in the order of the first packets
+	Number      int // from 0, in the order of the first packets
 }
 
-// Step is one packet of a flow.
+// Step is one packet that belongs to a flow.
 type Step struct {
 	Flow   *Flow
 	Data   []byte // from the IP header on; valid until the next packet
 	Packet vector.Packet
 	Time   time.Time
-	// Sampled tells whether a model decides on the packet. Its index among those
-	// of the flow is then Flow.Payloads - 1.
+	// Sampled reports whether a model can read the packet. If so, it is number
+	// Flow.Payloads-1 of such packets in its flow.
 	Sampled bool
 }
 
@@ -46,7 +46,7 @@ type Walker struct {
 	start  time.Time
 }
 
-// NewWalker walks over the packets that reader gives.
+// NewWalker returns a Walker over the packets of a capture.
 func NewWalker(reader *capture.Reader) *Walker {
 	return &Walker{reader: reader, flows: map[flow.Key]*Flow{}}
 }
@@ -76,7 +76,7 @@ func (w *Walker) Next() (Step, error) {
 		}
 		found.Packets++
 		found.Bytes += uint64(packet.Length)
-		// Packets of several queues may stand out of order.
+		// Packets that came through several queues may be out of order.
 		if read.Time.Before(found.First) {
 			found.First = read.Time
 		}
@@ -97,11 +97,11 @@ func (w *Walker) Flows() []*Flow { return w.list }
 // Start returns the time of the capture's first IP packet.
 func (w *Walker) Start() time.Time { return w.start }
 
-// Passed returns how many IP packets belong to no flow for the given reason.
+// Passed returns the number of IP packets that had the given result of vector.Parse.
 func (w *Walker) Passed(reason vector.Reason) int { return w.passed[reason] }
 
-// Count returns how many flows with payload, and payload packets, a capture file
-// has. A damaged capture counts as far as it goes.
+// Count returns the number of flows with payload in a capture file, and the number of
+// their payload packets. Of a damaged capture it counts the part before the damage.
 func Count(ctx context.Context, name string) (flows, packets int, err error) {
 	reader, err := capture.Open(name)
 	if err != nil {

@@ -66,12 +66,12 @@ func TestWalker(t *testing.T) {
 	}
 }
 
-// The corpus was counted by another program: its manifest has the packets,
-// payload packets and flows of every file.
+// DPCLASS_CORPUS names a directory of labelled captures. Another program counted the
+// packets, payload packets and flows of every file for its manifest.
 func TestCorpus(t *testing.T) {
 	root := os.Getenv("DPCLASS_CORPUS")
 	if root == "" {
-		t.Skip("DPCLASS_CORPUS is not set: no labelled captures to compare with")
+		t.Skip("SKIPPED, DPCLASS_CORPUS is not set: no labelled captures to compare with")
 	}
 	name := filepath.Join(root, "manifest.csv")
 	captures, err := ReadManifest(name, "")
@@ -121,7 +121,7 @@ func TestCorpus(t *testing.T) {
 		if got := reader.Stats().Frames; got != want("packets") {
 			t.Errorf("%s: %d packets, want %d", c.Path, got, want("packets"))
 		}
-		// A packet cut in its headers has no captured payload here.
+		// We do not count a packet that is cut inside its headers.
 		if payload > want("payload_packets") || payload < want("payload_packets")-cut {
 			t.Errorf("%s: %d payload packets, want %d, %d of them cut", c.Path, payload, want("payload_packets"), cut)
 		}
@@ -133,7 +133,7 @@ func TestCorpus(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	// The manifest's flows of a file joined out of two captures are counted apart.
+	// Some files join two captures; the manifest counts the flows of each separately.
 	if differ > 5 {
 		t.Errorf("the flows of %d files differ", differ)
 	}

@@ -8,12 +8,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/dpclass/dpclass/internal/fault"
 )
 
-// ReadISCX lists the captures of the original UNB ISCX VPN-nonVPN 2016 release
-// under dir, labelled by their file names. Files that are no captures are passed
-// over. A capture whose name is not of the release is an error, unless skip is
-// given: it is told of it then.
+// ReadISCX lists the captures of the original UNB ISCX VPN-nonVPN 2016 release in dir and
+// below. Their file names give the labels. Other kinds of files are ignored. A capture
+// with an unknown name is an error if skip is nil, else skip is called with its path.
 func ReadISCX(dir string, skip func(path string)) ([]Capture, error) {
 	var captures []Capture
 	var unknown, packed []string
@@ -51,11 +52,12 @@ func ReadISCX(dir string, skip func(path string)) ([]Capture, error) {
 			skip(path)
 		}
 	} else if len(unknown) > 0 {
-		return nil, fmt.Errorf("directory %q: %d captures have no name of the ISCX VPN-nonVPN 2016 release: %s\ntake them out, or leave them out with --skip-unknown", dir, len(unknown), few(unknown))
+		err := fmt.Errorf("directory %q: %d captures do not belong to the ISCX VPN-nonVPN 2016 release: %s", dir, len(unknown), few(unknown))
+		return nil, fault.Advise(err, "move them elsewhere, or ignore them with --skip-unknown")
 	}
 	if len(captures) == 0 {
 		if len(packed) > 0 {
-			return nil, fmt.Errorf("directory %q: no captures, but %s: unpack them first", dir, few(packed))
+			return nil, fault.Advise(fmt.Errorf("directory %q: no captures, but %s", dir, few(packed)), "unpack the archives first")
 		}
 		return nil, fmt.Errorf("directory %q: no .pcap or .pcapng files of the ISCX VPN-nonVPN 2016 release", dir)
 	}
@@ -63,14 +65,15 @@ func ReadISCX(dir string, skip func(path string)) ([]Capture, error) {
 	first := map[string]string{}
 	for _, c := range captures {
 		if before, twice := first[c.Name]; twice {
-			return nil, fmt.Errorf("directory %q: capture %s is there twice: %q and %q; take one out", dir, c.Name, before, c.Path)
+			return nil, fault.Advise(fmt.Errorf("directory %q: capture %s exists twice: %q and %q", dir, c.Name, before, c.Path), "move one of them elsewhere")
 		}
 		first[c.Name] = c.Path
 	}
 	return captures, nil
 }
 
-// captureName takes the extensions off the name of a capture file.
+// captureName returns the name of a capture file without its extensions, in lower case.
+// ok reports whether it is a capture at all.
 func captureName(file string) (name string, ok bool) {
 	name = strings.ToLower(file)
 	for _, packed := range []string{".gz", ".zst"} {
@@ -84,7 +87,7 @@ func captureName(file string) (name string, ok bool) {
 	return "", false
 }
 
-// few lists the first paths by their file names.
+// few lists the file names of the first few paths.
 func few(paths []string) string {
 	const most = 5
 	var names []string

@@ -4,25 +4,25 @@ package dataset
 
 import "strings"
 
-// iscxGroup is a group of captures of the original release with the same labels.
+// iscxGroup is a group of captures with the same labels.
 type iscxGroup struct {
 	category, app string
-	names         string // without extension
+	names         string // separated by spaces, without extensions
 }
 
-// iscxGroups labels the captures of UNB ISCX VPN-nonVPN 2016 by their file names.
-// The release has 150 of them: 110 outside a VPN, 9 of Tor, 31 inside a VPN. Its
-// authors give no list of labels. Where the names leave a choice:
+// iscxGroups labels the captures of UNB ISCX VPN-nonVPN 2016 by their file names. The
+// release has 150 captures: 110 outside a VPN, 9 of Tor, 31 inside a VPN. Its authors
+// publish no list of labels. Some names leave a choice:
 //
-//   - gmailchat is chat, as its name says and as the packets are; some count it as email.
-//   - the *_video calls are streaming, as in every list of labels we know of; by
-//     their nature they are nearer to voip.
-//   - the tor files are the outside of a Tor circuit: an application, but none of
+//   - gmailchat is chat, as the name and the packets say. Some lists call it email.
+//   - The *_video calls are streaming, as in all lists that we know, although they have
+//     more in common with voip.
+//   - The tor files show a Tor circuit from outside. That is an application but none of
 //     the categories.
-//   - scpUp4 and hangouts_video1a are not in the listings that we know of; they would
-//     complete a series, and are taken where somebody has them.
+//   - No listing that we know has scpUp4 and hangouts_video1a. They are here because they
+//     would complete a series.
 //
-// The vpn_ files are the packets inside the tunnel.
+// The vpn_ files contain the packets inside the tunnel.
 var iscxGroups = []iscxGroup{
 	{"chat", "aim", "AIMchat1 AIMchat2 aim_chat_3a aim_chat_3b"},
 	{"chat", "facebook", "facebookchat1 facebookchat2 facebookchat3 facebook_chat_4a facebook_chat_4b"},
@@ -73,7 +73,7 @@ var iscxGroups = []iscxGroup{
 	{"vpn-voip", "voipbuster", "vpn_voipbuster1a vpn_voipbuster1b"},
 }
 
-// iscxLabels returns the labels of a capture by its file name without extension.
+// iscxLabels returns the labels of a capture, given its file name without extensions.
 func iscxLabels(name string) (c Capture, known bool) {
 	for _, group := range iscxGroups {
 		for _, one := range strings.Fields(group.names) {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/fault"
 )
 
 func TestISCXNames(t *testing.T) {
@@ -23,7 +24,7 @@ func TestISCXNames(t *testing.T) {
 		}
 		for _, name := range strings.Fields(group.names) {
 			if seen[strings.ToLower(name)] {
-				t.Errorf("%s stands twice", name)
+				t.Errorf("%s is listed twice", name)
 			}
 			seen[strings.ToLower(name)] = true
 			if vpn := strings.HasPrefix(name, "vpn_"); vpn != flow.IsVPN(group.category) {
@@ -36,11 +37,11 @@ func TestISCXNames(t *testing.T) {
 			}
 		}
 	}
-	// 150 captures, and the two that the listings lack.
+	// The 150 captures of the release, and the two that no listing has.
 	if len(seen) != 152 || inside != 31 || tor != 9 {
 		t.Errorf("%d names, %d inside a VPN, %d of Tor", len(seen), inside, tor)
 	}
-	// Every application and every category of the paper.
+	// The release covers every application and every category of the paper.
 	for _, app := range flow.Apps {
 		if !slices.ContainsFunc(iscxGroups, func(g iscxGroup) bool { return g.app == app }) {
 			t.Errorf("no capture of %s", app)
@@ -91,7 +92,7 @@ func TestReadISCX(t *testing.T) {
 		t.Error("an empty directory is no error")
 	}
 	writeFile(t, filepath.Join(empty, "VPN-PCAPS-01.zip"), nil)
-	if _, err := ReadISCX(empty, nil); err == nil || !strings.Contains(err.Error(), "unpack") {
+	if _, err := ReadISCX(empty, nil); err == nil || !strings.Contains(err.Error(), "VPN-PCAPS-01.zip") || len(fault.Advice(err)) != 1 {
 		t.Errorf("%v", err)
 	}
 	if _, err := ReadISCX(filepath.Join(empty, "missing"), nil); err == nil {

@@ -10,15 +10,16 @@ import (
 	"strings"
 
 	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/fault"
 )
 
-// The tasks that captures can be labelled for.
+// The tasks for which captures can have labels.
 const (
 	TaskCategory = "category"
 	TaskApp      = "app"
 )
 
-// Label is the capture's label for a task, "" where it has none.
+// Label returns the capture's label for a task, or "".
 func (c *Capture) Label(task string) string {
 	if task == TaskApp {
 		return c.App
@@ -26,10 +27,9 @@ func (c *Capture) Label(task string) string {
 	return c.Category
 }
 
-// ReadLabelled lists the captures under dir, labelled for the task by the first
-// part of their path below it, in lower case: dir/LABEL/any/file.pcap, or
-// dir/LABEL.pcap. Files that are no captures are passed over. The set is called
-// as the directory.
+// ReadLabelled lists the captures in dir and below. The first part of a capture's path is
+// its label for the task, in lower case: dir/LABEL/any/file.pcap or dir/LABEL.pcap. Other
+// kinds of files are ignored. The name of the directory is the name of the set.
 func ReadLabelled(dir, task string) ([]Capture, error) {
 	whole, err := filepath.Abs(dir)
 	if err != nil {
@@ -68,17 +68,19 @@ func ReadLabelled(dir, task string) ([]Capture, error) {
 		return nil, fmt.Errorf("directory %q: %w", dir, bare(err))
 	}
 	if len(captures) == 0 {
-		return nil, fmt.Errorf("directory %q: no captures (.pcap, .pcapng, .cap, also .gz and .zst)\nput them in as LABEL/NAME.pcap or LABEL.pcap", dir)
+		err := fmt.Errorf("directory %q: no captures (.pcap, .pcapng, .cap, also with .gz or .zst)", dir)
+		return nil, fault.Advise(err, "put them there as LABEL/NAME.pcap or LABEL.pcap")
 	}
 	slices.SortFunc(captures, func(a, b Capture) int { return strings.Compare(a.Path, b.Path) })
 	if first := captures[0].Label(task); !slices.ContainsFunc(captures, func(c Capture) bool { return c.Label(task) != first }) {
-		return nil, fmt.Errorf("directory %q: %q is the only label; a model needs two\nput captures of something else into another directory beside it", dir, first)
+		err := fmt.Errorf("directory %q: %q is the only label, but a model needs two", dir, first)
+		return nil, fault.Advise(err, "add captures of other traffic, in a directory beside %q", first)
 	}
 	return captures, nil
 }
 
-// checkOwnLabel refuses a label that no model can have, and one that dpclass knows
-// as a label of the other task alone: policies would not take it.
+// checkOwnLabel refuses labels that no model can have. It also refuses labels that dpclass
+// knows only for the other task, because policies do not accept those.
 func checkOwnLabel(label, task string) error {
 	own, other, fixed := flow.Categories, TaskApp, flow.Apps
 	if task == TaskApp {
@@ -86,11 +88,12 @@ func checkOwnLabel(label, task string) error {
 	}
 	switch {
 	case label == flow.Unknown:
-		return fmt.Errorf("%q is the verdict on what fits no label, and cannot be one\ntraffic of no label goes into \"other\"", label)
+		return fault.Advise(fmt.Errorf("%q cannot be a label: it is the verdict for traffic that fits no label", label),
+			"put traffic without a label into \"other\"")
 	case !flow.ValidName(label):
-		return fmt.Errorf("%q cannot be a label\nrename it: %s", label, flow.NameRule)
+		return fault.Advise(fmt.Errorf("%q cannot be a label, want %s", label, flow.NameRule), "rename it")
 	case slices.Contains(fixed, label) && !slices.Contains(own, label):
-		return fmt.Errorf("%q has a meaning as %s\nuse --task %s, or rename it", label, other, other)
+		return fault.Advise(fmt.Errorf("%q is a label for task %s", label, other), "use --task %s, or rename it", other)
 	}
 	return nil
 }

@@ -6,9 +6,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/dpclass/dpclass/internal/fault"
 )
 
-// tree makes empty files below a new directory.
+// tree creates empty files below a new directory.
 func tree(t *testing.T, files ...string) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "mine")
@@ -52,14 +54,19 @@ func TestReadLabelledRefused(t *testing.T) {
 		{TaskCategory, "no captures", []string{"call/notes.txt"}},
 		{TaskCategory, `"call" is the only label`, []string{"call/a.pcap", "call.pcap"}},
 		{TaskCategory, `"my call" cannot be a label`, []string{"my call/a.pcap", "b.pcap"}},
-		{TaskCategory, `"unknown" is the verdict`, []string{"unknown/a.pcap", "b.pcap"}},
+		{TaskCategory, `"unknown" cannot be a label`, []string{"unknown/a.pcap", "b.pcap"}},
 		{TaskCategory, "use --task app", []string{"youtube/a.pcap", "b.pcap"}},
 		{TaskApp, "use --task category", []string{"voip/a.pcap", "b.pcap"}},
 	} {
 		dir := tree(t, append(test.files, "README")...)
 		_, err := ReadLabelled(dir, test.task)
-		if err == nil || !strings.Contains(err.Error(), test.says) || !strings.Contains(err.Error(), dir) {
-			t.Errorf("%q: %v, want %q", test.files, err, test.says)
+		if err == nil {
+			t.Errorf("%q: no error, want %q", test.files, test.says)
+			continue
+		}
+		text := err.Error() + "; " + strings.Join(fault.Advice(err), "; ")
+		if !strings.Contains(text, test.says) || !strings.Contains(text, dir) {
+			t.Errorf("%q: %q, want %q", test.files, text, test.says)
 		}
 	}
 	if _, err := ReadLabelled(filepath.Join(t.TempDir(), "none"), TaskCategory); err == nil || !strings.Contains(err.Error(), "none") {

@@ -14,27 +14,27 @@ import (
 	"strings"
 )
 
-// Capture is one labelled capture file: a row of a manifest.
+// Capture is one labelled capture file, such as a row of a manifest.
 type Capture struct {
-	Name     string `json:"name"` // of the capture that the file is a part of
+	Name     string `json:"name"` // name of the capture; several files may be parts of one
 	Set      string `json:"set"`
-	Path     string `json:"path"` // as the manifest has it
+	Path     string `json:"path"` // as in the manifest
 	Category string `json:"category"`
 	App      string `json:"app"`
 	VPN      bool   `json:"vpn"`
 	Use      string `json:"use"`
-	Flows    int    `json:"flows"`   // with payload; Build counts them
-	Packets  int    `json:"packets"` // of these flows that are kept; Build counts them
-	File     string `json:"-"`       // where the file is
+	Flows    int    `json:"flows"`   // flows with payload; Build counts them
+	Packets  int    `json:"packets"` // packets in the dataset; Build counts them
+	File     string `json:"-"`       // path to open
 }
 
-// useTrain marks captures that may be trained on.
+// useTrain marks captures for training.
 const useTrain = "train"
 
-// ReadManifest reads a CSV file with a header line. The columns path, category
-// and app are needed, set, vpn, capture and use are read where there are any,
-// others are passed over. Without a column use all captures may be trained on.
-// Paths are taken from root, or from the manifest's own directory where root is "".
+// ReadManifest reads a CSV file with a header line. It needs the columns path, category
+// and app; the columns set, vpn, capture and use are optional, others are ignored.
+// Without a column use, all captures are for training. Paths are relative to root, or to
+// the directory of the manifest if root is "".
 func ReadManifest(name, root string) ([]Capture, error) {
 	file, err := os.Open(name)
 	if err != nil {
@@ -58,13 +58,13 @@ func ReadManifest(name, root string) ([]Capture, error) {
 	for i, field := range header {
 		field = strings.TrimSpace(strings.TrimPrefix(field, "\ufeff"))
 		if _, twice := column[field]; twice {
-			return nil, fmt.Errorf("manifest %q: column %q stands twice", name, field)
+			return nil, fmt.Errorf("manifest %q: column %q appears twice", name, field)
 		}
 		column[field] = i
 	}
 	for _, field := range []string{"path", "category", "app"} {
 		if _, ok := column[field]; !ok {
-			return nil, fmt.Errorf("manifest %q: no column %q in its first line; path, category and app are needed", name, field)
+			return nil, fmt.Errorf("manifest %q: no column %q in the first line, want path, category and app", name, field)
 		}
 	}
 
@@ -97,7 +97,7 @@ func ReadManifest(name, root string) ([]Capture, error) {
 			return nil, fmt.Errorf("manifest %q, line %d: no path", name, line)
 		}
 		if before, twice := seen[entry.Path]; twice {
-			return nil, fmt.Errorf("manifest %q, line %d: path %q stands in line %d too", name, line, entry.Path, before)
+			return nil, fmt.Errorf("manifest %q, line %d: path %q is already in line %d", name, line, entry.Path, before)
 		}
 		seen[entry.Path] = line
 		switch vpn := field("vpn"); vpn {
@@ -120,12 +120,12 @@ func ReadManifest(name, root string) ([]Capture, error) {
 		captures = append(captures, entry)
 	}
 	if len(captures) == 0 {
-		return nil, fmt.Errorf("manifest %q: no rows behind the header line", name)
+		return nil, fmt.Errorf("manifest %q: no rows after the header line", name)
 	}
 	return captures, nil
 }
 
-// bare takes the operation and the path off a file error: they are said already.
+// bare removes the operation and the path from a file error, since the caller names them.
 func bare(err error) error {
 	var path *fs.PathError
 	if errors.As(err, &path) {
@@ -134,7 +134,8 @@ func bare(err error) error {
 	return err
 }
 
-// OfSets returns the captures of the named sets, all where none is named.
+// OfSets returns the captures of the named sets, or all captures if sets is empty. A name
+// that no capture has is an error.
 func OfSets(captures []Capture, sets []string) ([]Capture, error) {
 	if len(sets) == 0 {
 		return captures, nil
@@ -151,7 +152,7 @@ func OfSets(captures []Capture, sets []string) ([]Capture, error) {
 	}
 	for _, set := range sets {
 		if !slices.Contains(have, set) {
-			return nil, fmt.Errorf("set %q is not in the manifest; it has %s", set, strings.Join(have, ", "))
+			return nil, fmt.Errorf("set %q is not in the manifest, which has %s", set, strings.Join(have, ", "))
 		}
 	}
 	return kept, nil

@@ -60,7 +60,7 @@ func TestReadManifestRefused(t *testing.T) {
 	for text, says := range map[string]string{
 		"":                                     "is empty",
 		"path,category\n":                      `no column "app"`,
-		"path,category,app,path\n":             "stands twice",
+		"path,category,app,path\n":             "appears twice",
 		"path,category,app\n":                  "no rows",
 		"path,category,app\n,a,b\n":            "line 2: no path",
 		"path,category,app\nx,a,b\nx,a,b\n":    "line 3: path",

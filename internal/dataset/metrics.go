@@ -2,18 +2,18 @@
 
 package dataset
 
-// Class is how one label was recognised.
+// Class holds the metrics of one label.
 type Class struct {
 	Name      string  `json:"name"`
 	Precision float64 `json:"precision"`
 	Recall    float64 `json:"recall"`
 	F1        float64 `json:"f1"`
-	Support   int     `json:"support"` // how many truly have the label
+	Support   int     `json:"support"` // number of cases that truly have the label
 }
 
-// Scores are the metrics of a classification, as scikit-learn has them: a
-// quotient without a denominator is 0, averages run over the labels that occur
-// in truth or prediction.
+// Scores holds the metrics of a classification, defined as in scikit-learn: a quotient
+// with denominator 0 is 0, and averages are over the labels that occur in the truth or
+// in the predictions.
 type Scores struct {
 	N                 int     `json:"n"`
 	Accuracy          float64 `json:"accuracy"`
@@ -24,16 +24,16 @@ type Scores struct {
 	WeightedRecall    float64 `json:"weighted_recall"`
 	WeightedF1        float64 `json:"weighted_f1"`
 	Classes           []Class `json:"classes"`
-	Confusion         [][]int `json:"confusion"` // row: truth, column: prediction, in the order of Classes
+	Confusion         [][]int `json:"confusion"` // row: truth, column: prediction, both in the order of Classes
 }
 
-// Confusion counts pairs of a true and a predicted label.
+// Confusion counts pairs of true and predicted label.
 type Confusion struct {
 	labels []string
 	counts [][]int
 }
 
-// NewConfusion returns an empty table over the labels.
+// NewConfusion returns an empty table for the labels.
 func NewConfusion(labels []string) *Confusion {
 	c := &Confusion{labels: labels, counts: make([][]int, len(labels))}
 	for i := range c.counts {
@@ -42,14 +42,14 @@ func NewConfusion(labels []string) *Confusion {
 	return c
 }
 
-// Add counts one pair of labels, by their indexes.
+// Add counts one pair of labels, given as indexes.
 func (c *Confusion) Add(truth, predicted int) { c.counts[truth][predicted]++ }
 
-// Scores returns the metrics of what was counted.
+// Scores returns the metrics of all counted pairs.
 func (c *Confusion) Scores() Scores {
 	s := Scores{Classes: []Class{}, Confusion: [][]int{}}
 	right := 0
-	var occur []int // labels in truth or prediction
+	var occur []int // labels that occur
 	support, predicted := make([]int, len(c.labels)), make([]int, len(c.labels))
 	for i, row := range c.counts {
 		for j, n := range row {

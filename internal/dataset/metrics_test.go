@@ -8,10 +8,10 @@ import (
 	"testing"
 )
 
-// The figures are those of scikit-learn 1.x: accuracy_score,
+// The expected figures come from scikit-learn 1.x: accuracy_score,
 // precision_recall_fscore_support (zero_division=0) and confusion_matrix.
 func TestScores(t *testing.T) {
-	// "d" occurs nowhere and does not count, "e" is predicted only and does.
+	// "d" never occurs, so it does not count. "e" is only predicted, but it counts.
 	c := NewConfusion([]string{"a", "b", "c", "d", "e"})
 	truth := []int{0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 2, 0, 1, 2}
 	predicted := []int{0, 0, 1, 4, 1, 1, 0, 2, 2, 0, 2, 2, 0, 4, 1}

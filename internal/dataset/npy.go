@@ -10,17 +10,17 @@ import (
 	"strings"
 )
 
-// npyHead is the length of the header of the .npy files written here: room for
-// any number of rows, and a multiple of 64, so that the data can be mapped.
+// npyHead is the length of the header. It has room for any number of rows and is a
+// multiple of 64, as the format wants it for memory mapping.
 const npyHead = 128
 
-// npyFile writes a .npy file (format 1.0) row by row. The number of rows is
-// known at the end only, so the header is written then.
+// npyFile writes a .npy file (format 1.0) row by row. It writes the header last, because
+// the header contains the number of rows.
 type npyFile struct {
 	file  *os.File
 	out   *bufio.Writer
-	kind  string // NumPy's type, as "<i2"
-	width int    // elements of a row; 0: a row is one number
+	kind  string // NumPy type, for example "<i2"
+	width int    // elements in a row; 0: a row is one number
 	rows  int
 }
 
@@ -34,14 +34,14 @@ func createNpy(name, kind string, width int) (*npyFile, error) {
 	return f, err
 }
 
-// row writes one row: its bytes in little-endian order.
+// row writes one row, given as bytes in little-endian order.
 func (f *npyFile) row(row []byte) error {
 	f.rows++
 	_, err := f.out.Write(row)
 	return err
 }
 
-// number writes a row of one integer.
+// number writes a row that is one integer.
 func (f *npyFile) number(value int) error {
 	var buffer [8]byte
 	binary.LittleEndian.PutUint64(buffer[:], uint64(value))

@@ -16,16 +16,17 @@ import (
 
 	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/capture"
+	"github.com/dpclass/dpclass/internal/fault"
 	"github.com/dpclass/dpclass/internal/vector"
 )
 
 // Format is the version of the dataset directory's layout.
 const Format = 1
 
-// PerFlow is how many payload packets of a flow are kept unless said otherwise.
+// PerFlow is the default number of payload packets kept from a flow.
 const PerFlow = 32
 
-// metaFile makes a directory a dataset. It is written last.
+// metaFile marks a directory as a dataset. It is written last.
 const metaFile = "meta.json"
 
 // Meta is the meta.json of a dataset directory.
@@ -43,20 +44,20 @@ type Meta struct {
 	Captures   []Capture `json:"captures"`
 }
 
-// BuildOptions says what Build writes.
+// BuildOptions configures Build.
 type BuildOptions struct {
 	Source    string // where the captures come from, for the reader of the dataset
 	Checksums bool   // keep them in the vectors
 	PerFlow   int    // payload packets of a flow that are kept; 0: all
 	// Warn is told of captures that are damaged or hold nothing.
 	Warn func(error)
-	// Progress is told of every capture that is done.
+	// Progress is called after each capture. It may be nil.
 	Progress func(captures, packets int)
 }
 
-// Build writes the payload packets of the captures as a dataset directory: one
-// row a packet. The directory must not exist or be empty; it is there as a whole
-// or not at all.
+// Build writes the payload packets of the captures into a dataset directory, one row per
+// packet. The directory must be empty or not exist. If Build fails, it leaves nothing
+// behind.
 func Build(ctx context.Context, dir string, captures []Capture, options BuildOptions) (*Meta, error) {
 	if err := vacant(dir); err != nil {
 		return nil, err
@@ -95,7 +96,7 @@ func Build(ctx context.Context, dir string, captures []Capture, options BuildOpt
 		return nil, err
 	}
 	if b.meta.Packets == 0 {
-		return nil, fmt.Errorf("dataset %q: not one payload packet in %d captures, nothing is written", dir, len(captures))
+		return nil, fmt.Errorf("dataset %q: not one payload packet in %d captures, nothing was written", dir, len(captures))
 	}
 	if err := b.finish(part, dir); err != nil {
 		return nil, fmt.Errorf("dataset %q: %w", dir, bare(err))
@@ -103,7 +104,7 @@ func Build(ctx context.Context, dir string, captures []Capture, options BuildOpt
 	return b.meta, nil
 }
 
-// vacant checks that a dataset can be written to dir.
+// vacant checks that dir is empty or does not exist.
 func vacant(dir string) error {
 	entries, err := os.ReadDir(dir)
 	switch {
@@ -112,12 +113,12 @@ func vacant(dir string) error {
 	case err != nil:
 		return fmt.Errorf("dataset %q: %w", dir, bare(err))
 	case len(entries) != 0:
-		return fmt.Errorf("dataset %q: the directory is not empty; name another one or remove it first", dir)
+		return fault.Advise(fmt.Errorf("dataset %q: the directory is not empty", dir), "name another directory, or remove this one first")
 	}
 	return nil
 }
 
-// names returns the fixed names and, sorted behind them, the others there are.
+// names returns the fixed names, followed by the other names that occur, sorted.
 func names(fixed []string, captures []Capture, of func(Capture) string) []string {
 	all := slices.Clone(fixed)
 	var others []string
@@ -130,7 +131,7 @@ func names(fixed []string, captures []Capture, of func(Capture) string) []string
 	return append(all, others...)
 }
 
-// builder writes the columns of a dataset.
+// builder writes the columns of a dataset, one .npy file each.
 type builder struct {
 	options BuildOptions
 	meta    *Meta
@@ -174,7 +175,7 @@ func (b *builder) close() error {
 	return err
 }
 
-// finish writes the meta data and puts the directory in its place.
+// finish writes the metadata and moves the directory to its final place.
 func (b *builder) finish(part, dir string) error {
 	text, err := json.MarshalIndent(b.meta, "", " ")
 	if err != nil {
@@ -207,7 +208,7 @@ func (b *builder) capture(ctx context.Context, number int) error {
 		set:      slices.Index(b.meta.Sets, from.Set),
 		capture:  number,
 	}
-	ids := map[int]int{} // a flow's number in its file to its id in the dataset
+	ids := map[int]int{} // from a flow's number in its file to its id in the dataset
 	for count := 0; ; count++ {
 		if count%4096 == 0 && ctx.Err() != nil {
 			return ctx.Err()
@@ -244,7 +245,7 @@ func (b *builder) capture(ctx context.Context, number int) error {
 	}
 }
 
-// rowOf is what the rows of a flow share.
+// rowOf holds the values that all rows of a flow share.
 type rowOf struct{ category, app, set, capture, flow int }
 
 func (b *builder) add(step *Step, row rowOf, seconds float64) error {

@@ -34,7 +34,7 @@ func between(proto uint8, src, dst string, payload int) []byte {
 	return packettest.Spec{IPv6: from.Addr().Is6(), Proto: proto, Payload: payload, Src: from, Dst: netip.MustParseAddrPort(dst)}.Build().Data
 }
 
-// array is a .npy file read back.
+// array is the content of a .npy file.
 type array struct {
 	kind  string
 	shape []int
@@ -48,7 +48,7 @@ func readNpy(t *testing.T, path string) array {
 		t.Fatal(err)
 	}
 	if !bytes.HasPrefix(file, []byte("\x93NUMPY\x01\x00")) {
-		t.Fatalf("%s: no .npy file", path)
+		t.Fatalf("%s: not a .npy file", path)
 	}
 	end := 10 + int(binary.LittleEndian.Uint16(file[8:]))
 	if end%64 != 0 || file[end-1] != '\n' {
@@ -165,13 +165,13 @@ func TestBuild(t *testing.T) {
 		t.Errorf("time is %s", got)
 	}
 
-	// A directory that holds something is left alone.
+	// Build does not touch a directory that is not empty.
 	if _, err := Build(context.Background(), dir, captures, BuildOptions{}); err == nil {
-		t.Error("an existing dataset is written over")
+		t.Error("Build overwrote an existing dataset")
 	}
 }
 
-// Nothing is left where a dataset cannot be made.
+// A Build that fails leaves nothing behind.
 func TestBuildFails(t *testing.T) {
 	root := t.TempDir()
 	parent := t.TempDir()
@@ -216,6 +216,6 @@ func TestBuildOfCutCapture(t *testing.T) {
 	var want [vector.Size]byte
 	vector.Make(&want, packet, true)
 	if got := readNpy(t, filepath.Join(root, "set", "packet.npy")); !bytes.Equal(got.data[:vector.Size], want[:]) {
-		t.Error("checksums are not kept")
+		t.Error("the vector lacks the checksums")
 	}
 }

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package fault gives errors a separate "what to do". The error's own text is one
-// line that says what is wrong; the advice is for the person at the command line,
-// and only the command line prints it.
+// Package fault lets errors carry advice. The text of an error is one line that says
+// what is wrong. The advice says what to do about it; only the command line prints it.
 package fault
 
 import (
@@ -19,8 +18,8 @@ type advised struct {
 func (e *advised) Unwrap() error  { return e.error }
 func (e *advised) Advice() string { return e.advice }
 
-// Advise returns err with the advice, nil for nil. The advice is a short phrase that
-// says what to do, without a full stop.
+// Advise returns err with advice attached, or nil if err is nil. The advice is a short
+// phrase that says what to do, without a full stop. It is a format if there are args.
 func Advise(err error, advice string, args ...any) error {
 	if err == nil {
 		return nil
@@ -31,8 +30,8 @@ func Advise(err error, advice string, args ...any) error {
 	return &advised{err, advice}
 }
 
-// Advice returns the advice of an error: of each error in its tree that has one,
-// the outermost first, without repetition.
+// Advice returns the advice of all errors in the tree of err, outermost first and
+// without repetition.
 func Advice(err error) []string {
 	var all []string
 	seen := map[string]bool{}
@@ -59,5 +58,5 @@ func Advice(err error) []string {
 	return all
 }
 
-// New returns an error of that text with advice.
+// New returns an error with that text and advice.
 func New(text, advice string) error { return &advised{errors.New(text), advice} }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package near finds the known word that somebody probably meant.
+// Package near finds the known word that somebody probably meant to type.
 package near
 
 import "strings"
 
-// Word returns the known word that is nearest to the word, and false where
-// none is near enough to be worth a suggestion.
+// Word returns the known word nearest to the given one. It returns false if no known
+// word is near enough to suggest it.
 func Word(word string, known []string) (string, bool) {
 	word = strings.ToLower(word)
 	best, bestDistance := "", len(word)/3+2
@@ -26,8 +26,8 @@ func Hint(word string, known []string) string {
 	return ""
 }
 
-// distance is the number of bytes to insert, delete, replace or swap with the
-// next one to get from a to b.
+// distance counts the edits from a to b: bytes to insert, delete, replace or swap with
+// the next one.
 func distance(a, b string) int {
 	before, last := make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range last {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package netns runs functions in other network namespaces, of which the kernel
-// knows one for each thread.
+// Package netns runs functions in other network namespaces. In the kernel every thread
+// has its own current namespace.
 package netns
 
 import (
@@ -14,27 +14,29 @@ import (
 
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/dpclass/dpclass/internal/fault"
 )
 
 // Handle is an open network namespace.
 type Handle = netns.NsHandle
 
-// None is a handle that is not open.
+// None returns a handle that is not open.
 func None() Handle { return netns.None() }
 
 // Current opens the calling thread's namespace.
 func Current() (Handle, error) { return netns.Get() }
 
-// InNamed runs fn with the calling goroutine's thread in the network namespace
-// that "ip netns" knows by the name; "" is the own one. Files and pins stay
-// those of the caller.
+// InNamed runs fn in the network namespace that "ip netns" lists under the name, or in
+// the current one if the name is "". fn runs on the calling goroutine; files and pins
+// stay the same.
 func InNamed(name string, fn func() error) error {
 	if name == "" {
 		return fn()
 	}
 	ns, err := netns.GetFromName(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("network namespace %q: there is none of that name (see \"ip netns list\")", name)
+		return fault.Advise(fmt.Errorf("network namespace %q does not exist", name), "list the namespaces: ip netns list")
 	}
 	if err != nil {
 		return fmt.Errorf("network namespace %q: %w", name, err)
@@ -43,8 +45,7 @@ func InNamed(name string, fn func() error) error {
 	return In(ns, fn)
 }
 
-// In runs fn with the calling goroutine's thread in the namespace. Files and pins
-// stay those of the caller.
+// In runs fn in the namespace, on the calling goroutine. Files and pins stay the same.
 func In(ns Handle, fn func() error) error {
 	runtime.LockOSThread()
 	own, err := netns.Get()
@@ -57,7 +58,7 @@ func In(ns Handle, fn func() error) error {
 		runtime.UnlockOSThread()
 		return fmt.Errorf("enter the network namespace: %w", err)
 	}
-	// A thread that cannot go back is not given back: it ends with the goroutine.
+	// If the thread cannot switch back, it stays locked and ends with the goroutine.
 	defer func() {
 		if netns.Set(own) == nil {
 			runtime.UnlockOSThread()
@@ -70,12 +71,12 @@ func In(ns Handle, fn func() error) error {
 func Cookie() (uint64, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return 0, fmt.Errorf("socket for the namespace's cookie: %w", err)
+		return 0, fmt.Errorf("open a socket to read the namespace's cookie: %w", err)
 	}
 	defer unix.Close(fd)
 	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
 	if err != nil {
-		return 0, fmt.Errorf("cookie of the network namespace (SO_NETNS_COOKIE, kernel 5.14): %w", err)
+		return 0, fmt.Errorf("read the cookie of the network namespace (SO_NETNS_COOKIE, needs kernel 5.14): %w", err)
 	}
 	return cookie, nil
 }
@@ -87,15 +88,15 @@ func IsFirst() bool {
 	return err1 == nil && err2 == nil && own == first
 }
 
-// ByCookie finds the network namespace with a cookie: the own one, or one
-// that "ip netns" knows. It is not open where there is none.
+// ByCookie finds the network namespace with a cookie: the current one, or one that
+// "ip netns" lists. If there is none, it returns a handle that is not open.
 func ByCookie(cookie uint64) (Handle, error) {
 	if own, err := Cookie(); err == nil && own == cookie {
 		return netns.Get()
 	}
 	entries, err := os.ReadDir("/run/netns")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return netns.None(), fmt.Errorf("list network namespaces: %w", err)
+		return None(), fmt.Errorf("list network namespaces: %w", err)
 	}
 	for _, entry := range entries {
 		if strings.HasPrefix(entry.Name(), ".") {
@@ -111,5 +112,5 @@ func ByCookie(cookie uint64) (Handle, error) {
 		}
 		ns.Close()
 	}
-	return netns.None(), nil
+	return None(), nil
 }

@@ -18,7 +18,7 @@ func seed(f *testing.F) {
 	}
 }
 
-// FuzzParse holds what is said of a packet within the packet.
+// FuzzParse checks that all offsets and lengths lie inside the packet.
 func FuzzParse(f *testing.F) {
 	seed(f)
 	f.Fuzz(func(t *testing.T, data []byte, frame int) {
@@ -35,8 +35,8 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// FuzzMake holds the vector of a packet equal to that of its masked copy, and
-// the addresses out of it.
+// FuzzMake checks that the vector does not depend on the addresses, and that a packet cut
+// to 1500 bytes has the same vector.
 func FuzzMake(f *testing.F) {
 	seed(f)
 	f.Fuzz(func(t *testing.T, data []byte, _ int) {
@@ -44,18 +44,18 @@ func FuzzMake(f *testing.F) {
 		var once, again [vector.Size]byte
 		vector.Make(&once, data, false)
 		if !bytes.Equal(before, data) {
-			t.Fatal("the packet was changed")
+			t.Fatal("Make changed the packet")
 		}
 		vector.Make(&again, data[:min(len(data), vector.Size)], false)
 		if once != again {
-			t.Fatal("the packet cut to 1500 bytes has another vector")
+			t.Fatal("the vector of the packet cut to 1500 bytes differs")
 		}
 		from, to := 12, 20
 		if once[0]>>4 == 6 {
 			from, to = 8, 40
 		}
 		if !bytes.Equal(once[from:to], make([]byte, to-from)) {
-			t.Fatal("addresses are in the vector")
+			t.Fatal("the vector contains addresses")
 		}
 		if len(data) >= to {
 			for i := from; i < to; i++ {

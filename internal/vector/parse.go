@@ -19,33 +19,33 @@ const (
 	tcpHeader = 20
 	udpHeader = 8
 
-	// maxExtensions is how many IPv6 extension headers are walked. A longer
-	// chain is not parsed: the kernel's walk has to be bounded.
+	// maxExtensions is the longest chain of IPv6 extension headers that is parsed. There
+	// is a limit because the kernel's parser needs one.
 	maxExtensions = 8
 
-	// maxOffset is how far behind the packet's start TCP or UDP may stand
-	// behind extension headers: further on its header is out of the vector.
+	// maxOffset is the largest offset of a TCP or UDP header after IPv6 extension
+	// headers. Beyond it, the vector could not hold the whole header.
 	maxOffset = 1480
 
 	dnsPort = 53
 )
 
-// Reason tells why a packet belongs to no flow. Names and meaning are those of
-// enum reason in bpf/types.h.
+// Reason says why a packet belongs to no flow. Names and meanings are the same as in
+// enum reason of bpf/types.h.
 type Reason uint8
 
-// The reasons. Only a packet that is OK has ports.
+// The reasons. Parse returns endpoints only for OK.
 const (
 	OK         Reason = iota
 	NotIP             // neither IPv4 nor IPv6
-	Truncated         // ends within a header
-	IPHeader          // version, header length or total length is impossible
-	ExtHeaders        // more, or longer, IPv6 extension headers than are walked
-	Fragment          // a later fragment: it has no ports
+	Truncated         // the capture ends inside a header
+	IPHeader          // impossible version, header length or total length
+	ExtHeaders        // more or longer IPv6 extension headers than are parsed
+	Fragment          // a later fragment, which has no ports
 	ICMP              // ICMP or ICMPv6
 	Tunnel            // IPIP, SIT, GRE or ESP
-	OtherProto        // another protocol that is neither TCP nor UDP
-	L4Header          // TCP data offset, or the length that is left, is impossible
+	OtherProto        // any other protocol than TCP and UDP
+	L4Header          // impossible TCP data offset, or too short for the header
 	Reasons           // number of reasons
 )
 
@@ -61,7 +61,7 @@ func (r Reason) String() string {
 	return "invalid"
 }
 
-// reasonOf returns the reason for a protocol that has no flows.
+// reasonOf returns the reason for a protocol other than TCP and UDP.
 func reasonOf(proto uint8) Reason {
 	switch proto {
 	case 1, 58:
@@ -72,20 +72,21 @@ func reasonOf(proto uint8) Reason {
 	return OtherProto
 }
 
-// Packet is what the headers of a packet say.
+// Packet holds what the headers of an IP packet say. Offsets count bytes from the IP
+// header.
 type Packet struct {
 	Src, Dst netip.AddrPort
 	Proto    uint8 // TCP or UDP
-	Flags    uint8 // of TCP: FIN 1, SYN 2, RST 4, PSH 8, ACK 16, URG 32
-	First    bool  // the first of several fragments
-	L4       int   // offset of the TCP or UDP header in the packet
-	Payload  int   // offset of the payload in the packet, also where it is not captured
-	Captured int   // payload bytes captured
-	Length   int   // bytes on the wire from the IP header on, without Ethernet padding
+	Flags    uint8 // TCP only: FIN 1, SYN 2, RST 4, PSH 8, ACK 16, URG 32
+	First    bool  // it is the first of several fragments
+	L4       int   // offset of the TCP or UDP header
+	Payload  int   // offset of the payload, even if the capture ends before it
+	Captured int   // number of captured payload bytes
+	Length   int   // bytes on the wire, from the IP header on, without Ethernet padding
 }
 
-// Sampled tells whether the packet is one that a model decides on: it has at
-// least one captured payload byte and is not DNS.
+// Sampled reports whether a model reads the packet: it has at least one captured payload
+// byte and is not DNS.
 func (p *Packet) Sampled() bool {
 	return p.Captured > 0 && p.Src.Port() != dnsPort && p.Dst.Port() != dnsPort
 }
@@ -98,9 +99,10 @@ func (p *Packet) VectorPayload() int {
 	return p.Payload
 }
 
-// Parse reads the headers of an IP packet. frameLen is the number of bytes that
-// the frame has on the wire from the IP header on; the packet may be captured
-// shorter than that.
+// Parse reads the headers of an IP packet. packet is what was captured, from the IP
+// header on. frameLen is the number of bytes that the frame has on the wire from there
+// on, which may be more. Parse returns OK or the reason why the packet has no flow; then
+// only Length is valid.
 func Parse(packet []byte, frameLen int) (Packet, Reason) {
 	var p Packet
 	p.Length = max(frameLen, len(packet))
@@ -151,7 +153,7 @@ func Parse(packet []byte, frameLen int) (Packet, Reason) {
 	return p, OK
 }
 
-// place is where the transport header of a packet stands.
+// place says where the transport header of a packet is.
 type place struct {
 	l4     int
 	proto  uint8
@@ -160,8 +162,8 @@ type place struct {
 	reason Reason
 }
 
-// locate finds the transport header of a packet of the given length on the
-// wire. It may stand behind what is captured.
+// locate finds the transport header of a packet, given its length on the wire. The
+// header may begin after the end of the captured bytes.
 func locate(packet []byte, length int) place {
 	if len(packet) == 0 {
 		return place{reason: NotIP}
@@ -238,8 +240,8 @@ func locate6(packet []byte, length int) place {
 	return p
 }
 
-// extension tells whether an IPv6 next-header value is an extension header that
-// is walked: hop-by-hop options, routing, fragment, authentication, destination
+// extension reports whether an IPv6 next-header value is an extension header that
+// locate6 can skip: hop-by-hop options, routing, fragment, authentication, destination
 // options, mobility, HIP and shim6.
 func extension(next uint8) bool {
 	switch next {

@@ -10,7 +10,7 @@ import (
 	"github.com/dpclass/dpclass/internal/vector/packettest"
 )
 
-// wantReason is the reason that a whole packet is passed for.
+// wantReason returns the reason that Parse must give for a whole packet.
 func wantReason(p packettest.Packet) vector.Reason {
 	switch {
 	case tooLong(p):
@@ -63,8 +63,8 @@ func TestParseHeaders(t *testing.T) {
 	}
 }
 
-// A capture cut in the headers is truncated; one cut behind them has the
-// packet's own lengths, and what is left of its payload.
+// A capture cut inside the headers is Truncated. One cut after them has the lengths of
+// the whole packet and the captured part of the payload.
 func TestParseCutAnywhere(t *testing.T) {
 	for _, spec := range packettest.Specs(30) {
 		p := spec.Build()
@@ -140,7 +140,7 @@ func TestParseStatedLength(t *testing.T) {
 				t.Errorf("ipv6 %v, %x: reason %s, length %d, captured %d", ipv6, length, reason, got.Length, got.Captured)
 			}
 		}
-		// A frame length below what is captured is a lie.
+		// A frame length below the captured length must be wrong: the captured length counts.
 		if got, _ := vector.Parse(p.Data, 3); got.Length != len(p.Data) {
 			t.Errorf("ipv6 %v: length %d, want %d", ipv6, got.Length, len(p.Data))
 		}

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package vector turns an IP packet into the 1500 bytes that a model reads, and
-// finds in it what the rest of the program needs to know of its headers.
+// Package vector turns an IP packet into the 1500 bytes that a model reads, and parses
+// the headers of IP packets.
 //
-// It holds the same rules as the parser in the kernel (bpf/parse.h); tests keep
-// the two equal. It imports the standard library only and does not allocate.
+// It follows the same rules as the parser in the kernel (bpf/parse.h); tests compare the
+// two. It imports only the standard library and does not allocate.
 package vector
 
 import (
@@ -15,23 +15,23 @@ import (
 // Size is the length of a vector in bytes.
 const Size = 1500
 
-// Version is the version of the vector's layout. A model and a dataset carry
-// it; another value is refused.
+// Version is the version of the vector's layout. Models and datasets carry it, and
+// dpclass refuses those with another version.
 const Version = 1
 
-// udpPad is what a UDP header lacks to the length of a TCP header without
-// options: with it both kinds of payload start at the same place.
+// udpPad is the padding after a UDP header. It makes the header as long as a TCP header
+// without options, so that both kinds of payload start at the same place.
 const udpPad = tcpHeader - udpHeader
 
-// Make writes the vector of an IP packet into dst: the packet from the IP
-// header on, its addresses and its IPv4, TCP and UDP checksums zeroed, the UDP
-// header padded to 20 bytes, cut or zero-padded to 1500 bytes. The packet may be
-// cut to any length; bytes behind its total length (Ethernet padding) are left
-// out. What is not IP gives zeros.
+// Make writes the vector of an IP packet into dst. The vector is the packet from the IP
+// header on, cut or zero-padded to 1500 bytes. Addresses and the IPv4, TCP and UDP
+// checksums are zero (with keepChecksums, checksums keep their values), and a UDP header
+// is padded to 20 bytes. Bytes after the total length, which are Ethernet padding, are
+// left out. The packet may be cut anywhere. For data that is not IP the vector is all
+// zeros.
 //
-// A packet whose addresses and checksums are zeroed already, or that is cut to
-// 1500 bytes, as the kernel's copy is, gives the same vector as the packet
-// itself. With keepChecksums the checksums stay as they are.
+// The copies that the kernel sends have their addresses and checksums zeroed and are cut
+// to 1500 bytes. They give the same vector as the packet itself.
 func Make(dst *[Size]byte, packet []byte, keepChecksums bool) {
 	packet = trim(packet)
 	if len(packet) > Size {
@@ -45,8 +45,7 @@ func Make(dst *[Size]byte, packet []byte, keepChecksums bool) {
 
 	n := copy(dst[:], packet)
 	if place.reason == OK && place.proto == UDP {
-		// The header ends behind the packet where the packet is cut in it:
-		// then there is no payload to move.
+		// If the packet is cut inside the header, there is no payload to move.
 		if head := place.l4 + udpHeader; head < n {
 			clear(dst[head:min(head+udpPad, Size)])
 			if head+udpPad < Size {
@@ -79,13 +78,13 @@ func Make(dst *[Size]byte, packet []byte, keepChecksums bool) {
 	}
 }
 
-// zero clears dst[from:to], as far as dst has it.
+// zero clears dst[from:to]. Both ends may lie beyond dst.
 func zero(dst *[Size]byte, from, to int) {
 	clear(dst[min(from, Size):min(to, Size)])
 }
 
-// trim cuts off what stands behind the IP packet's own end. A length of 0 or
-// beyond the bytes there are says nothing.
+// trim cuts off what follows the end of the IP packet. It ignores a stated length of 0,
+// or one that is longer than the data.
 func trim(packet []byte) []byte {
 	if n := totalLength(packet); n != 0 && n < len(packet) {
 		return packet[:n]
@@ -93,8 +92,8 @@ func trim(packet []byte) []byte {
 	return packet
 }
 
-// totalLength returns the length that the IP header states, 0 where it states
-// none or where the field is not there.
+// totalLength returns the length of the packet that the IP header states. It returns 0 if
+// the header states none or the data ends before the field.
 func totalLength(packet []byte) int {
 	if len(packet) < 6 {
 		return 0

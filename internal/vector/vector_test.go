@@ -11,7 +11,7 @@ import (
 	"github.com/dpclass/dpclass/internal/vector/packettest"
 )
 
-// tooLong tells whether the packet has more extension headers than are walked.
+// tooLong reports whether the packet has more extension headers than Parse accepts.
 func tooLong(p packettest.Packet) bool {
 	n := len(p.Extensions)
 	if p.Fragment != packettest.Whole && !slices.Contains(p.Extensions, packettest.FragmentExt) {
@@ -20,8 +20,8 @@ func tooLong(p packettest.Packet) bool {
 	return n > 8 || p.L4 > 1480
 }
 
-// want builds the vector of the first cut bytes of a packet from what is known
-// of its parts.
+// want builds the expected vector of the first cut bytes of a packet from the known
+// places of its parts.
 func want(p packettest.Packet, cut int, keepChecksums bool) []byte {
 	data := bytes.Clone(p.Data)
 	clear(data[p.Addrs[0]:p.Addrs[1]])
@@ -40,8 +40,8 @@ func want(p packettest.Packet, cut int, keepChecksums bool) []byte {
 	return full
 }
 
-// padded returns the packet with Ethernet padding. An IPv6 packet without
-// anything behind its header states no length, so it can have none.
+// padded returns the packet with Ethernet padding. A bare IPv6 header gets none: it
+// states length 0, which says nothing about where the packet ends.
 func padded(p packettest.Packet) []byte {
 	if len(p.Data) == 40 {
 		return p.Data
@@ -93,15 +93,15 @@ func TestMakeLengths(t *testing.T) {
 func TestMakeCutAnywhere(t *testing.T) {
 	for _, spec := range packettest.Specs(40) {
 		p := spec.Build()
-		// Behind the headers a cut is like any other.
+		// After the headers all cuts are alike.
 		for cut := 1; cut <= min(len(p.Data), 200); cut++ {
 			check(t, spec.String(), p.Data[:cut], false, want(p, cut, false))
 		}
 	}
 }
 
-// The kernel's copy has its addresses and checksums zeroed and is cut to 1500
-// bytes. It has to give the packet's own vector.
+// The kernel's copy has its addresses and checksums zeroed and is cut to 1500 bytes. It
+// must give the same vector as the packet.
 func TestMakeOfKernelCopy(t *testing.T) {
 	for _, payload := range []int{1, 600, 1600} {
 		for _, spec := range packettest.Specs(payload) {
@@ -126,7 +126,7 @@ func TestMakeNotIP(t *testing.T) {
 	check(t, "version 5", []byte{0x55, 1, 2, 3}, false, zeros)
 }
 
-// A stated length of zero, or one beyond the packet, says nothing.
+// Make ignores a stated length of zero, or one longer than the packet.
 func TestMakeStatedLength(t *testing.T) {
 	for _, ipv6 := range []bool{false, true} {
 		at := 2
@@ -148,7 +148,7 @@ func TestNoAllocations(t *testing.T) {
 		vector.Make(&dst, packet, false)
 		vector.Parse(packet, len(packet))
 	}); n != 0 {
-		t.Errorf("%v allocations a packet, want none", n)
+		t.Errorf("%v allocations per packet, want none", n)
 	}
 }
 

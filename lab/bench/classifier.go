@@ -15,29 +15,29 @@ import (
 
 // ClassifierOptions configures Classifier.
 type ClassifierOptions struct {
-	Library string        // ONNX Runtime's library; "": see classifier.FindLibrary
-	Models  []string      // names or files; none: every shipped model
-	Batches []int         // none: 1, 8 and 32
-	Capture string        // file to take the payload packets of; "": packets made up
-	About   time.Duration // for each case; default 2 s
+	Library string        // path of ONNX Runtime's library; "": search for it
+	Models  []string      // names or files; empty: every shipped model
+	Batches []int         // batch sizes; empty: 1, 8 and 32
+	Capture string        // capture file to take the packets from; "": made-up packets
+	About   time.Duration // rough time for each case; default 2 s
 }
 
-// ClassifierResult is one case of `dpclass bench classifier`. The figures are
-// CPU time of one thread.
+// ClassifierResult is one case of `dplab bench classifier`: one model with one batch
+// size. Times are CPU time of one thread.
 type ClassifierResult struct {
 	Model      string  `json:"model"`
 	Default    bool    `json:"default"`
 	Batch      int     `json:"batch"`
 	Threads    int     `json:"threads"`
 	PerSecond  float64 `json:"packets_per_s_core"`
-	Micros     float64 `json:"us_per_packet"`      // the network
-	LiveMicros float64 `json:"live_us_per_packet"` // with making the vector, queue, and the flow's verdict
+	Micros     float64 `json:"us_per_packet"`      // the network alone
+	LiveMicros float64 `json:"live_us_per_packet"` // as well as making the vector, the queue and the flow's verdict
 	Precision  string  `json:"precision"`
 	Library    string  `json:"onnxruntime"`
 }
 
-// Classifier measures what the models cost a packet, and calls each for every
-// result.
+// Classifier measures how long the models take for a packet. It calls each with
+// every result.
 func Classifier(o ClassifierOptions, each func(ClassifierResult) error) error {
 	if len(o.Models) == 0 {
 		o.Models = classifier.Shipped()
@@ -84,7 +84,7 @@ func Classifier(o ClassifierOptions, each func(ClassifierResult) error) error {
 
 func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 
-// capturedPackets reads the packets of a capture that would be sampled, at most limit.
+// capturedPackets reads from a capture at most limit packets that dpclass would sample.
 func capturedPackets(file string, limit int) ([][]byte, error) {
 	reader, err := capture.Open(file)
 	if err != nil {

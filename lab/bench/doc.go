@@ -1,4 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package bench holds the measurements behind `dpclass bench`.
+// Package bench measures what dpclass costs on this machine, for `dplab bench`.
 package bench

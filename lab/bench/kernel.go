@@ -22,26 +22,26 @@ import (
 
 // KernelOptions configures Kernel.
 type KernelOptions struct {
-	Cases    []string // none: all of KernelCases
-	Rounds   int      // of each case, ours and the empty program in turn; default 41
+	Cases    []string // empty: all of KernelCases
+	Rounds   int      // of each case, each runs our program and the empty one; default 41
 	Progress func(done, total int, what string)
 	Log      *slog.Logger
 }
 
-// KernelResult is one case of `dpclass bench kernel`: nanoseconds of a run of
-// the program on one packet, by the kernel's own clock, the median of the rounds.
+// KernelResult is one case of `dplab bench kernel`. Times are nanoseconds for one run of
+// the program on one packet, as the kernel measures them: the median of the rounds.
 type KernelResult struct {
 	Case    string  `json:"case"`
 	NS      float64 `json:"ns"`
-	EmptyNS float64 `json:"empty_ns"` // of an empty program in the same rounds
+	EmptyNS float64 `json:"empty_ns"` // an empty program in the same rounds
 	AddedNS float64 `json:"added_ns"`
-	LeastNS float64 `json:"least_added_ns"` // of the quickest round of each
+	LeastNS float64 `json:"least_added_ns"` // fastest round of ours less fastest round of the empty one
 	Rounds  int     `json:"rounds"`
-	Repeat  int     `json:"repeat"` // packets a round
+	Repeat  int     `json:"repeat"` // packets in a round
 	Machine string  `json:"machine"`
 }
 
-// kernelCase is one case: what its packet meets.
+// kernelCase is one case: the packet, and the state that it finds in the kernel.
 type kernelCase struct {
 	name    string
 	program string // "": the XDP program
@@ -49,19 +49,19 @@ type kernelCase struct {
 	src     string // "": IPv4
 	payload int
 	config  loader.Config
-	repeat  int  // packets a round; 0: 50000
+	repeat  int  // packets in a round; 0: 50000
 	flows   int  // live flows; 0: one
-	decided bool // operator's verdict on each flow before
+	decided bool // give each flow an operator's verdict first
 	action  *flow.Action
-	remark  bool // the mark is taken off before each packet
-	sampled bool // each packet is to be sampled
-	alone   bool // not our program: only a look-up in our table
+	remark  bool // remove the DSCP mark before each packet
+	sampled bool // every packet is sampled
+	alone   bool // run only a lookup in our table, not our program
 }
 
-// decidedAs is the operator's verdict on the flows of decided cases.
+// decidedAs is the operator's verdict in the cases with decided flows.
 const decidedAs = "voip"
 
-// unpoliced is a rate that the test run's packets conform to: 64 bytes at 100 Gbit/s take 5 ns.
+// unpoliced is a rate that the test packets never exceed: 64 bytes at 100 Gbit/s take 5 ns.
 const unpoliced = 100e9
 
 func kernelCases() []kernelCase {
@@ -92,7 +92,7 @@ func kernelCases() []kernelCase {
 	return cases
 }
 
-// KernelCases lists the cases' names.
+// KernelCases lists the names of the cases.
 func KernelCases() []string {
 	var names []string
 	for _, c := range kernelCases() {
@@ -101,9 +101,9 @@ func KernelCases() []string {
 	return names
 }
 
-// Kernel measures what the programs add to a packet: each case on a device of
-// its own in a namespace, by test runs of the program that is attached there,
-// in turn with an empty one. each is called with every result.
+// Kernel measures how much time the programs add to a packet. Each case has its own
+// device in a namespace; test runs of the program attached there alternate with
+// test runs of an empty program. Kernel calls each with every result.
 func Kernel(ctx context.Context, o KernelOptions, each func(KernelResult) error) (err error) {
 	if err := checkRoot(); err != nil {
 		return err
@@ -195,8 +195,8 @@ func (m *kernelMeter) measure(ctx context.Context) (result KernelResult, err err
 	return m.run(ctx)
 }
 
-// programs chooses what is run: our program and an empty one, each behind the
-// same editing of the packet where the case has one.
+// programs chooses the programs to run: ours and an empty one. If the case edits the
+// packet, both get the same edit first.
 func (m *kernelMeter) programs() (free func() error, err error) {
 	var closers []func() error
 	free = func() error {
@@ -247,7 +247,7 @@ func (m *kernelMeter) programs() (free func() error, err error) {
 	return free, nil
 }
 
-// keyBytes is the flow's key (struct flow_key of bpf/types.h); the source sorts first.
+// keyBytes is the flow's key (struct flow_key of bpf/types.h). The source sorts first here.
 func (m *kernelMeter) keyBytes() []byte {
 	key := append(m.src.Addr().AsSlice(), m.dst.Addr().AsSlice()...)
 	key = binary.BigEndian.AppendUint16(key, m.src.Port())
@@ -260,10 +260,10 @@ func (m *kernelMeter) firstAddress() uint32 {
 	return uint32(a[0])<<24 | uint32(a[1])<<16 | uint32(a[2])<<8 | uint32(a[3])
 }
 
-// begin makes the flows, and decides them where the case wants that.
+// begin creates the flows, and decides them if the case asks for it.
 func (m *kernelMeter) begin(ctx context.Context) error {
 	if m.case_.flows == 0 {
-		// Beyond the sample budget, so that only the sampled case samples.
+		// Use up the sample budget, so that only the sampled case samples.
 		program := m.ours
 		if m.case_.alone {
 			program = m.iface.Programs()[bpf.DpclassProgDpclassXdp]
@@ -277,7 +277,7 @@ func (m *kernelMeter) begin(ctx context.Context) error {
 		}
 		return nil
 	}
-	// A part at a time: the table of undecided flows is smaller than that of the decided ones.
+	// In parts, because the table of undecided flows is smaller than that of decided ones.
 	const part = 8192
 	plain := m.iface.Programs()[bpf.DpclassProgDpclassXdp]
 	for from := 0; from < m.case_.flows; from += part {
@@ -306,7 +306,7 @@ func (m *kernelMeter) beginPart(plain *ebpf.Program, from, n int) error {
 		key, _ := flow.MakeKey(m.case_.proto, src, m.dst, 0)
 		decisions[k] = flow.Decision{ID: flow.ID{Key: key}, Verdicts: decided(), Settled: true}
 	}
-	// Some may have given way to others before they were decided: these begin again.
+	// The table may have dropped some flows before they were decided: send those again.
 	for range 10 {
 		if _, _, err := s.Benchmark(m.frame, n, func() {}); err != nil {
 			return err
@@ -316,15 +316,15 @@ func (m *kernelMeter) beginPart(plain *ebpf.Program, from, n int) error {
 			return err
 		}
 	}
-	return fmt.Errorf("flows %d to %d could not all be made", from, from+n)
+	return fmt.Errorf("could not create all flows from %d to %d", from, from+n)
 }
 
 func decided() flow.Verdicts {
 	return flow.Verdicts{flow.Category: {Label: decidedAs, Confidence: 1, Source: flow.SourceOperator, Final: true}}
 }
 
-// run is the measurement. What the kernel counted tells whether the packets met what
-// the case is about.
+// run measures. The kernel's counters then show whether the packets really took the
+// path that the case is about.
 func (m *kernelMeter) run(ctx context.Context) (KernelResult, error) {
 	repeat := m.case_.repeat
 	if repeat == 0 {
@@ -341,7 +341,7 @@ func (m *kernelMeter) run(ctx context.Context) (KernelResult, error) {
 		}
 		m.progress()
 		if m.case_.sampled {
-			// The budget anew, and time for the ring's reader.
+			// A new sample budget, and time for the reader to empty the ring.
 			if err := m.iface.ResampleAll(); err != nil {
 				return KernelResult{}, err
 			}
@@ -352,13 +352,13 @@ func (m *kernelMeter) run(ctx context.Context) (KernelResult, error) {
 			return KernelResult{}, err
 		}
 		if verdict == xdpDrop {
-			return KernelResult{}, errors.New("the measurement is none: the packet was dropped")
+			return KernelResult{}, errors.New("measurement invalid: packet was dropped")
 		}
 		_, b, err := m.empty.Benchmark(m.frame, repeat, func() {})
 		if err != nil {
 			return KernelResult{}, err
 		}
-		if round > 0 { // the first one warms up
+		if round > 0 { // the first round warms up
 			ours, none = append(ours, float64(a)), append(none, float64(b))
 		}
 	}
@@ -381,7 +381,7 @@ func (m *kernelMeter) check(before map[string]uint64, packets int) error {
 	}
 	for reason, n := range after {
 		if n -= before[reason]; n != want[reason] {
-			return fmt.Errorf("the measurement is none: %d packets counted as %q, want %d of %d", n, reason, want[reason], packets)
+			return fmt.Errorf("measurement invalid: %d packets counted as %q, want %d of %d", n, reason, want[reason], packets)
 		}
 	}
 	if m.case_.action != nil {
@@ -391,7 +391,7 @@ func (m *kernelMeter) check(before map[string]uint64, packets int) error {
 		}
 		if len(stats) != 1 || stats[0].Packets < uint64(packets) || stats[0].Dropped > 0 ||
 			m.case_.remark && stats[0].Marked < uint64(packets) {
-			return fmt.Errorf("the measurement is none: the rule did %+v to %d packets", stats, packets)
+			return fmt.Errorf("measurement invalid: %d packets, but the rule counted %+v", packets, stats)
 		}
 	}
 	flows, err := m.iface.Flows()
@@ -414,7 +414,7 @@ func (m *kernelMeter) check(before map[string]uint64, packets int) error {
 		packets = 0
 	}
 	if final != wantFinal || counted < uint64(packets) {
-		return fmt.Errorf("the measurement is none: %d decided flows and %d packets counted, want %d and at least %d", final, counted, wantFinal, packets)
+		return fmt.Errorf("measurement invalid: %d decided flows and %d packets counted, want %d and at least %d", final, counted, wantFinal, packets)
 	}
 	return nil
 }

@@ -22,43 +22,43 @@ import (
 
 // LatencyOptions configures Latency.
 type LatencyOptions struct {
-	Library   string   // ONNX Runtime's library
-	Models    []string // none: the chosen ones
-	PerSecond int      // new flows; default 500
-	Time      time.Duration
+	Library   string        // path of ONNX Runtime's library; "": search for it
+	Models    []string      // names or files; empty: the chosen ones
+	PerSecond int           // new flows a second; default 500
+	Time      time.Duration // how long new flows begin; default 10 s
 	Progress  func(done, total int)
 	Log       *slog.Logger
 }
 
-// LatencyResult is the case of `dpclass bench latency`: the time from just before
-// the call that sends a flow's first payload packet until its first verdict has
-// been stored in the kernel's map.
+// LatencyResult is the result of `dplab bench latency`. The time of a flow runs from
+// just before the call that sends its first payload packet until its first verdict
+// is stored in the kernel's map.
 type LatencyResult struct {
-	PerSecond float64 `json:"flows_per_s"` // as they came about
+	PerSecond float64 `json:"flows_per_s"` // as reached
 	Flows     int     `json:"flows"`
 	P50       float64 `json:"p50_ms"`
 	P99       float64 `json:"p99_ms"`
 	Max       float64 `json:"max_ms"`
-	Lost      int     `json:"lost"` // flows without any verdict a second after the last began
+	Lost      int     `json:"lost"` // flows still without a verdict one second after the last one began
 	Samples   uint64  `json:"samples"`
 	Mode      string  `json:"mode"`
 	Model     string  `json:"model"`
-	Load      string  `json:"load"` // of the machine, at the end
+	Load      string  `json:"load"` // load of the machine at the end
 	Machine   string  `json:"machine"`
 }
 
 const (
-	// Every flow has a port of its own: a port that is used again would be the same flow.
+	// Every flow has its own port: with a reused port it would be the same flow.
 	latencyFirstPort = 10000
-	// MaxLatencyFlows bounds the flows of one run.
+	// MaxLatencyFlows is the largest number of flows in one run.
 	MaxLatencyFlows = 50000
 	latencyService  = 7
-	lingering       = time.Second // a flow stays open so long
+	lingering       = time.Second // how long a flow stays open
 )
 
-// Latency measures how soon new flows have a verdict: real TCP and UDP sockets
-// over a veth pair, half of the flows each, the agent as in attach. Each flow's
-// first payload is answered, so that it has two samples.
+// Latency measures how soon new flows have a verdict. Half of the flows are TCP and
+// half UDP, from real sockets over a veth pair; the agent runs as in attach. The
+// first payload of each flow is answered, so each flow has two samples.
 func Latency(ctx context.Context, o LatencyOptions) (result LatencyResult, err error) {
 	if err := checkRoot(); err != nil {
 		return result, err
@@ -139,12 +139,12 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// answer serves TCP and UDP on the watched host: what comes goes back.
+// answer runs a TCP and a UDP echo service on the watched host.
 func (w *wire) answer(ctx context.Context) error {
 	address := netip.AddrPortFrom(netip.MustParseAddr(watchedAddr), latencyService).String()
 	listener, err := w.watched.Listen(ctx, address)
 	if err != nil {
-		return fmt.Errorf("TCP service to measure with: %w", err)
+		return fmt.Errorf("TCP echo service: %w", err)
 	}
 	context.AfterFunc(ctx, func() { listener.Close() })
 	go func() {
@@ -161,7 +161,7 @@ func (w *wire) answer(ctx context.Context) error {
 	}()
 	packets, err := w.watched.ListenUDP(ctx, address)
 	if err != nil {
-		return fmt.Errorf("UDP service to measure with: %w", err)
+		return fmt.Errorf("UDP echo service: %w", err)
 	}
 	context.AfterFunc(ctx, func() { packets.Close() })
 	go func() {
@@ -177,14 +177,14 @@ func (w *wire) answer(ctx context.Context) error {
 	return nil
 }
 
-// stopwatch holds when flows began and when they had a verdict.
+// stopwatch remembers when each flow began and how long its first verdict took.
 type stopwatch struct {
 	mu    sync.Mutex
 	begun map[flow.Key]time.Time
 	took  map[flow.Key]time.Duration
 }
 
-// stored notes the flows' first verdicts; the agent calls it.
+// stored notes the first verdict of each flow. The agent calls it.
 func (s *stopwatch) stored(decisions []flow.Decision) {
 	now := time.Now()
 	s.mu.Lock()
@@ -198,7 +198,7 @@ func (s *stopwatch) stored(decisions []flow.Decision) {
 	}
 }
 
-// send begins every second flow, from the n-th on, each at its time.
+// send begins every second flow, starting with number n, at its scheduled time.
 func (s *stopwatch) send(ctx context.Context, proto flow.Proto, n, total int, period time.Duration, progress func(done, total int)) error {
 	type open struct {
 		net.Conn
@@ -210,7 +210,7 @@ func (s *stopwatch) send(ctx context.Context, proto flow.Proto, n, total int, pe
 			conn.Close()
 		}
 	}()
-	payloads := madeUpPackets(256)
+	payloads := madeUpPayloads(256)
 	rng := rand.New(rand.NewPCG(uint64(proto), 7))
 	remote := netip.AddrPortFrom(netip.MustParseAddr(watchedAddr), latencyService)
 	began := time.Now()
@@ -228,7 +228,7 @@ func (s *stopwatch) send(ctx context.Context, proto flow.Proto, n, total int, pe
 			return fmt.Errorf("flow %d: %w", n, err)
 		}
 		opened = append(opened, open{conn, time.Now()})
-		payload := payloads[rng.IntN(len(payloads))][ipv4Len+udpLen:]
+		payload := payloads[rng.IntN(len(payloads))]
 		key, _ := flow.MakeKey(proto, local, remote, 0)
 		s.mu.Lock()
 		s.begun[key] = time.Now()
@@ -247,8 +247,8 @@ func (s *stopwatch) send(ctx context.Context, proto flow.Proto, n, total int, pe
 	return nil
 }
 
-// result sums up. Flows whose first verdict was not seen being stored are looked up in
-// the maps before they count as lost.
+// result sums up. A flow counts as lost only if the kernel's maps hold no verdict for
+// it either.
 func (s *stopwatch) result(iface *loader.Interface) (LatencyResult, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -269,7 +269,7 @@ func (s *stopwatch) result(iface *loader.Interface) (LatencyResult, error) {
 		}
 	}
 	if len(times) == 0 {
-		return LatencyResult{}, fmt.Errorf("none of %d flows had a verdict", len(s.begun))
+		return LatencyResult{}, fmt.Errorf("none of %d flows got a verdict", len(s.begun))
 	}
 	slices.Sort(times)
 	at := func(part float64) float64 {

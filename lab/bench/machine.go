@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Machine names the machine in a few words: processor, CPUs and kernel.
+// Machine describes the machine in one line: processor, number of CPUs and kernel.
 func Machine() string {
 	var name unix.Utsname
 	kernel := runtime.GOOS
@@ -36,7 +36,7 @@ func processor() string {
 	return runtime.GOARCH
 }
 
-// loadAverage is the machine's load of the last minute, as uptime shows it.
+// loadAverage returns the machine's load average over the last minute, as uptime prints it.
 func loadAverage() string {
 	text, err := os.ReadFile("/proc/loadavg")
 	if err != nil {
@@ -46,7 +46,8 @@ func loadAverage() string {
 	return one
 }
 
-// median sorts the values; of an even number it is the lower middle one.
+// median sorts the values and returns the middle one: the lower of two middle ones, 0
+// for no values.
 func median(values []float64) float64 {
 	if len(values) == 0 {
 		return 0

@@ -13,7 +13,7 @@ func TestMadeUpPackets(t *testing.T) {
 	packets, again := madeUpPackets(300), madeUpPackets(300)
 	for i, packet := range packets {
 		if !bytes.Equal(packet, again[i]) {
-			t.Fatalf("packet %d is another one the second time", i)
+			t.Fatalf("packet %d differs on the second call", i)
 		}
 		parsed, reason := vector.Parse(packet, len(packet))
 		if reason != vector.OK || !parsed.Sampled() || parsed.Length != len(packet) {

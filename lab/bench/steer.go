@@ -31,7 +31,7 @@ func empty(kind ebpf.ProgramType) (*ebpf.Program, error) {
 func load(kind ebpf.ProgramType, code asm.Instructions) (*ebpf.Program, error) {
 	spec := &ebpf.ProgramSpec{Name: "dpclass_bench", Type: kind, License: "GPL", Instructions: code}
 	if kind == ebpf.XDP {
-		// As the loader does: a tail call wants both programs alike.
+		// As the loader does: a tail call needs the same flags on both programs.
 		spec.AttachType = ebpf.AttachXDP
 		if features.HaveProgramHelper(ebpf.XDP, asm.FnXdpLoadBytes) == nil {
 			spec.Flags = unix.BPF_F_XDP_HAS_FRAGS
@@ -39,13 +39,14 @@ func load(kind ebpf.ProgramType, code asm.Instructions) (*ebpf.Program, error) {
 	}
 	program, err := ebpf.NewProgram(spec)
 	if err != nil {
-		return nil, fmt.Errorf("load a program to measure with: %w", err)
+		return nil, fmt.Errorf("load a test program: %w", err)
 	}
 	return program, nil
 }
 
-// lookUp loads an XDP program that looks one IPv4 flow up and does nothing else:
-// what the kernel takes for that on this machine. It drops where the flow is not there.
+// lookUp loads an XDP program that only looks up one IPv4 flow, to measure what the
+// lookup itself costs on this machine. The program drops the packet if the flow is
+// missing.
 func lookUp(flows *ebpf.Map, key []byte) (*ebpf.Program, error) {
 	var code asm.Instructions
 	for at := 0; at < len(key); at += 8 {
@@ -66,34 +67,35 @@ func lookUp(flows *ebpf.Map, key []byte) (*ebpf.Program, error) {
 	))
 }
 
-// mapOf opens a map that a program uses.
+// mapOf opens the map of that name that the program uses.
 func mapOf(program *ebpf.Program, name string) (*ebpf.Map, error) {
 	info, err := program.Info()
 	if err != nil {
-		return nil, fmt.Errorf("maps to measure with: %w", err)
+		return nil, fmt.Errorf("maps of the program: %w", err)
 	}
 	ids, _ := info.MapIDs()
 	for _, id := range ids {
 		m, err := ebpf.NewMapFromID(id)
 		if err != nil {
-			return nil, fmt.Errorf("map to measure with: %w", err)
+			return nil, fmt.Errorf("map %q: %w", name, err)
 		}
 		if info, err := m.Info(); err == nil && info.Name == name {
 			return m, nil
 		}
 		m.Close()
 	}
-	return nil, fmt.Errorf("map %q to measure with: the program has none", name)
+	return nil, fmt.Errorf("map %q: the program does not use it", name)
 }
 
-// edit changes the packet before each run, where one and the same packet would
-// not do: a test run hands the packet of one run to the next. The code has the
-// packet in R7, with bounds of an Ethernet and an IPv4 header checked, and the
-// value of the map (8 zero bytes) in R9; R6 is to be kept.
+// edit returns code that changes the packet before each run: a test run passes the
+// packet of one run on to the next, and some cases need a different packet each time.
+// R7 points to the packet, whose Ethernet and IPv4 headers are inside the checked
+// bounds. R9 points to 8 bytes of state, zero at first. The code must not change R6.
 type edit func() asm.Instructions
 
-// steered is an XDP program that edits the packet and goes on to another one by
-// a tail call, which costs the same before either.
+// steered is an XDP program that edits the packet and then tail-calls another program.
+// Ours and the empty one both run after it, so the difference between them stays
+// the same.
 type steered struct {
 	*ebpf.Program
 	state, next *ebpf.Map
@@ -117,14 +119,14 @@ func steer(to *ebpf.Program, change edit) (_ *steered, err error) {
 	}()
 	s.state, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1})
 	if err != nil {
-		return nil, fmt.Errorf("map to measure with: %w", err)
+		return nil, fmt.Errorf("map for the tail call: %w", err)
 	}
 	s.next, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 1})
 	if err != nil {
-		return nil, fmt.Errorf("map to measure with: %w", err)
+		return nil, fmt.Errorf("map for the tail call: %w", err)
 	}
 	if err := s.next.Put(uint32(0), to); err != nil {
-		return nil, fmt.Errorf("tail call to measure with: %w", err)
+		return nil, fmt.Errorf("tail call: %w", err)
 	}
 	code := asm.Instructions{
 		asm.Mov.Reg(asm.R6, asm.R1),
@@ -150,8 +152,8 @@ func steer(to *ebpf.Program, change edit) (_ *steered, err error) {
 	return s, nil
 }
 
-// nextSource makes each packet one of the next flow: the IPv4 source runs over
-// `flows` addresses from `first` on, in steps that no cache foresees.
+// nextSource gives each packet the IPv4 source of another flow: one of `flows`
+// addresses from `first` on, in steps that the cache cannot predict.
 func nextSource(first uint32, flows int) edit {
 	return func() asm.Instructions {
 		return asm.Instructions{
@@ -167,7 +169,8 @@ func nextSource(first uint32, flows int) edit {
 	}
 }
 
-// stride is a step near the golden section of n that meets all of 0..n-1.
+// stride returns a step, near the golden section of n, that visits all of 0..n-1
+// (modulo n).
 func stride(n int) int {
 	gcd := func(a, b int) int {
 		for b != 0 {
@@ -182,12 +185,12 @@ func stride(n int) int {
 	return max(step, 1)
 }
 
-// undoDSCP takes the mark off again: each packet is to be marked anew.
+// undoDSCP restores the DSCP and the checksum, so that each packet has to be marked.
 func undoDSCP(original []byte) edit {
 	checksum := binary.NativeEndian.Uint16(original[etherLen+10:])
 	return func() asm.Instructions {
 		return asm.Instructions{
-			asm.StoreImm(asm.R7, etherLen+1, 0, asm.Byte),
+			asm.StoreImm(asm.R7, etherLen+1, int64(original[etherLen+1]), asm.Byte),
 			asm.Mov.Imm(asm.R1, int32(checksum)),
 			asm.StoreMem(asm.R7, etherLen+10, asm.R1, asm.Half),
 		}

@@ -20,33 +20,33 @@ import (
 
 // ThroughputOptions configures Throughput.
 type ThroughputOptions struct {
-	Library  string
-	Models   []string      // none: the chosen ones
-	Modes    []loader.Mode // none: native and tc
+	Library  string        // path of ONNX Runtime's library; "": search for it
+	Models   []string      // names or files; empty: the chosen ones
+	Modes    []loader.Mode // empty: native and tc
 	Rounds   int           // default 11
-	Time     time.Duration // of one iperf3 run, whole seconds; default 1 s
+	Time     time.Duration // length of one iperf3 run, whole seconds; default 1 s
 	Progress func(done, total int, what string)
 	Log      *slog.Logger
 }
 
-// ThroughputResult is one case of `dpclass bench throughput`: one TCP stream from the
-// peer, medians over the rounds.
+// ThroughputResult is one case of `dplab bench throughput`: the rate of one TCP stream
+// from the peer, in Gbit/s. Rates are medians over the rounds.
 type ThroughputResult struct {
 	Mode    string  `json:"mode"`
 	Off     float64 `json:"off_gbps"`   // nothing attached
 	Empty   float64 `json:"empty_gbps"` // empty programs on both hooks
 	On      float64 `json:"on_gbps"`    // dpclass with its agent
-	Ratio   float64 `json:"ratio"`      // on by empty
-	Best    float64 `json:"best_ratio"` // of the quickest runs
+	Ratio   float64 `json:"ratio"`      // on / empty
+	Best    float64 `json:"best_ratio"` // on / empty, from the fastest run of each
 	Rounds  int     `json:"rounds"`
-	Load    string  `json:"load"` // of the machine, at the end
+	Load    string  `json:"load"` // load of the machine at the end
 	Machine string  `json:"machine"`
 }
 
 const iperfPort = 5201
 
-// Throughput measures iperf3 over a veth pair with nothing attached, with empty
-// programs and with dpclass, in turn. each is called with every mode's result.
+// Throughput measures iperf3 over a veth pair, alternating between nothing attached,
+// empty programs and dpclass. It calls each with the result of every mode.
 func Throughput(ctx context.Context, o ThroughputOptions, each func(ThroughputResult) error) (err error) {
 	if err := checkRoot(); err != nil {
 		return err
@@ -80,7 +80,7 @@ func Throughput(ctx context.Context, o ThroughputOptions, each func(ThroughputRe
 	if _, err := w.watched.IperfServer(ctx, iperfPort); err != nil {
 		return err
 	}
-	// The ends stay where they are: their wandering changes more than any program does.
+	// Pin both ends to a CPU: moving between CPUs changes the rate more than any program.
 	cpus := ""
 	if runtime.NumCPU() > 1 {
 		cpus = "1,0"
@@ -105,7 +105,7 @@ func Throughput(ctx context.Context, o ThroughputOptions, each func(ThroughputRe
 		speeds := map[string][]float64{}
 		for round := range o.Rounds {
 			for n := range kinds {
-				kind := kinds[(round+n)%len(kinds)] // none is always first or last
+				kind := kinds[(round+n)%len(kinds)] // rotate, so that no kind is always first
 				if o.Progress != nil {
 					o.Progress(done, total, fmt.Sprintf("%s, %s", mode, kind.name))
 				}
@@ -121,7 +121,7 @@ func Throughput(ctx context.Context, o ThroughputOptions, each func(ThroughputRe
 			Mode: string(mode), Off: median(speeds["off"]), Empty: median(speeds["empty"]), On: median(speeds["on"]),
 			Rounds: o.Rounds, Load: loadAverage(), Machine: Machine(),
 		}
-		// median has sorted them.
+		// median has sorted the speeds.
 		r.Ratio, r.Best = r.On/r.Empty, speeds["on"][o.Rounds-1]/speeds["empty"][o.Rounds-1]
 		if err := each(r); err != nil {
 			return err
@@ -139,7 +139,7 @@ func measured(begin func(loader.Mode) (func() error, error), mode loader.Mode, r
 	return run()
 }
 
-// attachEmpty attaches empty programs where dpclass attaches its own.
+// attachEmpty attaches empty programs at the hooks that dpclass uses.
 func (w *wire) attachEmpty(mode loader.Mode) (stop func() error, err error) {
 	var closers []func() error
 	stop = func() error {
@@ -177,7 +177,7 @@ func (w *wire) attachEmpty(mode loader.Mode) (stop func() error, err error) {
 		for _, at := range attach {
 			l, err := link.AttachTCX(link.TCXOptions{Program: pass, Attach: at, Interface: index})
 			if err != nil {
-				return fmt.Errorf("attach an empty tcx program (kernel 6.6): %w", err)
+				return fmt.Errorf("attach an empty tcx program (needs kernel 6.6): %w", err)
 			}
 			closers = append(closers, l.Close)
 		}

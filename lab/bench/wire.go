@@ -15,8 +15,8 @@ import (
 	"github.com/dpclass/dpclass/loader"
 )
 
-// wire is two hosts with a veth pair between them; what is measured is attached
-// to the watched one's end.
+// wire is two hosts with a veth pair between them. The programs are attached to the
+// watched host's end.
 type wire struct {
 	*lab.Lab
 	watched, peer *lab.Host
@@ -27,7 +27,7 @@ const (
 	device      = "eth0"
 )
 
-// checkRoot comes first: without root nothing else needs to be right.
+// checkRoot is the first check of every bench: nothing works without root.
 func checkRoot() error {
 	if os.Geteuid() != 0 {
 		return errors.New("this bench makes network namespaces and loads BPF programs: run it as root")
@@ -57,7 +57,7 @@ func newWire() (_ *wire, err error) {
 		if err != nil {
 			return nil, err
 		}
-		// Nothing but the bench's own packets.
+		// Without IPv6 the hosts send only the bench's own packets.
 		if err := made.Sysctl("net/ipv6/conf/default/disable_ipv6", "1"); err != nil {
 			return nil, err
 		}
@@ -69,8 +69,8 @@ func newWire() (_ *wire, err error) {
 	})
 }
 
-// serve attaches to the watched end and runs an agent on it, as the attach verb
-// does, until the function that it returns is called.
+// serve attaches to the watched end and runs an agent on it, as the attach verb does.
+// The returned stop function ends the agent and detaches.
 func (w *wire) serve(ctx context.Context, mode loader.Mode, engine *classifier.Classifier, stored func([]flow.Decision), log *slog.Logger) (_ *loader.Interface, stop func() error, err error) {
 	var iface *loader.Interface
 	err = w.watched.Do(func() (err error) {

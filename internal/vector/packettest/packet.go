@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package packettest builds packets for tests: every combination of headers that
-// the parsers in Go and in the kernel have to agree on.
+// Package packettest builds packets for tests and benches. [Specs] lists the
+// combinations of headers on which the parsers in Go and in the kernel must agree.
 package packettest
 
 import (
@@ -28,38 +28,41 @@ const (
 	Shim6       = 140
 )
 
-// Fragmentation is the place of a packet among the fragments of its datagram.
+// Fragmentation says which fragment of its datagram a packet is.
 type Fragmentation int
 
-// Whole is no fragment.
+// Whole is a packet that is not fragmented, Later any fragment but the first.
 const (
 	Whole Fragmentation = iota
 	First
 	Later
 )
 
-// Spec says what packet to build. The zero value of a field is the plain case.
+// Spec describes a packet to build. The zero value is a plain IPv4 TCP packet without
+// payload.
 type Spec struct {
 	IPv6       bool
 	Options    int     // IPv4: words of options, 0 to 10
 	Extensions []uint8 // IPv6: extension headers, in order
-	ExtWords   int     // IPv6: units of 8 bytes that each of them has beyond the first
+	ExtWords   int     // IPv6: units of 8 bytes in each extension header after the first unit
 	Fragment   Fragmentation
-	Proto      uint8 // TCP unless set
-	TCPOptions int   // words of options, 0 to 10
-	TCPFlags   uint8 // ACK and PSH unless set
-	Payload    int   // bytes
+	Proto      uint8  // TCP unless set
+	TCPOptions int    // words of options, 0 to 10
+	TCPFlags   uint8  // ACK and PSH unless set
+	Payload    int    // number of payload bytes, made up, none of them zero
+	Body       []byte // the payload itself, instead of made-up bytes
 	Src, Dst   netip.AddrPort
 }
 
-// Packet is a built packet and where its parts stand.
+// Packet is a built packet with the offsets of its parts. Each pair of offsets is the
+// first byte of the part and the first byte after it.
 type Packet struct {
 	Spec
 	Data    []byte
-	L4      int
-	Offset  int      // of the payload
-	Addrs   [2]int   // first byte of the addresses, first byte behind them
-	Sums    [][2]int // first byte of each checksum, first byte behind it
+	L4      int      // offset of the transport header
+	Offset  int      // offset of the payload
+	Addrs   [2]int   // both addresses
+	Sums    [][2]int // each checksum
 	HasPort bool     // TCP or UDP, and not a later fragment
 }
 
@@ -97,7 +100,7 @@ func (s Spec) proto() uint8 {
 	return s.Proto
 }
 
-// Ends returns the endpoints of the packet, with the defaults filled in.
+// Ends returns the endpoints of the packet: those of the Spec, or the defaults.
 func (s Spec) Ends() (src, dst netip.AddrPort) {
 	src, dst = s.Src, s.Dst
 	if !src.IsValid() {
@@ -115,9 +118,11 @@ func (s Spec) Ends() (src, dst netip.AddrPort) {
 	return src, dst
 }
 
-// Build builds the packet, from the IP header on, with right checksums. No byte
-// of the payload is zero.
+// Build builds the packet, from the IP header on, with correct checksums.
 func (s Spec) Build() Packet {
+	if s.Body != nil {
+		s.Payload = len(s.Body)
+	}
 	src, dst := s.Ends()
 	p := Packet{Spec: s}
 	l4 := s.transport(src, dst)
@@ -146,12 +151,12 @@ func (s Spec) Build() Packet {
 	return p
 }
 
-func (s Spec) header4(src, dst netip.Addr, behind int) []byte {
+func (s Spec) header4(src, dst netip.Addr, rest int) []byte {
 	length := 20 + 4*s.Options
 	h := make([]byte, length)
 	h[0] = 4<<4 | byte(length/4)
 	h[1] = 0x2b // DSCP 10, ECN 3
-	binary.BigEndian.PutUint16(h[2:], uint16(length+behind))
+	binary.BigEndian.PutUint16(h[2:], uint16(length+rest))
 	binary.BigEndian.PutUint16(h[4:], 0x1234)
 	switch s.Fragment {
 	case First:
@@ -171,7 +176,7 @@ func (s Spec) header4(src, dst netip.Addr, behind int) []byte {
 	return h
 }
 
-func (s Spec) header6(src, dst netip.Addr, behind int) []byte {
+func (s Spec) header6(src, dst netip.Addr, rest int) []byte {
 	chain := s.Extensions
 	if s.Fragment != Whole && !slices.Contains(chain, FragmentExt) {
 		chain = append(append([]uint8{}, chain...), FragmentExt)
@@ -181,7 +186,7 @@ func (s Spec) header6(src, dst netip.Addr, behind int) []byte {
 	h[7] = 64
 	copy(h[8:], src.AsSlice())
 	copy(h[24:], dst.AsSlice())
-	next := 6 // where the next header's number goes
+	next := 6 // offset of the byte that names the next header
 	for _, kind := range chain {
 		h[next] = kind
 		next = len(h)
@@ -199,7 +204,7 @@ func (s Spec) header6(src, dst netip.Addr, behind int) []byte {
 			}
 			binary.BigEndian.PutUint32(ext[4:], 0x12345678)
 		case Auth:
-			ext[1] = byte(2*(s.ExtWords+1) - 2) // counted in 4 bytes, less 2
+			ext[1] = byte(2*(s.ExtWords+1) - 2) // counted in units of 4 bytes, minus 2
 		default:
 			for i := 2; i < len(ext); i++ {
 				ext[i] = 0xee
@@ -208,13 +213,13 @@ func (s Spec) header6(src, dst netip.Addr, behind int) []byte {
 		h = append(h, ext...)
 	}
 	h[next] = s.proto()
-	binary.BigEndian.PutUint16(h[4:], uint16(len(h)-40+behind))
+	binary.BigEndian.PutUint16(h[4:], uint16(len(h)-40+rest))
 	return h
 }
 
 func (s Spec) transport(src, dst netip.AddrPort) []byte {
 	var h []byte
-	at := -1 // of the checksum
+	at := -1 // offset of the checksum
 	switch {
 	case s.Fragment == Later:
 	case s.proto() == TCP:
@@ -240,8 +245,12 @@ func (s Spec) transport(src, dst netip.AddrPort) []byte {
 		binary.BigEndian.PutUint16(h[0:], src.Port())
 		binary.BigEndian.PutUint16(h[2:], dst.Port())
 	}
-	for i := range s.Payload {
-		h = append(h, byte(i%251)+1)
+	if s.Body != nil {
+		h = append(h, s.Body...)
+	} else {
+		for i := range s.Payload {
+			h = append(h, byte(i%251)+1)
+		}
 	}
 	if at >= 0 {
 		pseudo := append(src.Addr().AsSlice(), dst.Addr().AsSlice()...)
@@ -256,7 +265,7 @@ func (s Spec) transport(src, dst netip.AddrPort) []byte {
 	return h
 }
 
-// sum is the Internet checksum, not complemented.
+// sum returns the Internet checksum of data, not complemented, starting from a partial sum.
 func sum(start uint16, data []byte) uint16 {
 	total := uint32(start)
 	for i := 0; i < len(data); i += 2 {
@@ -271,8 +280,8 @@ func sum(start uint16, data []byte) uint16 {
 	return uint16(total)
 }
 
-// Ethernet puts an Ethernet header with the given tags (EtherTypes, as 0x8100
-// or 0x88a8) before an IP packet, and pads the frame to 60 bytes.
+// Ethernet returns the frame of an IP packet, padded to 60 bytes. tags are the EtherTypes
+// of VLAN tags, such as 0x8100 or 0x88a8.
 func Ethernet(packet []byte, tags ...uint16) []byte {
 	frame := []byte{2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2}
 	for i, tag := range tags {

@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// Began is the time of the first packet of a file of Pcap.
+// Began is the time of the first packet in a file that Pcap makes.
 var Began = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
-// Step is the time between two packets of a file of Pcap.
+// Step is the time between two packets in a file that Pcap makes.
 const Step = 250 * time.Millisecond
 
-// Pcap returns a pcap file of raw IP packets.
+// Pcap returns a pcap file of raw IP packets (LINKTYPE_RAW).
 func Pcap(packets ...[]byte) []byte {
 	file := binary.LittleEndian.AppendUint32(nil, 0xa1b23c4d) // nanoseconds
 	file = binary.LittleEndian.AppendUint16(file, 2)

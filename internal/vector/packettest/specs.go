@@ -2,8 +2,8 @@
 
 package packettest
 
-// Specs returns every combination of headers that is told apart, each with the
-// given number of payload bytes.
+// Specs returns one Spec for each combination of headers that the parsers distinguish,
+// each with the given number of payload bytes.
 func Specs(payload int) []Spec {
 	var networks []Spec
 	for _, options := range []int{0, 1, 10} {
