@@ -5,27 +5,19 @@ package classifier
 import (
 	"math"
 
+	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/flow"
 )
 
-// floor bounds a probability from below before its logarithm is taken (the trainer fits
-// temperatures with the same): an output that underflowed must not give -Inf.
-const floor = 1e-12
-
-// growth is the power of the number of samples that a temperature grows with: the
-// samples of a flow say much the same, and five agreeing ones are not five times as
-// sure. Chosen on validation parts (docs/decisions.md); the trainer fits temperatures with
-// the same.
-const growth = 0.8
-
-// head is what is known of one task: which model gives it, and how its rows are
-// read.
+// head is one task's output: which model has it, and how its rows are read.
 type head struct {
 	model       string
 	labels      []string
+	floor       float64 // probabilities below it count as it, before the logarithm is taken
+	growth      float64 // power of the number of samples that the temperature grows with
 	temperature float64
-	unknown     float64 // a final verdict below this is Unknown
-	final       float64 // a verdict from this on is final at once
+	unknown     float64 // a final verdict less confident than this is Unknown
+	final       float64 // a verdict at least as confident as this is final at once
 }
 
 // decider combines the probabilities of a flow's samples. It is the same for
@@ -35,9 +27,12 @@ type decider struct {
 	samples int                  // budget
 }
 
+// rejects reports whether a final verdict of this confidence is Unknown.
+func (h *head) rejects(confidence float64) bool { return confidence < h.unknown }
+
 // newDecider reads the models' manifests. samples and minConfidence are the
 // operator's; 0 leaves what the manifests say.
-func newDecider(models []*Model, samples int, minConfidence float64) *decider {
+func newDecider(models []*model.Model, samples int, minConfidence float64) *decider {
 	d := &decider{samples: samples}
 	for _, m := range models {
 		if samples == 0 {
@@ -50,6 +45,8 @@ func newDecider(models []*Model, samples int, minConfidence float64) *decider {
 			d.heads[t] = &head{
 				model:       m.Name,
 				labels:      m.Labels[task],
+				floor:       m.Floor,
+				growth:      m.Growth,
 				temperature: m.Temperature[task],
 				unknown:     max(m.UnknownThreshold[task], minConfidence),
 				// More samples may still lift a verdict over a high --min-confidence.
@@ -86,12 +83,12 @@ func (a *aggregate) reset() {
 	a.final = flow.Verdicts{}
 }
 
-// add takes in the probabilities of one sample.
-func (a *aggregate) add(rows [flow.NumTasks][]float32) {
+// add adds the probabilities of one sample to a flow's evidence.
+func (d *decider) add(a *aggregate, rows [flow.NumTasks][]float32) {
 	for t, sums := range a.sums {
 		row := rows[t]
 		for i := range sums {
-			sums[i] += math.Log(max(float64(row[i]), floor))
+			sums[i] += math.Log(max(float64(row[i]), d.heads[t].floor))
 		}
 	}
 	a.n++
@@ -99,17 +96,17 @@ func (a *aggregate) add(rows [flow.NumTasks][]float32) {
 
 // likeliest returns the likeliest label of a task and its probability: the softmax
 // of the sums over a temperature that grows with the samples.
-func (d *decider) likeliest(a *aggregate, t int) (index int, confidence float64) {
-	sums, temperature := a.sums[t], d.heads[t].temperature
+func (d *decider) likeliest(a *aggregate, t flow.Task) (index int, confidence float64) {
+	sums, h := a.sums[t], d.heads[t]
 	for i, sum := range sums {
 		if sum > sums[index] {
 			index = i
 		}
 	}
 	total := 0.0
-	scale := temperature * math.Pow(float64(max(a.n, 1)), growth)
+	scale := h.temperature * math.Pow(float64(max(a.n, 1)), h.growth)
 	for _, sum := range sums {
-		// Below e^-40 nothing is left of it beside the likeliest label's 1.
+		// The likeliest label adds 1, beside which e^-40 is nothing.
 		if x := (sum - sums[index]) / scale; x > -40 {
 			total += math.Exp(x)
 		}
@@ -118,27 +115,24 @@ func (d *decider) likeliest(a *aggregate, t int) (index int, confidence float64)
 }
 
 // verdicts returns the verdicts on the evidence so far. A task's verdict is final
-// once it is confident enough, and stays as it is; last says that no more
-// samples come, and makes the others final too. A final verdict that is not
-// confident enough is Unknown. settled is true once all of them are final.
+// once it is confident enough, and does not change after that; last says that no more
+// samples come, which makes the others final too. A final verdict that is not
+// confident enough is Unknown. settled reports whether all of them are final.
 func (d *decider) verdicts(a *aggregate, last bool) (v flow.Verdicts, settled bool) {
 	last = last || a.n >= d.samples
 	settled = true
+	v = a.final
 	for t, h := range d.heads {
-		switch {
-		case h == nil:
-			continue
-		case a.final[t].Final:
-			v[t] = a.final[t]
+		if h == nil || v[t].Final {
 			continue
 		}
-		index, confidence := d.likeliest(a, t)
+		index, confidence := d.likeliest(a, flow.Task(t))
 		v[t] = flow.Verdict{Label: h.labels[index], Confidence: confidence, Source: flow.SourceModel, Model: h.model}
 		if !last && confidence < h.final {
 			settled = false
 			continue
 		}
-		if confidence < h.unknown {
+		if h.rejects(confidence) {
 			v[t].Label = flow.Unknown
 		}
 		v[t].Final = true

@@ -139,8 +139,8 @@ type ticket struct {
 }
 
 // take moves up to a batch of samples into the runner and the tickets. Samples
-// of flows that have their final verdict are left out and counted.
-func (s *shard) take(r *runner, tickets []ticket) (taken []ticket, late int) {
+// of flows whose verdicts are all final are left out.
+func (s *shard) take(r *runner, tickets []ticket) []ticket {
 	tickets = tickets[:0]
 	for s.length > 0 && len(tickets) < s.batch {
 		from := &s.queue[s.head]
@@ -148,13 +148,12 @@ func (s *shard) take(r *runner, tickets []ticket) (taken []ticket, late int) {
 		s.length--
 		st := s.table.get(from.id, from.index)
 		if st.evidence == nil {
-			late++
 			continue
 		}
 		*r.vector(len(tickets)) = from.vector
 		tickets = append(tickets, ticket{id: from.id, state: st, index: from.index, time: from.time})
 	}
-	return tickets, late
+	return tickets
 }
 
 // decide combines a batch's results with what is known of the flows. Each flow
@@ -168,7 +167,7 @@ func (s *shard) decide(r *runner, tickets []ticket, decisions []flow.Decision) [
 		if st.id != t.id || st.evidence == nil {
 			continue // forgotten, or an earlier sample of this batch was decisive
 		}
-		st.evidence.add(r.row(i))
+		d.add(st.evidence, r.row(i))
 		// The kernel samples the budget and no more: where samples were lost
 		// on the way here, its last one must be the last one here too.
 		last := st.missed && t.index >= d.samples-1
@@ -191,6 +190,13 @@ func putDecision(decisions []flow.Decision, decision flow.Decision) []flow.Decis
 		}
 	}
 	return append(decisions, decision)
+}
+
+// restart drops what was sampled for the models before, samples that wait included:
+// their index in the flow says nothing once the flow is sampled again.
+func (s *shard) restart(d *decider) {
+	s.length = 0
+	s.table.restart(d)
 }
 
 func (s *shard) close() error { return unix.Close(s.full) }

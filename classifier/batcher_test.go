@@ -14,35 +14,42 @@ import (
 
 // testShard returns a shard with a clock that stands still until it is set, and
 // a runner without a network: its rows are what the test writes into them.
-func testShard(t *testing.T, queue, batch, flows int, delay time.Duration) (*shard, *runner, *atomic.Int64) {
+func testShard(t *testing.T, d *decider, queue, batch, flows int, delay time.Duration) (*shard, *runner, *atomic.Int64) {
 	t.Helper()
-	d := testDecider(false)
 	now := &atomic.Int64{}
 	s, err := newShard(queue, batch, flows, delay, d, func() time.Duration { return time.Duration(now.Load()) })
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &engine{decider: d}
-	e.users.Store(1)
-	r := newRunner(e, batch)
 	t.Cleanup(func() {
-		r.close()
 		if err := s.close(); err != nil {
 			t.Error(err)
 		}
 	})
-	return s, r, now
+	return s, testRunner(t, d, batch), now
 }
 
-// fill writes the same row for every vector of the batch.
-func fill(r *runner, row ...float32) {
+// testRunner returns a runner without a network.
+func testRunner(t *testing.T, d *decider, batch int) *runner {
+	t.Helper()
+	e := &engine{decider: d}
+	e.users.Store(1)
+	r := newRunner(e, batch)
+	t.Cleanup(r.close)
+	return r
+}
+
+// fill writes the same rows, one for each task, for every vector of the batch.
+func fill(r *runner, rows ...[]float32) {
 	for i := range r.batch {
-		copy(r.row(i)[0], row)
+		for t, row := range rows {
+			copy(r.row(i)[t], row)
+		}
 	}
 }
 
 func TestBatchWhenFull(t *testing.T) {
-	s, r, _ := testShard(t, 64, 4, 100, time.Hour)
+	s, r, _ := testShard(t, testDecider(false), 64, 4, 100, time.Hour)
 	due := make(chan error)
 	go func() { due <- s.wait(t.Context()) }()
 	for i := range 3 {
@@ -58,7 +65,7 @@ func TestBatchWhenFull(t *testing.T) {
 	if err := <-due; err != nil {
 		t.Fatal(err)
 	}
-	tickets, _ := s.take(r, nil)
+	tickets := s.take(r, nil)
 	if len(tickets) != 4 || s.length != 1 {
 		t.Errorf("batch of %d, %d left; want 4 and 1", len(tickets), s.length)
 	}
@@ -73,7 +80,7 @@ func TestBatchWhenFull(t *testing.T) {
 }
 
 func TestBatchAtDeadline(t *testing.T) {
-	s, r, now := testShard(t, 64, 4, 100, 300*time.Microsecond)
+	s, r, now := testShard(t, testDecider(false), 64, 4, 100, 300*time.Microsecond)
 	s.put(sample(0, 0))
 	now.Store(int64(299 * time.Microsecond))
 	s.put(sample(1, 0))
@@ -82,13 +89,13 @@ func TestBatchAtDeadline(t *testing.T) {
 	if err := s.wait(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if tickets, _ := s.take(r, nil); len(tickets) != 2 {
+	if tickets := s.take(r, nil); len(tickets) != 2 {
 		t.Errorf("batch of %d, want 2", len(tickets))
 	}
 }
 
 func TestBatchAtDeadlineInRealTime(t *testing.T) {
-	s, _, _ := testShard(t, 64, 4, 100, 2*time.Millisecond)
+	s, _, _ := testShard(t, testDecider(false), 64, 4, 100, 2*time.Millisecond)
 	begin := time.Now()
 	s.clock = func() time.Duration { return time.Since(begin) }
 	go func() { s.put(sample(0, 0)) }()
@@ -101,7 +108,7 @@ func TestBatchAtDeadlineInRealTime(t *testing.T) {
 }
 
 func TestWaitEndsWithContext(t *testing.T) {
-	s, _, _ := testShard(t, 64, 4, 100, time.Hour)
+	s, _, _ := testShard(t, testDecider(false), 64, 4, 100, time.Hour)
 	ctx, cancel := context.WithCancel(t.Context())
 	due := make(chan error)
 	go func() { due <- s.wait(ctx) }()
@@ -112,7 +119,7 @@ func TestWaitEndsWithContext(t *testing.T) {
 }
 
 func TestShedWhenFull(t *testing.T) {
-	s, r, _ := testShard(t, 8, 4, 100, time.Hour)
+	s, r, _ := testShard(t, testDecider(false), 8, 4, 100, time.Hour)
 	for i := range 8 {
 		if !s.put(sample(i, 0)) {
 			t.Fatalf("sample %d of 8 was shed", i)
@@ -129,7 +136,7 @@ func TestShedWhenFull(t *testing.T) {
 	}
 	var got []flow.ID
 	for range 2 {
-		tickets, _ := s.take(r, nil)
+		tickets := s.take(r, nil)
 		for _, ticket := range tickets {
 			got = append(got, ticket.id)
 		}
@@ -142,13 +149,13 @@ func TestShedWhenFull(t *testing.T) {
 }
 
 func TestDecideOneFlow(t *testing.T) {
-	s, r, _ := testShard(t, 64, 4, 100, time.Hour)
-	fill(r, .93, .035, .035)
+	s, r, _ := testShard(t, testDecider(false), 64, 4, 100, time.Hour)
+	fill(r, []float32{.93, .035, .035})
 	for i := range 3 {
 		s.put(sample(0, i))
 	}
 	s.put(sample(1, 0))
-	tickets, _ := s.take(r, nil)
+	tickets := s.take(r, nil)
 	decisions := s.decide(r, tickets, nil)
 	if len(decisions) != 2 {
 		t.Fatalf("%d decisions on two flows", len(decisions))
@@ -162,15 +169,15 @@ func TestDecideOneFlow(t *testing.T) {
 	}
 	s.put(sample(0, 3))
 	s.put(sample(1, 1))
-	tickets, late := s.take(r, nil)
-	if len(tickets) != 1 || late != 1 {
-		t.Errorf("batch of %d, %d late; want the sample of the decided flow left out", len(tickets), late)
+	tickets = s.take(r, nil)
+	if len(tickets) != 1 || tickets[0].id != flowID(1) {
+		t.Errorf("batch of %+v; want the sample of the decided flow left out", tickets)
 	}
 }
 
 func TestDecideBudget(t *testing.T) {
-	s, r, _ := testShard(t, 64, 8, 100, time.Hour)
-	fill(r, .34, .33, .33)
+	s, r, _ := testShard(t, testDecider(false), 64, 8, 100, time.Hour)
+	fill(r, []float32{.34, .33, .33})
 	for i := range 6 {
 		s.put(sample(0, i))
 	}
@@ -178,7 +185,7 @@ func TestDecideBudget(t *testing.T) {
 	for i := 3; i < 5; i++ {
 		s.put(sample(1, i))
 	}
-	tickets, _ := s.take(r, nil)
+	tickets := s.take(r, nil)
 	for _, d := range s.decide(r, tickets, nil) {
 		want := map[flow.ID]int{flowID(0): 5, flowID(1): 2}[d.ID]
 		if d.Samples != want || !d.Settled || d.Verdicts[flow.Category].Label != flow.Unknown {
@@ -188,11 +195,11 @@ func TestDecideBudget(t *testing.T) {
 }
 
 func TestForgetOnTheWay(t *testing.T) {
-	s, r, _ := testShard(t, 64, 4, 10, time.Hour)
-	fill(r, .5, .3, .2)
+	s, r, _ := testShard(t, testDecider(false), 64, 4, 10, time.Hour)
+	fill(r, []float32{.5, .3, .2})
 	s.put(sample(0, 0))
 	s.put(sample(1, 0))
-	tickets, _ := s.take(r, nil)
+	tickets := s.take(r, nil)
 	s.table.forget(flowID(0))
 	s.table.get(flowID(2), 0) // takes the place of flow 0
 	decisions := s.decide(r, tickets, nil)
@@ -205,11 +212,11 @@ func TestForgetOnTheWay(t *testing.T) {
 }
 
 func TestTableIsBounded(t *testing.T) {
-	s, r, _ := testShard(t, 64, 4, 3, time.Hour)
-	fill(r, .5, .3, .2)
+	s, r, _ := testShard(t, testDecider(false), 64, 4, 3, time.Hour)
+	fill(r, []float32{.5, .3, .2})
 	decide := func(n, i int) flow.Decision {
 		s.put(sample(n, i))
-		tickets, _ := s.take(r, nil)
+		tickets := s.take(r, nil)
 		return s.decide(r, tickets, nil)[0]
 	}
 	for n := range 3 {
@@ -217,8 +224,8 @@ func TestTableIsBounded(t *testing.T) {
 	}
 	decide(0, 1) // 1 is the oldest now
 	decide(3, 0)
-	if len(s.table.states) != 3 || s.table.evicted != 1 {
-		t.Errorf("%d flows, %d evicted; want 3 and 1", len(s.table.states), s.table.evicted)
+	if len(s.table.states) != 3 {
+		t.Errorf("%d flows, want 3", len(s.table.states))
 	}
 	if d := decide(0, 2); d.Samples != 3 {
 		t.Errorf("flow 0 was forgotten: %d samples", d.Samples)
@@ -233,25 +240,46 @@ func TestTableIsBounded(t *testing.T) {
 	}
 }
 
-func TestTableRestart(t *testing.T) {
-	s, r, _ := testShard(t, 64, 4, 10, time.Hour)
-	fill(r, .98, .01, .01)
-	s.put(sample(0, 0))
-	tickets, _ := s.take(r, nil)
-	s.decide(r, tickets, nil)
-	fill(r, .5, .3, .2)
-	s.put(sample(1, 0))
-	tickets, _ = s.take(r, nil)
-	s.decide(r, tickets, nil)
+// After a swap final verdicts stay, for each task, and everything else begins again.
+func TestRestart(t *testing.T) {
+	s, r, _ := testShard(t, testDecider(true), 64, 4, 10, time.Hour)
+	decide := func(n int, category, app []float32) flow.Decision {
+		fill(r, category, app)
+		s.put(sample(n, 3)) // its first samples went to an agent that is gone
+		return s.decide(r, s.take(r, nil), nil)[0]
+	}
+	sure, unsure, sureApp, even := []float32{.98, .01, .01}, []float32{.5, .3, .2}, []float32{.99, .01}, []float32{.5, .5}
+	decide(0, sure, sureApp)
+	frozen := decide(1, sure, even).Verdicts[flow.Category]
+	if !frozen.Final {
+		t.Fatalf("%+v is not final", frozen)
+	}
+	decide(2, unsure, even)
+	s.put(sample(2, 4)) // its last one, which waits
 
-	s.table.restart(testDecider(true))
-	if st := s.table.states[flowID(0)]; st == nil || st.evidence != nil {
-		t.Error("the final verdict is gone")
+	next := testDecider(true)
+	next.heads[flow.Category].model, next.heads[flow.App].model = "next", "next"
+	next.heads[flow.Category].labels = []string{"email", "voip"}
+	s.restart(next)
+	if tickets := s.take(r, nil); len(tickets) != 0 {
+		t.Errorf("%+v: samples from before are still there", tickets)
 	}
-	if _, there := s.table.states[flowID(1)]; there {
-		t.Error("the flow without a final verdict is still there")
+	s.put(sample(0, 0))
+	if tickets := s.take(r, nil); len(tickets) != 0 {
+		t.Errorf("%+v: a decided flow is decided again", tickets)
 	}
-	if a := s.table.get(flowID(1), 0).evidence; a.n != 0 || len(a.sums[1]) != 2 {
-		t.Errorf("it begins with %+v", a)
+	r = testRunner(t, next, 4)
+	for _, n := range []int{1, 2} {
+		d := decide(n, []float32{.4, .6}, even)
+		if d.Samples != 1 || d.Settled || d.Verdicts[flow.App].Model != "next" || d.Verdicts[flow.App].Final {
+			t.Errorf("flow %d: %+v, want a new app from one sample", n, d)
+		}
+		c := d.Verdicts[flow.Category]
+		if n == 1 && c != frozen {
+			t.Errorf("flow 1: category %+v, want the final %+v", c, frozen)
+		}
+		if n == 2 && (c.Final || c.Label != "voip" || c.Model != "next") {
+			t.Errorf("flow 2: category %+v, want a new one", c)
+		}
 	}
 }

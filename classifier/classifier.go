@@ -9,9 +9,10 @@ import (
 	"hash/maphash"
 	"runtime"
 	"sync"
-	"sync/atomic"
 	"time"
 
+	"github.com/dpclass/dpclass/classifier/model"
+	"github.com/dpclass/dpclass/classifier/ort"
 	"github.com/dpclass/dpclass/flow"
 )
 
@@ -23,22 +24,22 @@ const (
 	DefaultFlows = 65536
 )
 
-// Options configures a Classifier. The zero value of a field stands for its
-// default.
+// Options configures a Classifier. A field that is zero has its default; only Models
+// has none.
 type Options struct {
-	Library       string   // ONNX Runtime's library; "": see FindLibrary
-	Models        []*Model // one for each task, or one that has both
-	Samples       int      // sample budget of a flow; default: the models'
-	MinConfidence float64  // final verdicts below it are Unknown
-	Workers       int      // default: one CPU less than there are, at least one
-	Batch         int      // samples of a full batch
-	Delay         time.Duration
-	Queue         int // samples that may wait; more are shed
-	Flows         int // undecided and just decided flows that are remembered
+	Library       string         // ONNX Runtime's library; "": see ort.Find
+	Models        []*model.Model // one for each task, or one that has both
+	Samples       int            // sample budget of a flow, up to flow.MaxSamples; default: the models'
+	MinConfidence float64        // final verdicts less confident than this are flow.Unknown
+	Workers       int            // goroutines that classify live samples; default: one less than there are CPUs, at least 1
+	Batch         int            // samples of a full batch
+	Delay         time.Duration  // the longest that a sample waits for its batch to fill
+	Queue         int            // samples that may wait; more are shed
+	Flows         int            // undecided and just decided flows that are remembered
 }
 
-// Classifier runs models over samples. Submit, Forget, Swap, Stats and the
-// offline functions may be called from any goroutine.
+// Classifier runs models over samples. All methods but Close may be called from any
+// goroutine; Run runs once at a time.
 type Classifier struct {
 	options Options
 	started time.Time
@@ -46,49 +47,33 @@ type Classifier struct {
 	shards  []*shard
 
 	mu      sync.Mutex // guards models, engine and the offline runners
-	models  []*Model
+	models  []*model.Model
 	engine  *engine
 	offline chan *runner // one for each CPU; nil: to be made
 	inUse   sync.RWMutex // held for reading while offline runners are in use, taken before mu
 
-	sinkMu sync.Mutex
-	counts counts
-	errMu  sync.Mutex
-	failed error // of the newest batch that failed
+	sinkMu sync.Mutex // sink takes one batch at a time
+
+	statsMu    sync.Mutex
+	batches    uint64
+	classified uint64
+	failed     error // of the newest batch that failed
 }
 
-type counts struct {
-	samples, shed, late, classified, batches, verdicts, finals, failures atomic.Uint64
-}
-
-// Stats counts what was done since New.
+// Stats says how a classifier has been doing since New.
 type Stats struct {
-	Samples    uint64 // handed to Submit
-	Shed       uint64 // of them refused, the queue being full
-	Late       uint64 // of them left out: their flow had its final verdict
-	Classified uint64 // run through the models
-	Batches    uint64
-	BatchMean  float64
-	Verdicts   uint64 // decisions handed out, provisional ones too
-	Finals     uint64 // of them final
-	Failures   uint64 // batches lost to an error
-	Evicted    uint64 // flows forgotten for want of room
-	Flows      int    // remembered
-	Queued     int    // samples that wait
-	Queue      int    // samples that may wait
-	LastError  string
+	BatchMean float64 // samples in a batch, on average; 0 before the first
+	LastError string  // of the newest batch that was lost, "" where none was
 }
 
-// New opens ONNX Runtime and the models.
+// New opens ONNX Runtime and the models, and runs each model once. The caller closes
+// the classifier.
 func New(o Options) (*Classifier, error) {
-	if len(o.Models) == 0 {
-		return nil, errors.New("no model given")
-	}
-	if err := checkTasks(o.Models); err != nil {
+	if err := check(o.Models); err != nil {
 		return nil, err
 	}
-	if o.Samples < 0 || o.Samples > maxSamples {
-		return nil, fmt.Errorf("sample budget %d is not between 1 and %d", o.Samples, maxSamples)
+	if o.Samples < 0 || o.Samples > flow.MaxSamples {
+		return nil, fmt.Errorf("sample budget %d is not between 1 and %d", o.Samples, flow.MaxSamples)
 	}
 	if !(o.MinConfidence >= 0 && o.MinConfidence <= 1) {
 		return nil, fmt.Errorf("minimum confidence %g is not between 0 and 1", o.MinConfidence)
@@ -105,7 +90,7 @@ func New(o Options) (*Classifier, error) {
 	if o.Delay <= 0 {
 		o.Delay = DefaultDelay
 	}
-	if err := openLibrary(o.Library); err != nil {
+	if err := ort.Open(o.Library); err != nil {
 		return nil, err
 	}
 	c := &Classifier{options: o, started: time.Now(), seed: maphash.MakeSeed()}
@@ -126,8 +111,16 @@ func New(o Options) (*Classifier, error) {
 	return c, nil
 }
 
+// check checks which models are to be used together.
+func check(models []*model.Model) error {
+	if len(models) == 0 {
+		return errors.New("no model given")
+	}
+	return model.CheckTasks(models)
+}
+
 // open opens models and tries them out.
-func (c *Classifier) open(models []*Model) (*engine, error) {
+func (c *Classifier) open(models []*model.Model) (*engine, error) {
 	e, err := newEngine(models, newDecider(models, c.options.Samples, c.options.MinConfidence))
 	if err != nil {
 		return nil, err
@@ -168,7 +161,7 @@ func (c *Classifier) Close() error {
 }
 
 // Models returns the models in use.
-func (c *Classifier) Models() []*Model {
+func (c *Classifier) Models() []*model.Model {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.models
@@ -180,10 +173,8 @@ func (c *Classifier) Samples() int { return c.decider().samples }
 // Labels returns the labels of a task in output order, nil where no model has
 // the task.
 func (c *Classifier) Labels(task flow.Task) []string {
-	for t, h := range c.decider().heads {
-		if flow.Tasks[t] == task && h != nil {
-			return h.labels
-		}
+	if h := c.decider().heads[task]; h != nil {
+		return h.labels
 	}
 	return nil
 }
@@ -194,14 +185,11 @@ func (c *Classifier) decider() *decider {
 	return c.engine.decider
 }
 
-// Swap puts other models in place of those in use; where it fails these stay.
-// Flows without a final verdict begin anew: the caller has them sampled again.
-// Final verdicts stay.
-func (c *Classifier) Swap(models []*Model) error {
-	if len(models) == 0 {
-		return errors.New("no model given")
-	}
-	if err := checkTasks(models); err != nil {
+// Swap replaces the models in use; where it fails, they stay. Final verdicts stay.
+// What is known of the others and the samples that wait are dropped: the caller has
+// these flows sampled again.
+func (c *Classifier) Swap(models []*model.Model) error {
+	if err := check(models); err != nil {
 		return err
 	}
 	e, err := c.open(models)
@@ -219,7 +207,7 @@ func (c *Classifier) Swap(models []*Model) error {
 			s.fresh.close()
 		}
 		s.fresh = r
-		s.table.restart(e.decider)
+		s.restart(e.decider)
 		s.mu.Unlock()
 	}
 	c.closeOffline()
@@ -229,16 +217,8 @@ func (c *Classifier) Swap(models []*Model) error {
 }
 
 // Submit queues a sample for classification, and copies what it needs. It never
-// blocks. False means that the sample was shed: there are more than can be
-// classified.
-func (c *Classifier) Submit(s *flow.Sample) bool {
-	c.counts.samples.Add(1)
-	if !c.shard(s.ID).put(s) {
-		c.counts.shed.Add(1)
-		return false
-	}
-	return true
-}
+// blocks. It returns false where the sample was shed because the queue is full.
+func (c *Classifier) Submit(s *flow.Sample) bool { return c.shard(s.ID).put(s) }
 
 // Forget drops what is known of a flow that has ended.
 func (c *Classifier) Forget(id flow.ID) {
@@ -257,7 +237,8 @@ func (c *Classifier) shard(id flow.ID) *shard {
 
 // Run classifies what Submit queues until the context ends, and hands the
 // decisions to sink, one call at a time. The slice is used again after the
-// call. A batch that fails is counted and dropped: its flows stay undecided.
+// call. A batch that fails is dropped, and [Stats] has its error: its flows stay
+// undecided.
 func (c *Classifier) Run(ctx context.Context, sink func([]flow.Decision)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -307,25 +288,19 @@ func (c *Classifier) work(ctx context.Context, s *shard, sink func([]flow.Decisi
 			}
 			r, s.fresh = s.fresh, nil
 		}
-		var late int
-		tickets, late = s.take(r, tickets)
+		tickets = s.take(r, tickets)
 		s.mu.Unlock()
-		c.counts.late.Add(uint64(late))
 		if len(tickets) == 0 {
 			continue
 		}
-		if err := r.run(len(tickets)); err != nil {
-			c.counts.failures.Add(1)
-			c.errMu.Lock()
-			c.failed = err
-			c.errMu.Unlock()
+		err := r.run(len(tickets))
+		c.count(len(tickets), err)
+		if err != nil {
 			continue
 		}
-		c.counts.batches.Add(1)
-		c.counts.classified.Add(uint64(len(tickets)))
 		s.mu.Lock()
 		decisions = decisions[:0]
-		// The models were swapped meanwhile: these flows are sampled anew.
+		// Where the models were swapped meanwhile, these flows are sampled again.
 		if s.fresh == nil {
 			decisions = s.decide(r, tickets, decisions)
 		}
@@ -333,40 +308,32 @@ func (c *Classifier) work(ctx context.Context, s *shard, sink func([]flow.Decisi
 		if len(decisions) == 0 {
 			continue
 		}
-		finals := 0
-		for i := range decisions {
-			if decisions[i].Settled {
-				finals++
-			}
-		}
 		c.sinkMu.Lock()
 		sink(decisions)
 		c.sinkMu.Unlock()
-		c.counts.verdicts.Add(uint64(len(decisions)))
-		c.counts.finals.Add(uint64(finals))
 	}
 }
 
-// Stats returns the counters.
+// count notes a batch for the statistics.
+func (c *Classifier) count(samples int, err error) {
+	c.statsMu.Lock()
+	defer c.statsMu.Unlock()
+	if err != nil {
+		c.failed = err
+		return
+	}
+	c.batches++
+	c.classified += uint64(samples)
+}
+
+// Stats returns the statistics.
 func (c *Classifier) Stats() Stats {
-	n := &c.counts
-	stats := Stats{
-		Samples: n.samples.Load(), Shed: n.shed.Load(), Late: n.late.Load(), Classified: n.classified.Load(),
-		Batches: n.batches.Load(), Verdicts: n.verdicts.Load(), Finals: n.finals.Load(), Failures: n.failures.Load(),
+	c.statsMu.Lock()
+	defer c.statsMu.Unlock()
+	var stats Stats
+	if c.batches > 0 {
+		stats.BatchMean = float64(c.classified) / float64(c.batches)
 	}
-	if stats.Batches > 0 {
-		stats.BatchMean = float64(stats.Classified) / float64(stats.Batches)
-	}
-	for _, s := range c.shards {
-		s.mu.Lock()
-		stats.Evicted += s.table.evicted
-		stats.Flows += len(s.table.states)
-		stats.Queued += s.length
-		stats.Queue += len(s.queue)
-		s.mu.Unlock()
-	}
-	c.errMu.Lock()
-	defer c.errMu.Unlock()
 	if c.failed != nil {
 		stats.LastError = c.failed.Error()
 	}

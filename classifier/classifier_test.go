@@ -4,7 +4,6 @@ package classifier
 
 import (
 	"context"
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -12,82 +11,134 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dpclass/dpclass/classifier/internal/onnxtest"
+	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/flow"
-	"github.com/dpclass/dpclass/internal/vector"
+	"github.com/dpclass/dpclass/internal/fault/faulttest"
 )
 
-// run runs the classifier until stop is called. verdicts are the newest ones.
-func run(t *testing.T, c *Classifier) (verdicts func() map[flow.ID]flow.Decision, stop func()) {
+// running is a classifier that runs.
+type running struct {
+	*Classifier
+	cancel context.CancelFunc
+	done   chan error
+	marks  int // markers submitted so far
+
+	mu     sync.Mutex
+	newest map[flow.ID]flow.Decision
+}
+
+// run runs the classifier until stop is called.
+func run(t *testing.T, c *Classifier) *running {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	var mu sync.Mutex
-	newest := map[flow.ID]flow.Decision{}
+	r := &running{Classifier: c, cancel: cancel, done: make(chan error, 1), newest: map[flow.ID]flow.Decision{}}
 	go func() {
-		done <- c.Run(ctx, func(decisions []flow.Decision) {
-			mu.Lock()
-			defer mu.Unlock()
+		r.done <- c.Run(ctx, func(decisions []flow.Decision) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
 			for _, d := range decisions {
-				if newest[d.ID].Settled {
+				if r.newest[d.ID].Settled {
 					t.Errorf("flow %v: %+v after the final verdict", d.ID, d)
 				}
-				newest[d.ID] = d
+				r.newest[d.ID] = d
 			}
 		})
 	}()
-	verdicts = func() map[flow.ID]flow.Decision {
-		mu.Lock()
-		defer mu.Unlock()
-		all := map[flow.ID]flow.Decision{}
-		for id, d := range newest {
-			all[id] = d
-		}
-		return all
+	return r
+}
+
+func (r *running) stop(t *testing.T) {
+	t.Helper()
+	r.cancel()
+	if err := <-r.done; err != nil {
+		t.Error(err)
 	}
-	return verdicts, func() {
-		t.Helper()
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
+}
+
+// decision returns the newest decision on a flow.
+func (r *running) decision(id flow.ID) (flow.Decision, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	d, ok := r.newest[id]
+	return d, ok
+}
+
+// submit submits a sample, again as long as it is shed.
+func (r *running) submit(t *testing.T, s *flow.Sample) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !r.Submit(s); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the queue has been full for a minute")
 		}
 	}
 }
 
-// settle waits until all that was submitted has been dealt with.
-func settle(t *testing.T, c *Classifier) {
+// settle waits until all that was submitted has been dealt with: a worker takes samples
+// in their order, so it has come to a marker after everything before it.
+func (r *running) settle(t *testing.T) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; {
-		s := c.Stats()
-		if s.Classified+s.Late+s.Shed == s.Samples {
-			return
+	for _, s := range r.shards {
+		marker := sample(0, 0)
+		for marker.ID.Iface = 1; ; {
+			r.marks++
+			marker.ID.Generation = uint32(r.marks)
+			if r.shard(marker.ID) == s {
+				break
+			}
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("samples are left after a minute: %+v", s)
+		r.submit(t, marker)
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+			if _, ok := r.decision(marker.ID); ok {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("samples are left after a minute; %+v", r.Stats())
+			}
 		}
-		time.Sleep(time.Millisecond)
 	}
+}
+
+// verdicts returns the newest decision on each flow.
+func (r *running) verdicts() map[flow.ID]flow.Decision {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := map[flow.ID]flow.Decision{}
+	for id, d := range r.newest {
+		if id.Iface == 0 { // not a marker
+			all[id] = d
+		}
+	}
+	return all
+}
+
+// offline returns the verdicts on a flow of these vectors, as captures get them.
+func offline(t *testing.T, c *Classifier, vectors ...[]byte) (flow.Verdicts, int) {
+	t.Helper()
+	p, err := c.Probabilities(vectors)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.Decide(&p)
 }
 
 // Live flows get the verdicts that the same packets get offline, whatever the
 // batches, the workers and the order of the flows.
 func TestLiveIsOffline(t *testing.T) {
 	const flows, packets = 150, 7
-	offline := open(t, Options{})
+	other := open(t, Options{})
 	want := map[flow.ID]flow.Decision{}
 	for n := range flows {
 		var vectors [][]byte
 		for i := range 1 + n%packets {
 			vectors = append(vectors, vectorOf(sample(n, i)))
 		}
-		v, samples, err := offline.Verdict(vectors)
-		if err != nil {
-			t.Fatal(err)
-		}
+		v, samples := offline(t, other, vectors...)
 		want[flowID(n)] = flow.Decision{ID: flowID(n), Verdicts: v, Settled: v.Final(), Samples: samples}
 	}
 	for _, o := range []Options{{Workers: 1, Batch: 1}, {Workers: 3, Batch: 5}, {Workers: 1, Batch: 32, Delay: 2 * time.Millisecond}} {
 		c := open(t, o)
-		verdicts, stop := run(t, c)
+		live := run(t, c)
 		rng := rand.New(rand.NewPCG(1, 1))
 		next := make([]int, flows)
 		for left := flows; left > 0; {
@@ -95,45 +146,38 @@ func TestLiveIsOffline(t *testing.T) {
 			if next[n] > n%packets {
 				continue
 			}
-			if !c.Submit(sample(n, next[n])) {
-				time.Sleep(time.Millisecond)
-				continue
-			}
+			live.submit(t, sample(n, next[n]))
 			if next[n]++; next[n] > n%packets {
 				left--
 			}
 		}
-		settle(t, c)
-		stop()
-		got := verdicts()
+		live.settle(t)
+		live.stop(t)
+		got := live.verdicts()
 		if len(got) != flows {
 			t.Errorf("%d workers, batch %d: %d flows have a verdict, want %d", o.Workers, o.Batch, len(got), flows)
 		}
 		for id, w := range want {
 			g := got[id]
 			same := func(a, b flow.Verdict) bool {
-				return a.Label == b.Label && a.Source == b.Source && a.Model == b.Model && math.Abs(a.Confidence-b.Confidence) < 1e-3
+				return a.Label == b.Label && a.Source == b.Source && a.Model == b.Model && a.Final == b.Final && math.Abs(a.Confidence-b.Confidence) < 1e-3
 			}
 			if !same(g.Verdicts[flow.Category], w.Verdicts[flow.Category]) || !same(g.Verdicts[flow.App], w.Verdicts[flow.App]) || g.Settled != w.Settled || g.Samples != w.Samples {
 				t.Errorf("%d workers, batch %d, flow %v:\nlive    %+v\noffline %+v", o.Workers, o.Batch, id, g, w)
 			}
 		}
-		if s := c.Stats(); s.Failures > 0 || s.Verdicts == 0 || s.BatchMean < 1 {
-			t.Errorf("%+v", s)
+		if s := c.Stats(); s.LastError != "" || s.BatchMean < 1 || s.BatchMean > float64(o.Batch) {
+			t.Errorf("batches of %d: %+v", o.Batch, s)
 		}
 	}
 }
 
-// What a packet's batch is has next to no effect on its probabilities: a flow's
-// verdict does not hang on chance.
+// The other packets of a batch have next to no effect on a packet's probabilities: a
+// flow's verdict does not depend on chance.
 func TestBatchIndependence(t *testing.T) {
-	for _, name := range Shipped() {
+	for _, name := range model.Shipped(paper) {
 		t.Run(name, func(t *testing.T) {
-			m, err := LoadModel(name)
-			if err != nil {
-				t.Fatal(err)
-			}
-			c := open(t, Options{Models: []*Model{m}})
+			c := open(t, Options{Models: []*model.Model{load(t, name)}})
 			r := newRunner(c.engine, 32)
 			defer r.close()
 			worst := 0.0
@@ -175,27 +219,36 @@ func TestOffline(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, task := range flow.Tasks {
-		if labels, rows := c.Labels(task), p.Of(task); labels == nil || len(rows) != 100 || len(rows[99]) != len(labels) {
+		if labels, rows := c.Labels(task), p[task]; labels == nil || len(rows) != 100 || len(rows[99]) != len(labels) {
 			t.Fatalf("%s: %d labels, %d rows", task, len(labels), len(rows))
 		}
 	}
+	// One batch or several: the rows are those of their vectors.
 	part := p.Slice(40, 43)
-	v, n := c.Decide(&part)
-	w, m, err := c.Verdict(vectors[40:43])
+	few, err := c.Probabilities(vectors[40:43])
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n != m || v[flow.Category].Label != w[flow.Category].Label || v[flow.App].Label != w[flow.App].Label || v.Final() != w.Final() {
-		t.Errorf("Decide gives %+v after %d, Verdict %+v after %d", v, n, w, m)
+	for _, task := range flow.Tasks {
+		for i, row := range few[task] {
+			for j, probability := range row {
+				if math.Abs(float64(probability-part[task][i][j])) > 1e-4 {
+					t.Errorf("%s of vector %d: %v, in another batch %v", task, 40+i, row, part[task][i])
+				}
+			}
+		}
 	}
-	index, confidence := c.Likeliest(flow.Category, part.Category[:n])
-	if label := c.Labels(flow.Category)[index]; v[flow.Category].Label != label && !c.Rejects(flow.Category, confidence) || confidence != v[flow.Category].Confidence {
-		t.Errorf("likeliest is %q with %g, the verdict %+v", label, confidence, v[flow.Category])
+	var joined Probabilities
+	joined.Append(p.Slice(40, 41))
+	joined.Append(p.Slice(41, 43))
+	v, n := c.Decide(&part)
+	if w, m := c.Decide(&joined); n != m || v != w {
+		t.Errorf("%+v after %d, of the same rows one by one %+v after %d", v, n, w, m)
 	}
-	if index, _ := c.Likeliest(flow.Category, nil); index != -1 {
-		t.Errorf("the likeliest label of no rows is %d", index)
+	if none, err := c.Probabilities(nil); err != nil || len(none[flow.Category]) != 0 {
+		t.Errorf("no vectors: %v, %v", none, err)
 	}
-	if _, err := c.Probabilities([][]byte{make([]byte, vector.Size-1)}); err == nil {
+	if _, err := c.Probabilities([][]byte{make([]byte, 1499)}); err == nil {
 		t.Error("a vector of 1499 bytes was taken")
 	}
 	none, n := c.Decide(&Probabilities{})
@@ -204,21 +257,51 @@ func TestOffline(t *testing.T) {
 	}
 }
 
-func TestShedIsCounted(t *testing.T) {
+// The evaluation scores the likeliest label of all rows, whatever was final before, and
+// rejects as the verdicts do.
+func TestLikeliest(t *testing.T) {
+	c := &Classifier{engine: &engine{decider: testDecider(true)}}
+	p := Probabilities{
+		flow.Category: {{.98, .01, .01}, {.001, .998, .001}, {.001, .998, .001}},
+		flow.App:      {{.5, .5}, {.55, .45}, {.5, .5}},
+	}
+	if v, n := c.Decide(&p); n != 3 || v[flow.Category].Label != "chat" || !v[flow.Category].Final || v[flow.App].Final {
+		t.Errorf("%+v after %d, want chat, final after the first sample", v, n)
+	}
+	if index, _ := c.Likeliest(flow.Category, p[flow.Category]); index != 1 {
+		t.Errorf("the likeliest label is %d, want that of all three samples", index)
+	}
+	index, confidence := c.Likeliest(flow.App, p[flow.App])
+	if v, _ := c.Decide(&p); index != 0 || confidence != v[flow.App].Confidence {
+		t.Errorf("the likeliest app is %d with %g, the verdict %+v", index, confidence, v[flow.App])
+	}
+	if !c.Rejects(flow.App, confidence) || c.Rejects(flow.App, .6) {
+		t.Errorf("the threshold is .6: confidence %g must be rejected, .6 not", confidence)
+	}
+	c.engine.decider.samples = 3
+	if v, _ := c.Decide(&p); v[flow.App].Label != flow.Unknown || v[flow.App].Confidence != confidence {
+		t.Errorf("app %+v, want unknown with %g", v[flow.App], confidence)
+	}
+	if index, _ := c.Likeliest(flow.App, nil); index != -1 {
+		t.Errorf("the likeliest label of no rows is %d", index)
+	}
+	c.engine.decider.heads[flow.App] = nil
+	if index, _ := c.Likeliest(flow.App, p[flow.App]); index != -1 {
+		t.Errorf("the likeliest label of a task without a model is %d", index)
+	}
+}
+
+func TestShed(t *testing.T) {
 	c := open(t, Options{Workers: 1, Batch: 4, Queue: 16})
-	taken := 0
 	for n := range 40 {
-		if c.Submit(sample(n, 0)) {
-			taken++
+		if taken := c.Submit(sample(n, 0)); taken != (n < 16) {
+			t.Errorf("sample %d of a queue of 16: taken %t", n, taken)
 		}
 	}
-	if s := c.Stats(); taken != 16 || s.Samples != 40 || s.Shed != 24 || s.Queued != 16 || s.Queue != 16 {
-		t.Errorf("%d taken, %+v", taken, s)
-	}
-	verdicts, stop := run(t, c)
-	settle(t, c)
-	stop()
-	if got := len(verdicts()); got != 16 {
+	live := run(t, c)
+	live.settle(t)
+	live.stop(t)
+	if got := len(live.verdicts()); got != 16 {
 		t.Errorf("%d flows have a verdict", got)
 	}
 }
@@ -228,7 +311,7 @@ func TestShedIsCounted(t *testing.T) {
 func TestSwapUnderLoad(t *testing.T) {
 	c := open(t, Options{Workers: 2, Batch: 8})
 	first := c.Models()
-	verdicts, stop := run(t, c)
+	live := run(t, c)
 	var group sync.WaitGroup
 	for part := range 2 {
 		group.Go(func() {
@@ -244,7 +327,7 @@ func TestSwapUnderLoad(t *testing.T) {
 	}
 	group.Go(func() {
 		for range 3 {
-			if _, _, err := c.Verdict([][]byte{vectorOf(sample(1, 1)), vectorOf(sample(2, 2))}); err != nil {
+			if _, err := c.Probabilities([][]byte{vectorOf(sample(1, 1)), vectorOf(sample(2, 2))}); err != nil {
 				t.Error(err)
 			}
 		}
@@ -255,73 +338,93 @@ func TestSwapUnderLoad(t *testing.T) {
 		}
 	}
 	group.Wait()
-	settle(t, c)
-	stop()
-	if len(verdicts()) == 0 {
+	live.submit(t, sample(1, 3))
+	live.settle(t)
+	live.stop(t)
+	if len(live.verdicts()) == 0 {
 		t.Error("no verdicts")
 	}
 }
 
 func TestSwap(t *testing.T) {
-	c := open(t, Options{Workers: 1})
-	verdicts, stop := run(t, c)
-	defer stop()
-	for n := range 60 {
-		c.Submit(sample(n, 0))
+	c := open(t, Options{Workers: 1, Samples: 2})
+	live := run(t, c)
+	defer live.stop(t)
+	const flows, settled = 60, 30 // the first ones get both of their samples
+	for n := range flows {
+		live.submit(t, sample(n, 0))
+		if n < settled {
+			live.submit(t, sample(n, 1))
+		}
 	}
-	settle(t, c)
-	before := verdicts()
-	bad := writeModel(t, fitting().encode(), fittingManifest())
-	m, err := LoadModel(bad)
-	if err != nil {
+	live.settle(t)
+	before := live.verdicts()
+	bad := onnxtest.Fitting()
+	bad.Outputs[0].Raw = true
+	faulttest.Want(t, c.Swap([]*model.Model{loadNetwork(t, bad, "chat", "voip", "email")}), `"test"`, "probabilities")
+	if err := c.Swap(nil); err == nil {
+		t.Error("a swap to no model is no error")
+	}
+	if got := c.Models()[0].Name; got != model.Default {
+		t.Errorf("after a failed swap the model is %q", got)
+	}
+	if err := c.Swap([]*model.Model{loadNetwork(t, onnxtest.Fitting(), "chat", "voip", "email")}); err != nil {
 		t.Fatal(err)
 	}
-	wantRefusal(t, c.Swap([]*Model{m}), "test")
-	if err := c.Swap(c.Models()); err != nil {
-		t.Fatal(err)
+	for n := range flows {
+		live.submit(t, sample(n, 0))
 	}
-	for n := range 60 {
-		c.Submit(sample(n, 0))
-	}
-	settle(t, c)
-	for id, d := range verdicts() {
-		if d.Samples != 1 || d.Settled != before[id].Settled {
-			t.Errorf("flow %v: %+v, before the swap %+v", id, d, before[id])
+	live.settle(t)
+	for n := range flows {
+		d, _ := live.decision(flowID(n))
+		was := before[flowID(n)]
+		category, old := d.Verdicts[flow.Category], was.Verdicts[flow.Category]
+		switch {
+		case was.Settled != (n < settled):
+			t.Errorf("flow %d: settled %t before the swap", n, was.Settled)
+		case n < settled && d != was:
+			t.Errorf("flow %d: %+v, before the swap %+v", n, d, was)
+		case n >= settled && old.Final && category != old:
+			t.Errorf("flow %d: category %+v, before the swap %+v", n, category, old)
+		case n >= settled && !old.Final && (category.Model != "test" || d.Samples != 1):
+			t.Errorf("flow %d: %+v, want it by the new model from one sample", n, d)
 		}
 	}
 }
 
+// What cannot be seen before a model runs is seen when New runs it.
 func TestRefusedWhenRun(t *testing.T) {
 	library := library(t)
-	f := fitting()
-	f.cast = true
-	f.outputs[0].dims[1] = -1
-	m, err := LoadModel(writeModel(t, f.encode(), fittingManifest()))
-	if err != nil {
-		t.Fatal(err)
+	network := onnxtest.Fitting()
+	network.Outputs[0].Raw = true
+	for name, test := range map[string]struct {
+		labels []string
+		want   string
+	}{
+		"width":         {[]string{"chat", "voip"}, "labels"},
+		"probabilities": {[]string{"chat", "voip", "email"}, "softmax"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := New(Options{Library: library, Models: []*model.Model{loadNetwork(t, network, test.labels...)}})
+			faulttest.Want(t, err, `"test"`, test.want)
+		})
 	}
-	_, err = New(Options{Library: library, Models: []*Model{m}})
-	wantRefusal(t, err, `"test"`, "labels")
+}
 
-	manifest := fittingManifest()
-	labels := make([]string, vector.Size)
-	for i := range labels {
-		labels[i] = fmt.Sprintf("label-%d", i)
-	}
-	manifest["labels"] = map[string]any{"category": labels}
-	if m, err = LoadModel(writeModel(t, f.encode(), manifest)); err != nil {
-		t.Fatal(err)
-	}
-	_, err = New(Options{Library: library, Models: []*Model{m}})
-	wantRefusal(t, err, `"test"`, "softmax")
+// A network that does not fit its manifest is refused when it is opened, and the error
+// names its file.
+func TestRefusedNetwork(t *testing.T) {
+	m := loadNetwork(t, onnxtest.Fitting(), "chat", "voip")
+	_, err := New(Options{Library: library(t), Models: []*model.Model{m}})
+	faulttest.Want(t, err, `"test"`, m.Path, "3 wide", "2 labels")
 }
 
 func TestRefusedOptions(t *testing.T) {
 	if _, err := New(Options{}); err == nil {
 		t.Error("no model is no error")
 	}
-	m := &Model{}
-	for _, o := range []Options{{Models: []*Model{m}, Samples: 256}, {Models: []*Model{m}, MinConfidence: 2}, {Models: []*Model{m}, MinConfidence: math.NaN()}} {
+	m := &model.Model{}
+	for _, o := range []Options{{Models: []*model.Model{m}, Samples: 256}, {Models: []*model.Model{m}, MinConfidence: 2}, {Models: []*model.Model{m}, MinConfidence: math.NaN()}} {
 		if _, err := New(o); err == nil {
 			t.Errorf("%+v is no error", o)
 		}

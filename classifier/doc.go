@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package classifier turns samples into verdicts: it finds and opens ONNX
-// Runtime's library, checks models against their manifests, runs them over
-// packet vectors in batches and combines the results of one flow's samples
-// into a verdict.
+// Package classifier turns samples into verdicts. It runs models over packet vectors
+// in batches and combines the results of a flow's samples into its verdicts.
 //
-// It is the only package with cgo. ONNX Runtime is opened by [New] and by
-// nothing else: programs that link this package start without the library.
+// Live samples go through [Classifier.Submit] and [Classifier.Run]; captures and
+// evaluations call [Classifier.Probabilities] and decide on what it returns. Both ways
+// give a flow the same verdicts.
 package classifier

@@ -12,120 +12,126 @@ import (
 	"github.com/dpclass/dpclass/internal/vector"
 )
 
-// Probabilities are the outputs of the models: for each vector a row with a
+// Probabilities are the outputs of the models, by task: for each vector a row with a
 // probability for each label. A task that no model has is nil.
-type Probabilities struct {
-	Category, App [][]float32
-}
-
-// Of returns the rows of a task.
-func (p *Probabilities) Of(task flow.Task) [][]float32 {
-	if task == flow.App {
-		return p.App
-	}
-	return p.Category
-}
+type Probabilities [flow.NumTasks][][]float32
 
 // Slice returns the rows of the vectors from begin to before end.
 func (p *Probabilities) Slice(begin, end int) Probabilities {
 	var part Probabilities
-	if p.Category != nil {
-		part.Category = p.Category[begin:end]
-	}
-	if p.App != nil {
-		part.App = p.App[begin:end]
+	for t, rows := range p {
+		if rows != nil {
+			part[t] = rows[begin:end:end]
+		}
 	}
 	return part
 }
 
-// rows returns the rows of one vector.
-func (p *Probabilities) rows(i int) (rows [flow.NumTasks][]float32) {
-	for t, task := range flow.Tasks {
-		if all := p.Of(task); all != nil {
+// Append adds the rows of more vectors.
+func (p *Probabilities) Append(more Probabilities) {
+	for t, rows := range more {
+		p[t] = append(p[t], rows...)
+	}
+}
+
+// row returns the rows of one vector.
+func (p *Probabilities) row(i int) (rows [flow.NumTasks][]float32) {
+	for t, all := range p {
+		if all != nil {
 			rows[t] = all[i]
 		}
 	}
 	return rows
 }
 
-// Probabilities runs the models over vectors of vector.Size bytes, in batches and on all
-// CPUs. The rows stand in the order of the vectors.
+// Vector returns what the models read of an IP packet: 1500 bytes from the IP header
+// on, addresses and checksums zeroed, cut or padded with zeros.
+func Vector(packet []byte) []byte {
+	var v [vector.Size]byte
+	vector.Make(&v, packet, false)
+	return v[:]
+}
+
+// Probabilities runs the models over vectors (see [Vector]), in batches and on all
+// CPUs; a single batch runs on the caller's thread. The rows have the order of the
+// vectors.
 func (c *Classifier) Probabilities(vectors [][]byte) (Probabilities, error) {
-	var p Probabilities
 	for i, v := range vectors {
 		if len(v) != vector.Size {
-			return p, fmt.Errorf("vector %d has %d bytes, want %d", i, len(v), vector.Size)
+			return Probabilities{}, fmt.Errorf("vector %d has %d bytes, want %d", i, len(v), vector.Size)
 		}
 	}
 	// A swap waits until this is done with the runners.
 	c.inUse.RLock()
 	defer c.inUse.RUnlock()
 	runners, d := c.runners()
-	out := [...]*[][]float32{&p.Category, &p.App}
+	p := d.newProbabilities(len(vectors))
+	batch := c.options.Batch
+	failed := make([]error, (len(vectors)+batch-1)/batch)
+	run := func(r *runner, i int) {
+		begin := i * batch
+		failed[i] = r.fill(&p, vectors, begin, min(begin+batch, len(vectors)))
+		runners <- r
+	}
+	if len(failed) == 1 {
+		run(<-runners, 0)
+		return p, failed[0]
+	}
+	var group sync.WaitGroup
+	for i := range failed {
+		r := <-runners
+		group.Go(func() { run(r, i) })
+	}
+	group.Wait()
+	return p, errors.Join(failed...)
+}
+
+// newProbabilities makes room for the rows of n vectors.
+func (d *decider) newProbabilities(n int) (p Probabilities) {
 	for t, h := range d.heads {
 		if h == nil {
 			continue
 		}
 		width := len(h.labels)
-		flat := make([]float32, len(vectors)*width)
-		rows := make([][]float32, len(vectors))
-		for i := range rows {
-			rows[i] = flat[i*width : (i+1)*width : (i+1)*width]
+		flat := make([]float32, n*width)
+		p[t] = make([][]float32, n)
+		for i := range p[t] {
+			p[t][i] = flat[i*width : (i+1)*width : (i+1)*width]
 		}
-		*out[t] = rows
 	}
-	var group sync.WaitGroup
-	var mu sync.Mutex
-	var failed error
-	for begin := 0; begin < len(vectors); begin += c.options.Batch {
-		end := min(begin+c.options.Batch, len(vectors))
-		r := <-runners
-		group.Add(1)
-		go func() {
-			defer group.Done()
-			defer func() { runners <- r }()
-			for i := begin; i < end; i++ {
-				copy(r.vector(i - begin)[:], vectors[i])
-			}
-			if err := r.run(end - begin); err != nil {
-				mu.Lock()
-				failed = errors.Join(failed, err)
-				mu.Unlock()
-				return
-			}
-			for i := begin; i < end; i++ {
-				for t, row := range r.row(i - begin) {
-					if row != nil {
-						copy((*out[t])[i], row)
-					}
-				}
-			}
-		}()
-	}
-	group.Wait()
-	return p, failed
+	return p
 }
 
-// Verdict returns the final verdict on a flow whose samples are the given
-// vectors, as a live flow gets it that has no more: the same order, the same
-// early stop. samples is how many the verdict rests on.
-func (c *Classifier) Verdict(vectors [][]byte) (verdicts flow.Verdicts, samples int, err error) {
-	vectors = vectors[:min(len(vectors), c.Samples())]
-	p, err := c.Probabilities(vectors)
-	if err != nil {
-		return verdicts, 0, err
+// fill runs the vectors from begin to before end and writes their rows.
+func (r *runner) fill(p *Probabilities, vectors [][]byte, begin, end int) error {
+	for i := begin; i < end; i++ {
+		copy(r.vector(i - begin)[:], vectors[i])
 	}
-	verdicts, samples = c.Decide(&p)
-	return verdicts, samples, nil
+	if err := r.run(end - begin); err != nil {
+		return err
+	}
+	for i := begin; i < end; i++ {
+		for t, row := range r.row(i - begin) {
+			if row != nil {
+				copy(p[t][i], row)
+			}
+		}
+	}
+	return nil
 }
 
-// Decide is Verdict on probabilities that are there already.
+// Decide returns the verdicts on a flow whose samples have these rows, as a live flow
+// gets them that has no more packets: the same order, the same budget, the same early
+// stop. samples is how many of them were looked at.
 func (c *Classifier) Decide(p *Probabilities) (verdicts flow.Verdicts, samples int) {
 	d := c.decider()
-	n := min(max(len(p.Category), len(p.App)), d.samples)
+	n := 0
+	for _, rows := range p {
+		n = max(n, len(rows))
+	}
 	a := d.newAggregate()
-	for i := range n {
-		a.add(p.rows(i))
+	for i := range min(n, d.samples) {
+		d.add(a, p.row(i))
 		// A live flow that has fewer packets than the budget stays provisional:
 		// so does this one.
 		var settled bool
@@ -137,35 +143,28 @@ func (c *Classifier) Decide(p *Probabilities) (verdicts flow.Verdicts, samples i
 }
 
 // Likeliest combines all rows of a flow without an early stop and without
-// rejecting: the likeliest label of a task, by its index, and its confidence.
-// It is what the evaluation scores.
+// rejecting: the likeliest label of a task, by its index, and its confidence. The
+// index is -1 where there is no row, or no model has the task. It is what the
+// evaluation scores.
 func (c *Classifier) Likeliest(task flow.Task, rows [][]float32) (index int, confidence float64) {
 	d := c.decider()
-	t := 0
-	if task == flow.App {
-		t = 1
-	}
-	if d.heads[t] == nil || len(rows) == 0 {
+	if d.heads[task] == nil || len(rows) == 0 {
 		return -1, 0
 	}
 	a := &aggregate{}
-	a.sums[t] = make([]float64, len(d.heads[t].labels))
+	a.sums[task] = make([]float64, len(d.heads[task].labels))
 	for _, row := range rows {
-		var all [flow.NumTasks][]float32
-		all[t] = row
-		a.add(all)
+		var one [flow.NumTasks][]float32
+		one[task] = row
+		d.add(a, one)
 	}
-	return d.likeliest(a, t)
+	return d.likeliest(a, task)
 }
 
-// Rejects tells whether a final verdict of this confidence is flow.Unknown.
+// Rejects reports whether a final verdict of this confidence is flow.Unknown.
 func (c *Classifier) Rejects(task flow.Task, confidence float64) bool {
-	for t, h := range c.decider().heads {
-		if flow.Tasks[t] == task && h != nil {
-			return confidence < h.unknown
-		}
-	}
-	return false
+	h := c.decider().heads[task]
+	return h != nil && h.rejects(confidence)
 }
 
 // runners returns the offline runners, one for each CPU. A runner that is taken

@@ -9,15 +9,15 @@ import (
 // state is what a worker knows of a flow.
 type state struct {
 	id         flow.ID
-	evidence   *aggregate // nil once the verdict is final
+	evidence   *aggregate // nil once the verdicts are final
 	missed     bool       // the flow's first sample never came here
 	prev, next *state     // by last use
 }
 
 // table holds the states of the flows of one shard, at most max of them: the
-// one that was not used for the longest time goes first. A flow with a final
-// verdict stays as long, without its evidence, so that samples that were on the
-// way when it was decided change nothing.
+// one that was not used for the longest time goes first. A decided flow stays as
+// long, without its evidence, so that samples that were on the way when it was
+// decided change nothing.
 type table struct {
 	decider *decider
 	max     int
@@ -25,7 +25,6 @@ type table struct {
 	recent  state        // the list's end: next is the latest used, prev the oldest
 	spare   []*aggregate // evidence for reuse
 	free    []*state     // states for reuse
-	evicted uint64
 }
 
 // spareMax bounds what is kept for reuse.
@@ -44,7 +43,6 @@ func (t *table) get(id flow.ID, index int) *state {
 	if s == nil {
 		if len(t.states) >= t.max {
 			t.remove(t.recent.prev)
-			t.evicted++
 		}
 		s = t.state()
 		*s = state{id: id, evidence: t.aggregate(), missed: index > 0}
@@ -77,7 +75,7 @@ func (t *table) aggregate() *aggregate {
 	return t.decider.newAggregate()
 }
 
-// decided drops the evidence of a flow that has its final verdict.
+// decided drops the evidence of a flow whose verdicts are final.
 func (t *table) decided(s *state) {
 	if len(t.spare) < spareMax {
 		t.spare = append(t.spare, s.evidence)
@@ -104,15 +102,23 @@ func (t *table) forget(id flow.ID) {
 	}
 }
 
-// restart takes a new decider: flows without a final verdict begin anew.
+// restart takes a new decider. Verdicts that are final stay, for each task; otherwise
+// flows begin again.
 func (t *table) restart(d *decider) {
+	t.decider = d
+	t.spare = nil // as wide as the labels of the models before
 	for s := t.recent.next; s != &t.recent; {
 		next := s.next
 		if s.evidence != nil {
-			t.remove(s)
+			final := s.evidence.final
+			s.evidence = nil
+			if final == (flow.Verdicts{}) {
+				t.remove(s)
+			} else {
+				s.evidence, s.missed = d.newAggregate(), false
+				s.evidence.final = final
+			}
 		}
 		s = next
 	}
-	t.spare = nil
-	t.decider = d
 }

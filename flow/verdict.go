@@ -48,6 +48,12 @@ type ID struct {
 	Generation uint32
 }
 
+// The sample budget of a flow: how many of its payload packets are looked at.
+const (
+	DefaultSamples = 5   // where neither the operator nor the model says otherwise
+	MaxSamples     = 255 // a batch of operations counts samples in a byte
+)
+
 // Sample is one payload packet of a flow.
 type Sample struct {
 	ID        ID

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package models holds the networks that are shipped in the binary: a NAME.onnx
-// and its manifest NAME.json for each.
+// Package models holds the network that is built into the binary: default.onnx and
+// its manifest default.json. The networks of the paper, in paper/, are installed
+// beside the binary instead.
 package models
 
 import "embed"
 
-// Files are the shipped models.
+// Files are the files of the default model.
 //
-//go:embed *.onnx *.json
+//go:embed default.onnx default.json
 var Files embed.FS

@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package classifier
+package ort
 
 import (
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
+
+	"github.com/dpclass/dpclass/internal/fault/faulttest"
 )
 
-func TestFindLibraryOrder(t *testing.T) {
+func TestFindOrder(t *testing.T) {
 	dir := t.TempDir()
 	explicit, variable := filepath.Join(dir, "a.so"), filepath.Join(dir, libraryNames[1])
 	for _, path := range []string{explicit, variable} {
@@ -20,43 +21,43 @@ func TestFindLibraryOrder(t *testing.T) {
 		}
 	}
 	t.Setenv(LibraryVariable, variable)
-	if path, err := FindLibrary(explicit); path != explicit || err != nil {
+	if path, err := Find(explicit); path != explicit || err != nil {
 		t.Errorf("explicit: %q, %v", path, err)
 	}
-	if path, err := FindLibrary(""); path != variable || err != nil {
+	if path, err := Find(""); path != variable || err != nil {
 		t.Errorf("variable: %q, %v", path, err)
 	}
 	t.Setenv(LibraryVariable, dir)
-	if path, err := FindLibrary(""); path != variable || err != nil {
+	if path, err := Find(""); path != variable || err != nil {
 		t.Errorf("a directory: %q, %v", path, err)
 	}
-	_, err := FindLibrary(filepath.Join(dir, "none.so"))
-	wantRefusal(t, err, "none.so", "--onnxruntime", "no such file")
+	_, err := Find(filepath.Join(dir, "none.so"))
+	faulttest.Want(t, err, "none.so", "--onnxruntime", "no such file")
 	t.Setenv(LibraryVariable, t.TempDir())
-	_, err = FindLibrary("")
-	wantRefusal(t, err, LibraryVariable, libraryNames[0])
+	_, err = Find("")
+	faulttest.Want(t, err, LibraryVariable, libraryNames[0])
 }
 
-func TestFindLibraryNowhere(t *testing.T) {
+func TestFindNowhere(t *testing.T) {
 	t.Setenv(LibraryVariable, "")
-	path, err := FindLibrary("")
+	path, err := Find("")
 	if err == nil {
-		t.Skipf("SKIPPED: the system has ONNX Runtime at %s", path)
+		t.Skipf("SKIPPED: the system has ONNX Runtime in %s", path)
 	}
-	wantRefusal(t, err, "make deps", "--onnxruntime", LibraryVariable, filepath.Dir(os.Args[0]))
+	faulttest.Want(t, err, "make deps", "--onnxruntime", LibraryVariable, filepath.Dir(os.Args[0]))
 	if !errors.Is(err, ErrNoLibrary) {
-		t.Errorf("%v is no ErrNoLibrary", err)
+		t.Errorf("%v does not wrap ErrNoLibrary", err)
 	}
 }
 
 // The library is opened once in a process: each wrong one is tried in another.
 func TestWrongLibrary(t *testing.T) {
 	if path := os.Getenv("TEST_WRONG_LIBRARY"); path != "" {
-		wantRefusal(t, openLibrary(path), path)
+		faulttest.Want(t, Open(path), path)
 		return
 	}
 	text := filepath.Join(t.TempDir(), "text.so")
-	if err := os.WriteFile(text, []byte("this is no library"), 0o644); err != nil {
+	if err := os.WriteFile(text, []byte("not a library"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	paths := []string{text}
@@ -69,9 +70,6 @@ func TestWrongLibrary(t *testing.T) {
 		out, err := test.CombinedOutput()
 		if err != nil {
 			t.Errorf("%s: %v\n%s", path, err, out)
-		}
-		if strings.Contains(string(out), "no error") {
-			t.Errorf("%s was opened", path)
 		}
 		t.Logf("%s", out)
 	}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package classifier
+package ort
 
 import (
 	"errors"
@@ -11,7 +11,9 @@ import (
 	"strings"
 	"sync"
 
-	ort "github.com/yalue/onnxruntime_go"
+	onnx "github.com/yalue/onnxruntime_go"
+
+	"github.com/dpclass/dpclass/internal/fault"
 )
 
 // LibraryVariable is the environment variable that names ONNX Runtime's library.
@@ -20,16 +22,17 @@ const LibraryVariable = "DPCLASS_ONNXRUNTIME"
 // libraryNames are the names of the library, the versioned one first.
 var libraryNames = []string{"libonnxruntime.so.1", "libonnxruntime.so"}
 
-// ErrNoLibrary is wrapped by the error for a library that was found nowhere.
+// ErrNoLibrary is wrapped by the error for a library that was not found.
 var ErrNoLibrary = errors.New("ONNX Runtime's library was not found")
 
-// minLibrary is the first release that has the API version of the binding.
-const minLibrary = "1.24"
+// minRelease is the first release that has the API version of the binding.
+const minRelease = "1.24"
 
-// FindLibrary returns the path of ONNX Runtime's library: explicit, else
-// DPCLASS_ONNXRUNTIME, else beside the binary (or in ../lib/dpclass of it, where
-// an installed binary has it), else in the system's library directories.
-func FindLibrary(explicit string) (string, error) {
+// Find returns the path of ONNX Runtime's library: explicit, else what
+// DPCLASS_ONNXRUNTIME names, else the one in the directory of the binary (or in its
+// ../lib/dpclass, where an installed binary has it), else the one in the system's
+// library directories. A directory stands for the library in it.
+func Find(explicit string) (string, error) {
 	for _, named := range []struct{ path, by string }{
 		{explicit, "--onnxruntime"}, {os.Getenv(LibraryVariable), LibraryVariable},
 	} {
@@ -38,8 +41,8 @@ func FindLibrary(explicit string) (string, error) {
 		}
 		path, err := namedLibrary(named.path)
 		if err != nil {
-			return "", fmt.Errorf("ONNX Runtime's library %q (%s): %w\ngive the path of %s of release %s or newer",
-				named.path, named.by, err, libraryNames[0], minLibrary)
+			return "", fault.Advise(fmt.Errorf("ONNX Runtime's library %q (%s): %w", named.path, named.by, err),
+				"give the path of %s of release %s or newer", libraryNames[0], minRelease)
 		}
 		return path, nil
 	}
@@ -47,18 +50,22 @@ func FindLibrary(explicit string) (string, error) {
 	for _, dir := range append(beside, systemDirs()...) {
 		for _, name := range libraryNames {
 			path := filepath.Join(dir, name)
-			if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+			if isRegular(path) {
 				return path, nil
 			}
 		}
 	}
-	return "", fmt.Errorf("%w\nlooked for %s at --onnxruntime, %s, in %s and in the system's library path\n"+
-		"run 'make deps' in the source tree, or give --onnxruntime PATH",
-		ErrNoLibrary, libraryNames[0], LibraryVariable, strings.Join(beside, ", "))
+	return "", fault.Advise(
+		fmt.Errorf("%w: no %s in %s or in the system's library directories", ErrNoLibrary, libraryNames[0], strings.Join(beside, ", ")),
+		"run 'make deps' in the source tree, give --onnxruntime PATH, or set %s", LibraryVariable)
 }
 
-// namedLibrary checks a path that somebody gave; a directory stands for the
-// library in it.
+func isRegular(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
+}
+
+// namedLibrary checks a path that somebody gave.
 func namedLibrary(path string) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -68,22 +75,20 @@ func namedLibrary(path string) (string, error) {
 		}
 		return "", err
 	}
-	if !info.IsDir() {
-		// Without a slash dlopen would search the system's path for it.
-		return filepath.Abs(path)
+	// Without a slash dlopen would search the system's directories for it.
+	absolute, err := filepath.Abs(path)
+	if err != nil || !info.IsDir() {
+		return absolute, err
 	}
 	for _, name := range libraryNames {
-		inside, err := filepath.Abs(filepath.Join(path, name))
-		if err != nil {
-			return "", err
-		}
-		if info, err := os.Stat(inside); err == nil && info.Mode().IsRegular() {
+		if inside := filepath.Join(absolute, name); isRegular(inside) {
 			return inside, nil
 		}
 	}
 	return "", fmt.Errorf("a directory without %s", strings.Join(libraryNames, " or "))
 }
 
+// besideBinary returns the directories that go with the binary.
 func besideBinary() []string {
 	binary, err := os.Executable()
 	if err != nil {
@@ -116,32 +121,31 @@ func systemDirs() []string {
 	return append(dirs, "/usr/local/lib", "/lib64", "/usr/lib64", "/lib", "/usr/lib")
 }
 
-// libraryLock guards the opening of the library: ONNX Runtime's environment is
-// one for the process (the binding keeps it in a variable of its own).
-var libraryLock sync.Mutex
+// lock guards the opening of the library. The binding holds one ONNX Runtime for the
+// whole process.
+var lock sync.Mutex
 
-// openLibrary opens ONNX Runtime, once in a process. Every later call returns
-// at once, whatever library it names.
-func openLibrary(explicit string) error {
-	libraryLock.Lock()
-	defer libraryLock.Unlock()
-	if ort.IsInitialized() {
+// Open opens ONNX Runtime's library, see [Find]. A process opens it once: later calls
+// return at once, whatever library they name.
+func Open(explicit string) error {
+	lock.Lock()
+	defer lock.Unlock()
+	if onnx.IsInitialized() {
 		return nil
 	}
-	path, err := FindLibrary(explicit)
+	path, err := Find(explicit)
 	if err != nil {
 		return err
 	}
-	ort.SetSharedLibraryPath(path)
-	// The library's own log lines would stand between ours: its errors come
-	// back as errors anyway.
-	if err := ort.InitializeEnvironment(ort.WithLogLevelFatal()); err != nil {
+	onnx.SetSharedLibraryPath(path)
+	// ONNX Runtime would print its errors, which it returns as well.
+	if err := onnx.InitializeEnvironment(onnx.WithLogLevelFatal()); err != nil {
 		if strings.Contains(err.Error(), "ORT API base: 2") {
-			return fmt.Errorf("ONNX Runtime's library %q is too old: it lacks the API of release %s\n"+
-				"run 'make deps' in the source tree, or give --onnxruntime PATH of a newer one", path, minLibrary)
+			return fault.Advise(fmt.Errorf("ONNX Runtime's library %q is too old: it lacks the API of release %s", path, minRelease),
+				"run 'make deps' in the source tree, or give --onnxruntime PATH of a newer one")
 		}
-		return fmt.Errorf("ONNX Runtime's library %q cannot be opened: %s\n"+
-			"it must be %s of release %s or newer for this CPU; 'make deps' gets it", path, openReason(err, path), libraryNames[0], minLibrary)
+		return fault.Advise(fmt.Errorf("ONNX Runtime's library %q cannot be opened: %s", path, openReason(err, path)),
+			"it must be %s of release %s or newer for this CPU; 'make deps' gets it", libraryNames[0], minRelease)
 	}
 	return nil
 }
@@ -156,13 +160,13 @@ func openReason(err error, path string) string {
 	if strings.TrimSpace(reason) == "" || strings.Contains(reason, "OrtGetApiBase") {
 		return "it is a shared library, but not ONNX Runtime (no OrtGetApiBase)"
 	}
-	return reason
+	return oneLine(reason)
 }
 
-// LibraryVersion opens ONNX Runtime and returns its release, as "1.24.3".
-func LibraryVersion(explicit string) (string, error) {
-	if err := openLibrary(explicit); err != nil {
+// Version opens ONNX Runtime, see [Open], and returns its release, such as "1.24.3".
+func Version(explicit string) (string, error) {
+	if err := Open(explicit); err != nil {
 		return "", err
 	}
-	return ort.GetVersion(), nil
+	return onnx.GetVersion(), nil
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package classifier
+package cli
 
 import (
 	"errors"
@@ -11,19 +11,19 @@ import (
 	"strings"
 )
 
-// systemChoice is the file that root's 'models use' writes, and that holds for
-// everybody who has no choice of his own.
+// systemChoice is the file that root's 'models use' writes. It holds for everybody who
+// has no file of their own.
 const systemChoice = "/etc/dpclass/model"
 
-// Choice is the operator's choice of the models that are used where --model is
+// ModelChoice is the operator's choice of the models that are used where --model is
 // not given.
-type Choice struct {
+type ModelChoice struct {
 	Models []string // names or absolute paths; none: the default
-	File   string   // that says so; "": no file does
+	File   string   // the file with the choice; "" where there is none
 }
 
-// ChoiceFile returns the file that Choose writes for this user.
-func ChoiceFile() (string, error) {
+// choiceFile returns the file that ChooseModels writes for this user.
+func choiceFile() (string, error) {
 	if os.Geteuid() == 0 {
 		return systemChoice, nil
 	}
@@ -34,25 +34,35 @@ func ChoiceFile() (string, error) {
 	return filepath.Join(dir, "dpclass", "model"), nil
 }
 
-// Chosen returns the choice in effect: the user's own, else the system's.
-func Chosen() (Choice, error) {
+// ChosenModels returns the choice in effect: the user's own, else the system's.
+func ChosenModels() (ModelChoice, error) {
 	files := []string{systemChoice}
-	if own, err := ChoiceFile(); err == nil && own != systemChoice {
+	if own, err := choiceFile(); err == nil && own != systemChoice {
 		files = []string{own, systemChoice}
 	}
 	return readChoice(files)
 }
 
-func readChoice(files []string) (Choice, error) {
+// ModelsOr returns the models that were named on the command line, else the chosen
+// ones. None means the default.
+func ModelsOr(named []string) ([]string, error) {
+	if len(named) > 0 {
+		return named, nil
+	}
+	choice, err := ChosenModels()
+	return choice.Models, err
+}
+
+func readChoice(files []string) (ModelChoice, error) {
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return Choice{}, fmt.Errorf("chosen model: %w", err)
+			return ModelChoice{}, fmt.Errorf("chosen model: %w", err)
 		}
-		choice := Choice{File: file}
+		choice := ModelChoice{File: file}
 		for line := range strings.Lines(string(text)) {
 			if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
 				choice.Models = append(choice.Models, line)
@@ -60,44 +70,26 @@ func readChoice(files []string) (Choice, error) {
 		}
 		return choice, nil
 	}
-	return Choice{}, nil
+	return ModelChoice{}, nil
 }
 
-// Choose writes the choice, after the models have been checked. Paths are kept
-// as absolute ones. It returns the file written.
-func Choose(namesOrFiles []string) (string, error) {
-	loaded := make([]*Model, 0, len(namesOrFiles))
-	lines := make([]string, 0, len(namesOrFiles))
-	for _, name := range namesOrFiles {
-		m, err := LoadModel(name)
-		if err != nil {
-			return "", err
-		}
-		loaded = append(loaded, m)
-		if m.Path != "" {
-			if name, err = filepath.Abs(m.Path); err != nil {
-				return "", fmt.Errorf("model %q: %w", m.Path, err)
-			}
-		}
-		lines = append(lines, name)
-	}
-	if err := checkTasks(loaded); err != nil {
-		return "", err
-	}
-	file, err := ChoiceFile()
+// ChooseModels writes the choice, names or absolute paths, and returns the file. The
+// caller has checked the models.
+func ChooseModels(models []string) (string, error) {
+	file, err := choiceFile()
 	if err != nil {
 		return "", err
 	}
-	return file, writeChoice(file, lines)
+	return file, writeChoice(file, models)
 }
 
 // writeChoice replaces the file as a whole: an agent may read it at any time.
-func writeChoice(file string, lines []string) error {
+func writeChoice(file string, models []string) error {
 	dir := filepath.Dir(file)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("choice of a model: %w", err)
 	}
-	text := "# written by 'dpclass models use'\n" + strings.Join(lines, "\n") + "\n"
+	text := "# written by 'dpclass models use'\n" + strings.Join(models, "\n") + "\n"
 	temporary := filepath.Join(dir, ".model.new")
 	if err := os.WriteFile(temporary, []byte(text), 0o644); err != nil {
 		return fmt.Errorf("choice of a model: %w", err)
@@ -108,10 +100,10 @@ func writeChoice(file string, lines []string) error {
 	return nil
 }
 
-// ResetChoice takes the choice back. It returns the file removed, "" where
+// ResetModels removes this user's choice. It returns the file removed, "" where
 // there was none.
-func ResetChoice() (string, error) {
-	file, err := ChoiceFile()
+func ResetModels() (string, error) {
+	file, err := choiceFile()
 	if err != nil {
 		return "", err
 	}

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package onnxtest writes small networks as .onnx files, for tests: right ones, and
+// ones that differ from what dpclass runs.
+package onnxtest
+
+import (
+	"encoding/binary"
+	"slices"
+)
+
+// Type is the type of a tensor's elements (TensorProto.DataType of onnx.proto3).
+type Type uint64
+
+// The types that these networks have.
+const (
+	Float  Type = 1
+	Uint8  Type = 2
+	Int64  Type = 7
+	Bool   Type = 9
+	Double Type = 11
+)
+
+// Value is an input of a network. A dimension of -1 is left open.
+type Value struct {
+	Name string
+	Type Type
+	Dims []int64
+}
+
+// Output is an output of a network.
+type Output struct {
+	Name string
+	Type Type
+	// Width is the number of labels. All are equally likely.
+	Width int64
+	// Flat takes away the output's second dimension.
+	Flat bool
+	// Raw makes the output the first Width bytes of the packet. Before the network
+	// runs, nothing says how many they are.
+	Raw bool
+}
+
+// Network is a network whose outputs all come from its first input.
+type Network struct {
+	Inputs  []Value
+	Outputs []Output
+}
+
+// Fitting is a network with three categories.
+func Fitting() Network {
+	return Network{
+		Inputs:  []Value{{Name: "packet", Type: Uint8, Dims: []int64{-1, 1500}}},
+		Outputs: []Output{{Name: "category", Type: Float, Width: 3}},
+	}
+}
+
+// Encode returns the network as an .onnx file. Without inputs the outputs come from a
+// constant.
+func (n Network) Encode() []byte {
+	graph := message(2, []byte("test"))
+	from := Value{Name: "constant", Type: Uint8, Dims: []int64{1, 1500}}
+	if len(n.Inputs) > 0 {
+		from = n.Inputs[0]
+	} else {
+		graph = append(graph, weight("constant", Uint8, from.Dims, make([]byte, 1500))...)
+	}
+	length := from.Dims[len(from.Dims)-1]
+	graph = append(graph, node("Cast", []string{from.Name}, "float", integer("to", uint64(Float)))...)
+	for _, out := range n.Outputs {
+		last := "last of " + out.Name
+		var shape []int64
+		if out.Raw {
+			condition := make([]byte, length)
+			for i := range out.Width {
+				condition[i] = 1
+			}
+			graph = slices.Concat(graph, weight("which of "+out.Name, Bool, []int64{length}, condition),
+				node("Compress", []string{"float", "which of " + out.Name}, last, integer("axis", 1)))
+			shape = []int64{-1, -1}
+		} else {
+			dims, size := []int64{length, out.Width}, length*out.Width
+			if out.Flat {
+				dims, size = dims[:1], length
+			}
+			graph = slices.Concat(graph, weight("weights of "+out.Name, Float, dims, make([]byte, 4*size)),
+				node("MatMul", []string{"float", "weights of " + out.Name}, "sums of "+out.Name),
+				node("Softmax", []string{"sums of " + out.Name}, last))
+		}
+		graph = slices.Concat(graph, node("Cast", []string{last}, out.Name, integer("to", uint64(out.Type))),
+			message(12, valueInfo(Value{out.Name, out.Type, shape})))
+	}
+	for _, in := range n.Inputs {
+		graph = append(graph, message(11, valueInfo(in))...)
+	}
+	return slices.Concat(number(1, 8), message(7, graph), message(8, number(2, 17)))
+}
+
+// The encoding of protobuf: a field is its number and type, and its value.
+
+func message(field int, value []byte) []byte {
+	return append(binary.AppendUvarint(binary.AppendUvarint(nil, uint64(field<<3|2)), uint64(len(value))), value...)
+}
+
+func number(field int, value uint64) []byte {
+	return binary.AppendUvarint(binary.AppendUvarint(nil, uint64(field<<3)), value)
+}
+
+func node(op string, inputs []string, output string, attributes ...[]byte) []byte {
+	var fields []byte
+	for _, input := range inputs {
+		fields = append(fields, message(1, []byte(input))...)
+	}
+	fields = slices.Concat(fields, message(2, []byte(output)), message(4, []byte(op)))
+	for _, attribute := range attributes {
+		fields = append(fields, message(5, attribute)...)
+	}
+	return message(1, fields)
+}
+
+func integer(name string, value uint64) []byte {
+	return slices.Concat(message(1, []byte(name)), number(3, value), number(20, 2))
+}
+
+func weight(name string, elements Type, dims []int64, raw []byte) []byte {
+	var fields []byte
+	for _, dim := range dims {
+		fields = append(fields, number(1, uint64(dim))...)
+	}
+	return message(5, slices.Concat(fields, number(2, uint64(elements)), message(8, []byte(name)), message(9, raw)))
+}
+
+func valueInfo(v Value) []byte {
+	tensor := number(1, uint64(v.Type))
+	if v.Dims != nil {
+		var shape []byte
+		for _, dim := range v.Dims {
+			size := message(2, []byte("N"))
+			if dim >= 0 {
+				size = number(1, uint64(dim))
+			}
+			shape = append(shape, message(1, size)...)
+		}
+		tensor = append(tensor, message(2, shape)...)
+	}
+	return slices.Concat(message(1, []byte(v.Name)), message(2, message(1, tensor)))
+}

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/fault"
+	"github.com/dpclass/dpclass/internal/vector"
+)
+
+// Format is the version of the manifest that this package reads.
+const Format = 1
+
+// Values of a manifest that leaves a setting out; the sample budget is
+// flow.DefaultSamples.
+const (
+	// DefaultGrowth is below 1 because the samples of a flow say much the same:
+	// five that agree are not five times as sure (docs/decisions.md).
+	DefaultGrowth = 0.8
+	// DefaultFloor keeps an output that underflowed from giving -Inf.
+	DefaultFloor = 1e-12
+	// DefaultFinalConfidence lets one in twenty final verdicts be wrong, if the
+	// probabilities are calibrated.
+	DefaultFinalConfidence = 0.95
+)
+
+// Manifest is the file NAME.json beside NAME.onnx. It says how to read the network's
+// outputs, and what the network is.
+type Manifest struct {
+	Format           int                    `json:"format"`
+	Vector           int                    `json:"vector"` // version of the input's layout
+	Name             string                 `json:"name"`
+	Task             []flow.Task            `json:"task"`
+	Labels           map[flow.Task][]string `json:"labels"` // in output order
+	Architecture     string                 `json:"architecture"`
+	Parameters       int64                  `json:"parameters"`
+	MAC              int64                  `json:"mac"`       // multiply-accumulates a packet
+	Precision        string                 `json:"precision"` // fp32 or int8
+	Temperature      map[flow.Task]float64  `json:"temperature"`
+	Growth           float64                `json:"growth"`            // the temperature is multiplied by samples^growth
+	Floor            float64                `json:"floor"`             // probabilities below it count as it
+	UnknownThreshold map[flow.Task]float64  `json:"unknown_threshold"` // final verdicts less confident than this are unknown
+	FinalConfidence  float64                `json:"final_confidence"`  // verdicts at least as confident as this are final
+	Samples          int                    `json:"samples"`           // sample budget of a flow
+	Training         Training               `json:"training"`
+	Figures          json.RawMessage        `json:"figures,omitempty"` // scores by split, as the trainer wrote them
+	Weaknesses       []string               `json:"weaknesses"`
+	SHA256           string                 `json:"sha256"` // of the .onnx file, in hexadecimal
+	Licence          string                 `json:"licence"`
+}
+
+// Training says what data a model was trained on, and how the data were split.
+type Training struct {
+	Data    []TrainingSet `json:"data"`
+	Split   string        `json:"split"` // packet, flow, capture or all
+	Seed    int64         `json:"seed"`
+	Packets int64         `json:"packets"`
+	Flows   int64         `json:"flows"`
+}
+
+// TrainingSet is one source of training data, with where it comes from and its
+// licence.
+type TrainingSet struct {
+	Set     string `json:"set"`
+	Source  string `json:"source"`
+	Licence string `json:"licence"`
+}
+
+// parseManifest reads and checks a manifest. Its errors say what is wrong and
+// with which field; the caller says with which file.
+func parseManifest(data []byte) (*Manifest, error) {
+	m := Manifest{
+		Growth: DefaultGrowth, Floor: DefaultFloor, FinalConfidence: DefaultFinalConfidence, Samples: flow.DefaultSamples,
+	}
+	if err := json.Unmarshal(data, &m); err != nil {
+		return nil, jsonReason(data, err)
+	}
+	if m.Format != Format {
+		return nil, fault.Advise(fmt.Errorf("\"format\" is %d, this program reads format %d", m.Format, Format),
+			"use a model made for this version of dpclass")
+	}
+	if m.Vector != vector.Version {
+		return nil, fault.Advise(fmt.Errorf("\"vector\" is %d, this program makes vector version %d", m.Vector, vector.Version),
+			"train the model on a dataset that 'dpclass dataset build' of this version made")
+	}
+	if !flow.ValidName(m.Name) {
+		return nil, fault.Advise(fmt.Errorf("\"name\" is %q", m.Name), "write %s", flow.NameRule)
+	}
+	if raw, err := hex.DecodeString(m.SHA256); err != nil || len(raw) != 32 {
+		return nil, fault.Advise(fmt.Errorf("\"sha256\" is %q", m.SHA256),
+			"write the 64 hexadecimal digits that sha256sum prints for the .onnx file")
+	}
+	if err := m.checkTasks(); err != nil {
+		return nil, err
+	}
+	// The conditions are written so that NaN fails too.
+	if !(m.Growth >= 0 && m.Growth <= 1) {
+		return nil, fault.Advise(fmt.Errorf("\"growth\" is %g", m.Growth),
+			"write a number from 0 (samples are independent) to 1 (more samples are no surer)")
+	}
+	if !(m.Floor > 0 && m.Floor < 1e-3) {
+		return nil, fault.Advise(fmt.Errorf("\"floor\" is %g", m.Floor), "write a probability above 0 and below 0.001")
+	}
+	if !(m.FinalConfidence > 0 && m.FinalConfidence <= 1) {
+		return nil, fault.Advise(fmt.Errorf("\"final_confidence\" is %g", m.FinalConfidence), "write a probability above 0, at most 1")
+	}
+	if m.Samples < 1 || m.Samples > flow.MaxSamples {
+		return nil, fault.Advise(fmt.Errorf("\"samples\" is %d", m.Samples),
+			"write the number of packets of a flow to look at, 1 to %d", flow.MaxSamples)
+	}
+	return &m, nil
+}
+
+// checkTasks checks the tasks and what the manifest says of each, and fills in
+// defaults.
+func (m *Manifest) checkTasks() error {
+	const want = `write ["category"], ["app"] or ["category", "app"]`
+	if len(m.Task) == 0 {
+		return fault.New("\"task\" is empty", want)
+	}
+	for i, task := range m.Task {
+		if slices.Contains(m.Task[:i], task) {
+			return fault.Advise(fmt.Errorf("\"task\" has %q twice", task), want)
+		}
+		if err := m.checkTask(task); err != nil {
+			return err
+		}
+	}
+	for task := range m.Labels {
+		if !slices.Contains(m.Task, task) {
+			return fault.Advise(fmt.Errorf("\"labels\" has %q, which \"task\" does not name", task),
+				"add it to \"task\", or take it out of \"labels\"")
+		}
+	}
+	return nil
+}
+
+func (m *Manifest) checkTask(task flow.Task) error {
+	labels := m.Labels[task]
+	if len(labels) < 2 {
+		return fault.Advise(fmt.Errorf("\"labels\".%q has %d labels", task, len(labels)),
+			"write the name of each output, in output order, at least two")
+	}
+	for i, label := range labels {
+		if label == flow.Unknown {
+			return fault.Advise(fmt.Errorf("\"labels\".%q has %q at index %d, which is never a class", task, label, i),
+				"leave such traffic out of the classes; \"unknown_threshold\" rejects flows")
+		}
+		if !flow.ValidName(label) {
+			return fault.Advise(fmt.Errorf("\"labels\".%q has %q at index %d", task, label, i), "write %s", flow.NameRule)
+		}
+		if j := slices.Index(labels, label); j < i {
+			return fault.Advise(fmt.Errorf("\"labels\".%q has %q twice, at index %d and %d", task, label, j, i), "write each label once")
+		}
+	}
+	if m.Temperature == nil {
+		m.Temperature = map[flow.Task]float64{}
+	}
+	if m.UnknownThreshold == nil {
+		m.UnknownThreshold = map[flow.Task]float64{}
+	}
+	temperature, ok := m.Temperature[task]
+	if !ok {
+		m.Temperature[task], temperature = 1, 1
+	}
+	if !(temperature >= 0.01 && temperature <= 100) {
+		return fault.Advise(fmt.Errorf("\"temperature\".%q is %g", task, temperature),
+			"write a number between 0.01 and 100 (1: leave the probabilities as they are)")
+	}
+	if t := m.UnknownThreshold[task]; !(t >= 0 && t < 1) {
+		return fault.Advise(fmt.Errorf("\"unknown_threshold\".%q is %g", task, t),
+			"write a probability from 0 (reject nothing) to below 1")
+	}
+	return nil
+}
+
+// jsonReason says where in the text the JSON is wrong.
+func jsonReason(data []byte, err error) error {
+	line := func(offset int64) int {
+		n := 1
+		for _, b := range data[:min(offset, int64(len(data)))] {
+			if b == '\n' {
+				n++
+			}
+		}
+		return n
+	}
+	const asShown = "write it as docs/training.md shows"
+	var syntax *json.SyntaxError
+	var kind *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &syntax):
+		return fault.Advise(fmt.Errorf("line %d: not JSON: %w", line(syntax.Offset), err),
+			"copy the manifest again from where the model came from")
+	case errors.As(err, &kind):
+		return fault.Advise(fmt.Errorf("line %d: %q is a JSON %s", line(kind.Offset), kind.Field, kind.Value), asShown)
+	}
+	return fault.Advise(err, asShown)
+}
