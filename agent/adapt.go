@@ -7,6 +7,7 @@ import (
 	"errors"
 
 	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/loader"
 )
 
@@ -35,7 +36,7 @@ func allStale(hooks []loader.Hook) bool {
 // NewClassifier returns c for [Config], and nil for nil. load reads the models
 // that a reload puts in place; without it a reload is refused. c stays the
 // caller's, who closes it after [Agent.Run] has returned.
-func NewClassifier(c *classifier.Classifier, load func() ([]*classifier.Model, error)) Classifier {
+func NewClassifier(c *classifier.Classifier, load func() ([]*model.Model, error)) Classifier {
 	if c == nil {
 		return nil
 	}
@@ -45,7 +46,7 @@ func NewClassifier(c *classifier.Classifier, load func() ([]*classifier.Model, e
 // networks is a Classifier that runs neural networks.
 type networks struct {
 	*classifier.Classifier
-	load func() ([]*classifier.Model, error)
+	load func() ([]*model.Model, error)
 }
 
 // Load reads the models that a reload is to use.
@@ -58,7 +59,7 @@ func (n *networks) Load(context.Context) (Models, error) {
 		return Models{}, err
 	}
 	return Models{
-		Names: ModelNames(models), Labels: classifier.NewLabels(models),
+		Names: ModelNames(models), Labels: model.NewLabels(models),
 		Use: func() error { return n.Swap(models) },
 	}, nil
 }
@@ -70,7 +71,7 @@ func (n *networks) Health() Health {
 }
 
 // ModelNames returns the names of models.
-func ModelNames(models []*classifier.Model) []string {
+func ModelNames(models []*model.Model) []string {
 	var names []string
 	for _, m := range models {
 		names = append(names, m.Name)

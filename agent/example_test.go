@@ -13,6 +13,7 @@ import (
 
 	"github.com/dpclass/dpclass/agent"
 	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/loader"
 )
@@ -21,7 +22,7 @@ import (
 func Example() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	models, err := classifier.LoadModels(nil) // the default
+	models, err := model.LoadAll(nil) // the default
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -29,7 +30,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	attached, err := loader.Attach("eth0", loader.Config{Samples: engine.Samples(), Labels: classifier.NewLabels(models)}, slog.Default())
+	attached, err := loader.Attach("eth0", loader.Config{Samples: engine.Samples(), Labels: model.NewLabels(models)}, slog.Default())
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/classifier/ort"
 	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/lab"
 	"github.com/dpclass/dpclass/loader"
@@ -32,9 +32,9 @@ func TestModule(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	library, err := classifier.FindLibrary("")
+	library, err := ort.Find("")
 	if err != nil {
-		if library, err = classifier.FindLibrary(filepath.Join(root, "bin")); err != nil {
+		if library, err = ort.Find(filepath.Join(root, "bin")); err != nil {
 			t.Skipf("SKIPPED, no ONNX Runtime: %v", err)
 		}
 	}
@@ -59,7 +59,7 @@ func TestModule(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd.Env = append(os.Environ(), classifier.LibraryVariable+"="+library)
+	cmd.Env = append(os.Environ(), ort.LibraryVariable+"="+library)
 	p, err := r.Router.StartCommand(cmd)
 	if err != nil {
 		t.Fatal(err)

@@ -17,6 +17,8 @@ import (
 	"github.com/dpclass/dpclass/agent"
 	"github.com/dpclass/dpclass/agent/sink"
 	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/classifier/model"
+	"github.com/dpclass/dpclass/classifier/ort"
 	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/cli"
 	"github.com/dpclass/dpclass/internal/fault"
@@ -83,7 +85,7 @@ ends, with the fields of "dpclass flows -o json"; the log goes to standard error
 	cli.Complete(cmd, "mode", "auto", "native", "tc")
 	cli.Complete(cmd, "direction", "both", "ingress", "egress")
 	cli.Complete(cmd, "log-format", sink.Names()...)
-	cli.CompleteFunc(cmd, "model", cli.CompleteModels)
+	cli.CompleteFunc(cmd, "model", completeModels)
 	cli.CompleteFunc(cmd, "policy", completePolicyFiles)
 	return cmd
 }
@@ -113,7 +115,7 @@ func attach(cmd *cobra.Command, g *cli.Globals, f *attachFlags, names []string) 
 	if engine != nil {
 		defer func() { err = errors.Join(err, engine.Close()) }()
 	}
-	labels := classifier.NewLabels(models)
+	labels := model.NewLabels(models)
 	var rules *flow.Policy
 	if f.policy != "" {
 		if rules, err = readPolicy(cmd, f.policy, labels); err != nil {
@@ -137,7 +139,7 @@ func attach(cmd *cobra.Command, g *cli.Globals, f *attachFlags, names []string) 
 	}
 	a := agent.New(agent.Config{
 		Ports: ports, Log: log, Sinks: []agent.Sink{exporter}, Reload: cli.Hangups(cmd.Context()),
-		Classifier: agent.NewClassifier(engine, func() ([]*classifier.Model, error) { return classifier.LoadModels(f.models) }),
+		Classifier: agent.NewClassifier(engine, func() ([]*model.Model, error) { return loadModels(f.models) }),
 	})
 	defer func() {
 		// Detach first: the reader of the log may be slow or gone.
@@ -153,18 +155,18 @@ func attach(cmd *cobra.Command, g *cli.Globals, f *attachFlags, names []string) 
 }
 
 // classifier loads the models and opens ONNX Runtime, unless --no-classify.
-func (f *attachFlags) classifier(g *cli.Globals) ([]*classifier.Model, *classifier.Classifier, error) {
+func (f *attachFlags) classifier(g *cli.Globals) ([]*model.Model, *classifier.Classifier, error) {
 	if f.noClassify {
 		return nil, nil, nil
 	}
-	models, err := classifier.LoadModels(f.models)
+	models, err := loadModels(f.models)
 	if err != nil {
 		return nil, nil, err
 	}
 	engine, err := classifier.New(classifier.Options{
 		Library: g.Library, Models: models, Samples: f.samples, MinConfidence: f.minConfidence,
 	})
-	if errors.Is(err, classifier.ErrNoLibrary) {
+	if errors.Is(err, ort.ErrNoLibrary) {
 		return nil, nil, fault.Advise(err, "use --no-classify to count flows without verdicts")
 	}
 	return models, engine, err
@@ -229,7 +231,7 @@ func (f *attachFlags) finish(attached []*loader.Interface, log *slog.Logger) err
 }
 
 // announce prints how the interfaces are attached.
-func (f *attachFlags) announce(out io.Writer, log *slog.Logger, attached []*loader.Interface, models []*classifier.Model) error {
+func (f *attachFlags) announce(out io.Writer, log *slog.Logger, attached []*loader.Interface, models []*model.Model) error {
 	for _, iface := range attached {
 		status, err := iface.Status()
 		if err != nil {

@@ -61,13 +61,13 @@ null and loop.
 	set.IntVar(&flags.samples, "samples", 0, "payload packets to read of a flow (default: the model's)")
 	set.Float64Var(&flags.minConfidence, "min-confidence", 0, "probability, 0 to 1, below which a final verdict becomes \"unknown\"")
 	set.StringVar(&flags.filter, "filter", "", "show only flows that match the `FILTER`, see above")
-	cli.CompleteFunc(command, "model", cli.CompleteModels)
+	cli.CompleteFunc(command, "model", completeModels)
 	return command
 }
 
 // openModels opens models to read captures with.
 func openModels(g *cli.Globals, names []string, options classifier.Options) (*offline.Reader, error) {
-	models, err := classifier.LoadModels(names)
+	models, err := loadModels(names)
 	if err != nil {
 		return nil, err
 	}

@@ -26,8 +26,9 @@ without) or fail, with what to do. The exit code is 1 if a check fails.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var findings []doctor.Finding
 			err := g.InNetns(func() error {
-				findings = doctor.Examine(g.Library)
-				return nil
+				choice, err := cli.ChosenModels()
+				findings = doctor.Examine(g.Library, choice.Models)
+				return err
 			})
 			if err != nil {
 				return err

@@ -56,7 +56,7 @@ prediction, as in scikit-learn. --task app leaves out captures inside a VPN unle
 	set.BoolVar(&flags.includeVPN, "include-vpn", false, "with --task app: score captures inside a VPN too")
 	cli.Complete(command, "task", "category", "app")
 	cli.Complete(command, "level", string(offline.ByPacket), string(offline.ByFlow))
-	cli.CompleteFunc(command, "model", cli.CompleteModels)
+	cli.CompleteFunc(command, "model", completeModels)
 	return command
 }
 

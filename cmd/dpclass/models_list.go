@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/internal/cli"
 	"github.com/dpclass/dpclass/internal/modelcard"
 )
@@ -37,15 +37,15 @@ core at batch 32, as measured when the model was exported.`,
 }
 
 func listModels(out, warn io.Writer, g *cli.Globals) error {
-	choice, err := classifier.Chosen()
+	choice, err := cli.ChosenModels()
 	if err != nil {
 		return err
 	}
 	chosen := choice.Models
 	if len(chosen) == 0 {
-		chosen = []string{classifier.DefaultModel}
+		chosen = []string{model.Default}
 	}
-	names := classifier.Shipped()
+	names := model.Shipped()
 	for _, name := range chosen {
 		if !slices.Contains(names, name) {
 			names = append(names, name)
@@ -54,7 +54,7 @@ func listModels(out, warn io.Writer, g *cli.Globals) error {
 	var lines []modelcard.Summary
 	var failed error
 	for _, name := range names {
-		m, err := classifier.LoadModel(name)
+		m, err := model.Load(name)
 		if err != nil {
 			// The others can still be listed.
 			failed = errors.Join(failed, err)

@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/internal/cli"
 	"github.com/dpclass/dpclass/internal/modelcard"
 )
@@ -25,9 +25,9 @@ object.`,
 		Example: `  dpclass models show default
   dpclass models show ./mine.onnx -o json`,
 		Args:              oneModel,
-		ValidArgsFunction: cli.CompleteModels,
+		ValidArgsFunction: completeModels,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			m, err := classifier.LoadModel(args[0])
+			m, err := model.Load(args[0])
 			if err != nil {
 				return err
 			}
@@ -42,12 +42,12 @@ object.`,
 // oneModel checks that there is one argument, a model.
 func oneModel(_ *cobra.Command, args []string) error {
 	if len(args) != 1 {
-		return cli.Usagef("want one model, a name (%s) or a FILE.onnx; got %d arguments", strings.Join(classifier.Shipped(), ", "), len(args))
+		return cli.Usagef("want one model, a name (%s) or a FILE.onnx; got %d arguments", strings.Join(model.Shipped(), ", "), len(args))
 	}
 	return nil
 }
 
-func showModel(out io.Writer, m *classifier.Model) error {
+func showModel(out io.Writer, m *model.Model) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	row := func(name, value string) {
 		if value != "" {

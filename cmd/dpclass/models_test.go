@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/classifier/model"
 )
 
 func TestModelsListAndShow(t *testing.T) {
@@ -14,7 +14,7 @@ func TestModelsListAndShow(t *testing.T) {
 	if code != 0 || !strings.Contains(out, "CAPTURE SPLIT") || !strings.Contains(out, "* ") {
 		t.Errorf("exit %d, %q, %q", code, out, errOut)
 	}
-	for _, name := range classifier.Shipped() {
+	for _, name := range model.Shipped() {
 		code, text, errOut := offlineRun(t, nil, "models", "show", name)
 		if code != 0 || !strings.Contains(out, name) {
 			t.Fatalf("%s: exit %d, %q", name, code, errOut)

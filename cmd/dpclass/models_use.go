@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/internal/cli"
 )
 
@@ -32,15 +32,15 @@ samples flows without a final verdict again, and final verdicts stay.`,
 			case reset && len(args) > 0:
 				return cli.Usagef("--reset takes no model, but got %q", args[0])
 			case !reset && len(args) == 0:
-				return cli.Usagef("want a model, a name (%s) or a FILE.onnx, or --reset", strings.Join(classifier.Shipped(), ", "))
+				return cli.Usagef("want a model, a name (%s) or a FILE.onnx, or --reset", strings.Join(model.Shipped(), ", "))
 			}
 			return nil
 		},
-		ValidArgsFunction: cli.CompleteModels,
+		ValidArgsFunction: completeModels,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			out := cmd.OutOrStdout()
 			if reset {
-				file, err := classifier.ResetChoice()
+				file, err := cli.ResetModels()
 				if err != nil {
 					return err
 				}
@@ -51,12 +51,24 @@ samples flows without a final verdict again, and final verdicts stay.`,
 				}
 				return err
 			}
-			for _, name := range args {
-				if _, _, err := verifyModel(name, g.Library); err != nil {
-					return err
-				}
+			models, err := model.LoadAll(args)
+			if err != nil {
+				return err
 			}
-			file, err := classifier.Choose(args)
+			if _, err := runModels(models, g.Library); err != nil {
+				return err
+			}
+			var chosen []string
+			for i, m := range models {
+				name := args[i]
+				if model.IsFile(name) {
+					if name, err = filepath.Abs(m.Path); err != nil {
+						return err
+					}
+				}
+				chosen = append(chosen, name)
+			}
+			file, err := cli.ChooseModels(chosen)
 			if err != nil {
 				return err
 			}

@@ -8,6 +8,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/classifier/model"
+	"github.com/dpclass/dpclass/classifier/ort"
 	"github.com/dpclass/dpclass/internal/cli"
 	"github.com/dpclass/dpclass/internal/modelcard"
 )
@@ -21,10 +23,10 @@ version, shapes and types of input and outputs, labels. Then run each of them on
 in ONNX Runtime. Without arguments, check all shipped models.`,
 		Example: `  dpclass models verify
   dpclass models verify ./mine.onnx`,
-		ValidArgsFunction: cli.CompleteModels,
+		ValidArgsFunction: completeModels,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				args = classifier.Shipped()
+				args = model.Shipped()
 			}
 			for _, name := range args {
 				m, version, err := verifyModel(name, g.Library)
@@ -48,18 +50,24 @@ in ONNX Runtime. Without arguments, check all shipped models.`,
 }
 
 // verifyModel checks a model and runs it; it returns ONNX Runtime's release.
-func verifyModel(nameOrFile, library string) (*classifier.Model, string, error) {
-	m, err := classifier.LoadModel(nameOrFile)
+func verifyModel(nameOrFile, library string) (*model.Model, string, error) {
+	m, err := model.Load(nameOrFile)
 	if err != nil {
 		return nil, "", err
 	}
-	c, err := classifier.New(classifier.Options{Library: library, Models: []*classifier.Model{m}, Workers: 1})
+	version, err := runModels([]*model.Model{m}, library)
+	return m, version, err
+}
+
+// runModels opens models that are used together and runs each once; it returns ONNX
+// Runtime's release.
+func runModels(models []*model.Model, library string) (string, error) {
+	c, err := classifier.New(classifier.Options{Library: library, Models: models, Workers: 1})
 	if err != nil {
-		return nil, "", err
+		return "", err
 	}
 	if err := c.Close(); err != nil {
-		return nil, "", err
+		return "", err
 	}
-	version, err := classifier.LibraryVersion(library)
-	return m, version, err
+	return ort.Version(library)
 }

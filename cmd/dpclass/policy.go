@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/cli"
 	"github.com/dpclass/dpclass/internal/tui"
@@ -136,21 +136,21 @@ file can be applied. To use the labels of your own models, name them with --mode
 		},
 	}
 	cmd.Flags().StringArrayVar(&models, "model", nil, "model whose labels the policy may use: `NAME` or FILE.onnx (default: the choice of \"dpclass models use\")")
-	cli.CompleteFunc(cmd, "model", cli.CompleteModels)
+	cli.CompleteFunc(cmd, "model", completeModels)
 	return cmd
 }
 
 // modelLabels returns the labels that models add. Without names it is not an error if
 // the chosen models cannot be read: most policies use none of their labels.
 func modelLabels(names []string) ([]string, error) {
-	models, err := classifier.LoadModels(names)
+	models, err := loadModels(names)
 	if err != nil {
 		if len(names) == 0 {
 			return nil, nil
 		}
 		return nil, err
 	}
-	return classifier.NewLabels(models), nil
+	return model.NewLabels(models), nil
 }
 
 // inForce returns the policy of an interface, nil where there is none, and what

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/internal/cli"
 	"github.com/dpclass/dpclass/lab/bench"
 )
@@ -34,3 +35,6 @@ func interrupted(ctx context.Context, err error) error {
 	}
 	return err
 }
+
+// completeModels completes names of models, and files.
+var completeModels = cli.CompleteNamesAndFiles(func() []string { return model.Shipped() })

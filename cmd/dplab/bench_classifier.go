@@ -48,6 +48,6 @@ the vector, the queue, the flow's verdict.`,
 	flags.IntSliceVar(&options.Batches, "batch", nil, "batch `SIZES` (default: 1,8,32)")
 	flags.StringVar(&options.Capture, "capture", "", "use the packets of this capture `FILE` (default: random ones)")
 	flags.DurationVar(&options.About, "time", 2*time.Second, "time to measure each case")
-	cli.CompleteFunc(cmd, "model", cli.CompleteModels)
+	cli.CompleteFunc(cmd, "model", completeModels)
 	return cmd
 }

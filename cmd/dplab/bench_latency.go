@@ -31,6 +31,10 @@ flow without a verdict one second after the end is lost. Needs root.`,
 			case flows < 10 || flows > bench.MaxLatencyFlows:
 				return cli.Usagef("--flows-per-second %d for %v: want 10 to %d flows in all", options.PerSecond, options.Time, bench.MaxLatencyFlows)
 			}
+			var err error
+			if options.Models, err = cli.ModelsOr(options.Models); err != nil {
+				return err
+			}
 			options.Library = g.Library
 			options.Log = g.Logger(cmd.ErrOrStderr(), "text")
 			progress := cli.NewProgress(cmd.ErrOrStderr(), "flows", int(options.Time.Seconds()*float64(options.PerSecond)))
@@ -53,6 +57,6 @@ flow without a verdict one second after the end is lost. Needs root.`,
 	flags.IntVar(&options.PerSecond, "flows-per-second", 500, "new flows a second")
 	flags.DurationVar(&options.Time, "time", 10*time.Second, "for how long new flows begin")
 	flags.StringArrayVar(&options.Models, "model", nil, "model: `NAME` of a shipped one, or FILE.onnx (default: as dpclass attach)")
-	cli.CompleteFunc(cmd, "model", cli.CompleteModels)
+	cli.CompleteFunc(cmd, "model", completeModels)
 	return cmd
 }

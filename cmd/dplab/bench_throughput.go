@@ -36,6 +36,10 @@ root and iperf3.`,
 			if options.Rounds < 1 || options.Time < time.Second {
 				return cli.Usagef("--rounds %d of %v: want at least 1 of at least 1s", options.Rounds, options.Time)
 			}
+			var err error
+			if options.Models, err = cli.ModelsOr(options.Models); err != nil {
+				return err
+			}
 			options.Library = g.Library
 			options.Log = g.Logger(cmd.ErrOrStderr(), "text")
 			progress := cli.NewProgress(cmd.ErrOrStderr(), "runs", 0)
@@ -57,7 +61,7 @@ root and iperf3.`,
 	flags.IntVar(&options.Rounds, "rounds", 11, "rounds of each mode; the median counts")
 	flags.DurationVar(&options.Time, "time", time.Second, "length of each iperf3 run")
 	flags.StringArrayVar(&options.Models, "model", nil, "model: `NAME` of a shipped one, or FILE.onnx (default: as dpclass attach)")
-	cli.CompleteFunc(cmd, "model", cli.CompleteModels)
+	cli.CompleteFunc(cmd, "model", completeModels)
 	cli.CompleteFunc(cmd, "mode", cobra.FixedCompletions([]string{"native", "tc"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }

@@ -7,8 +7,6 @@ import (
 	"slices"
 
 	"github.com/spf13/cobra"
-
-	"github.com/dpclass/dpclass/classifier"
 )
 
 // Complete sets the words that a flag is completed with.
@@ -24,10 +22,12 @@ func CompleteFunc(cmd *cobra.Command, flag string, complete cobra.CompletionFunc
 	}
 }
 
-// CompleteModels completes the names of the shipped models, and files.
-func CompleteModels(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	names := slices.DeleteFunc(classifier.Shipped(), func(name string) bool { return slices.Contains(args, name) })
-	return names, cobra.ShellCompDirectiveDefault
+// CompleteNamesAndFiles completes names that are not there yet, and files.
+func CompleteNamesAndFiles(all func() []string) cobra.CompletionFunc {
+	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		names := slices.DeleteFunc(all(), func(name string) bool { return slices.Contains(args, name) })
+		return names, cobra.ShellCompDirectiveDefault
+	}
 }
 
 // completeNetns completes names of network namespaces.

@@ -19,7 +19,8 @@ import (
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
-	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/classifier/model"
+	"github.com/dpclass/dpclass/classifier/ort"
 	"github.com/dpclass/dpclass/internal/fault"
 )
 
@@ -40,13 +41,14 @@ type Finding struct {
 }
 
 // Examine makes every check in the current network namespace. library is the path of
-// ONNX Runtime's library, "" to search for it.
-func Examine(library string) []Finding {
+// ONNX Runtime's library, "" to search for it; models are those in use, none for the
+// default.
+func Examine(library string, models []string) []Finding {
 	findings := []Finding{examineKernel(), examinePrivileges()}
 	privileged := findings[1].State == OK
 	findings = append(findings, examineFeatures(privileged)...)
 	findings = append(findings, examineBTF(), examineJIT(), examineBPFFS(), examineLibrary(library))
-	return append(findings, examineModels()...)
+	return append(findings, examineModels(models)...)
 }
 
 // kernelFull is the release from which everything works, kernelLeast the oldest
@@ -208,25 +210,25 @@ func examineBPFFS() Finding {
 }
 
 func examineLibrary(library string) Finding {
-	path, err := classifier.FindLibrary(library)
+	path, err := ort.Find(library)
 	if err != nil {
 		return failure("ONNX Runtime", err, "attach --no-classify works without it")
 	}
-	version, err := classifier.LibraryVersion(library)
+	version, err := ort.Version(library)
 	if err != nil {
 		return failure("ONNX Runtime", err, "")
 	}
 	return Finding{"ONNX Runtime", OK, version + " at " + path, ""}
 }
 
-func examineModels() []Finding {
+func examineModels(inUse []string) []Finding {
 	var findings []Finding
-	for _, name := range classifier.Shipped() {
-		if _, err := classifier.LoadModel(name); err != nil {
+	for _, name := range model.Shipped() {
+		if _, err := model.Load(name); err != nil {
 			findings = append(findings, failure("model "+name, err, "install dpclass again"))
 		}
 	}
-	models, err := classifier.LoadModels(nil)
+	models, err := model.LoadAll(inUse)
 	if err != nil {
 		return append(findings, failure("models", err, "choose others: dpclass models use NAME"))
 	}
@@ -234,7 +236,7 @@ func examineModels() []Finding {
 	for _, m := range models {
 		names = append(names, m.Name)
 	}
-	return append(findings, Finding{"models", OK, fmt.Sprintf("%d shipped, in use: %s", len(classifier.Shipped()), strings.Join(names, ", ")), ""})
+	return append(findings, Finding{"models", OK, fmt.Sprintf("%d shipped, in use: %s", len(model.Shipped()), strings.Join(names, ", ")), ""})
 }
 
 // failure is the finding of an error, with the error's own advice before the other.

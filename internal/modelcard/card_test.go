@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/flow"
 )
 
@@ -42,7 +42,7 @@ func TestCard(t *testing.T) {
 }
 
 func TestSummary(t *testing.T) {
-	m := &classifier.Model{Manifest: classifier.Manifest{Task: []flow.Task{flow.Category, flow.App}, Figures: json.RawMessage(figures)}}
+	m := &model.Model{Manifest: model.Manifest{Task: []flow.Task{flow.Category, flow.App}, Figures: json.RawMessage(figures)}}
 	summary := Summarize(m)
 	if summary.Speed != 125000 || summary.TaskNames() != "category+app" {
 		t.Errorf("%+v", summary)

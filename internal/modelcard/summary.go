@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/flow"
 )
 
@@ -34,7 +34,7 @@ type Summary struct {
 }
 
 // Summarize returns the summary of a model.
-func Summarize(m *classifier.Model) Summary {
+func Summarize(m *model.Model) Summary {
 	s := Summary{
 		Name: m.Name, File: m.Path, Task: m.Task,
 		Categories: len(m.Labels[flow.Category]), Apps: len(m.Labels[flow.App]),

@@ -38,8 +38,7 @@ func (r *Reader) Classify(ctx context.Context, name string, tick func(packets in
 				all = &classifier.Probabilities{}
 				rows[f] = all
 			}
-			all.Category = append(all.Category, one.Category...)
-			all.App = append(all.App, one.App...)
+			all.Append(one)
 		},
 	})
 	if err != nil {

@@ -149,10 +149,10 @@ func (s *scorer) capture(ctx context.Context, from dataset.Capture) error {
 		perFlow: s.out.Samples, tick: s.tick,
 		each: func(f *dataset.Flow, one classifier.Probabilities) {
 			if s.Level == ByPacket {
-				s.score(truth, one.Of(s.Task))
+				s.score(truth, one[s.Task])
 				return
 			}
-			rows[f] = append(rows[f], one.Of(s.Task)...)
+			rows[f] = append(rows[f], one[s.Task]...)
 		},
 	})
 	if err != nil {

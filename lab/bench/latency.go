@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/loader"
 )
@@ -69,7 +70,7 @@ func Latency(ctx context.Context, o LatencyOptions) (result LatencyResult, err e
 	if o.Time <= 0 {
 		o.Time = 10 * time.Second
 	}
-	models, err := classifier.LoadModels(o.Models)
+	models, err := model.LoadAll(o.Models)
 	if err != nil {
 		return result, err
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/cilium/ebpf/link"
 
 	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/lab"
 	"github.com/dpclass/dpclass/loader"
 )
@@ -63,7 +64,7 @@ func Throughput(ctx context.Context, o ThroughputOptions, each func(ThroughputRe
 	if _, err := lab.FindProgram("iperf3"); err != nil {
 		return err
 	}
-	models, err := classifier.LoadModels(o.Models)
+	models, err := model.LoadAll(o.Models)
 	if err != nil {
 		return err
 	}
