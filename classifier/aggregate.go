@@ -8,21 +8,13 @@ import (
 	"github.com/dpclass/dpclass/internal/flow"
 )
 
-// floor bounds a probability from below before its logarithm is taken (the trainer fits
-// temperatures with the same): an output that underflowed must not give -Inf.
-const floor = 1e-12
-
-// growth is the power of the number of samples that a temperature grows with: the
-// samples of a flow say much the same, and five agreeing ones are not five times as
-// sure. Chosen on validation parts (docs/decisions.md); the trainer fits temperatures with
-// the same.
-const growth = 0.8
-
 // head is what is known of one task: which model gives it, and how its rows are
 // read.
 type head struct {
 	model       string
 	labels      []string
+	floor       float64 // least probability that a logarithm is taken of
+	growth      float64 // power of the number of samples that the temperature grows with
 	temperature float64
 	unknown     float64 // a final verdict below this is Unknown
 	final       float64 // a verdict from this on is final at once
@@ -50,6 +42,8 @@ func newDecider(models []*Model, samples int, minConfidence float64) *decider {
 			d.heads[t] = &head{
 				model:       m.Name,
 				labels:      m.Labels[task],
+				floor:       m.Floor,
+				growth:      m.Growth,
 				temperature: m.Temperature[task],
 				unknown:     max(m.UnknownThreshold[task], minConfidence),
 				// More samples may still lift a verdict over a high --min-confidence.
@@ -63,8 +57,9 @@ func newDecider(models []*Model, samples int, minConfidence float64) *decider {
 // aggregate is one flow's evidence: for each task the sum of the log-probabilities
 // of its samples.
 type aggregate struct {
-	sums [len(Tasks)][]float64
-	n    int
+	sums  [len(Tasks)][]float64
+	floor [len(Tasks)]float64
+	n     int
 }
 
 func (d *decider) newAggregate() *aggregate {
@@ -72,6 +67,7 @@ func (d *decider) newAggregate() *aggregate {
 	for t, h := range d.heads {
 		if h != nil {
 			a.sums[t] = make([]float64, len(h.labels))
+			a.floor[t] = h.floor
 		}
 	}
 	return a
@@ -89,7 +85,7 @@ func (a *aggregate) add(rows [len(Tasks)][]float32) {
 	for t, sums := range a.sums {
 		row := rows[t]
 		for i := range sums {
-			sums[i] += math.Log(max(float64(row[i]), floor))
+			sums[i] += math.Log(max(float64(row[i]), a.floor[t]))
 		}
 	}
 	a.n++
@@ -105,7 +101,7 @@ func (d *decider) likeliest(a *aggregate, t int) (index int, confidence float64)
 		}
 	}
 	total := 0.0
-	scale := temperature * math.Pow(float64(max(a.n, 1)), growth)
+	scale := temperature * math.Pow(float64(max(a.n, 1)), d.heads[t].growth)
 	for _, sum := range sums {
 		// Below e^-40 nothing is left of it beside the likeliest label's 1.
 		if x := (sum - sums[index]) / scale; x > -40 {

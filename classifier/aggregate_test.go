@@ -27,8 +27,7 @@ func TestVerdictCombines(t *testing.T) {
 	}
 	a.add(rows([]float32{.2, .7, .1}, nil))
 	v = d.verdict(a, false)
-	// The trainer fits temperatures with the same power.
-	power := func(p float64) float64 { return math.Pow(p, 1/math.Pow(2, .8)) }
+	power := func(p float64) float64 { return math.Pow(p, 1/math.Pow(2, DefaultGrowth)) }
 	if want := power(.21) / (power(.12) + power(.21) + power(.01)); v.Category.Label != "voip" || math.Abs(v.Category.Confidence-want) > 1e-6 {
 		t.Errorf("two samples: %+v, want voip with %.3f", v.Category, want)
 	}
@@ -56,6 +55,18 @@ func TestVerdictUnderflow(t *testing.T) {
 	}
 	if c := d.verdict(a, false).Category.Confidence; !(c > .33 && c < .34) {
 		t.Errorf("confidence %g after outputs that underflowed", c)
+	}
+}
+
+func TestVerdictGrowthAndFloor(t *testing.T) {
+	d := testDecider(false)
+	d.heads[0].growth, d.heads[0].floor = 0, .1
+	a := d.newAggregate()
+	a.add(rows([]float32{.6, .4, 0}, nil))
+	a.add(rows([]float32{.8, .2, 0}, nil))
+	// The plain product, with .1 in place of 0.
+	if want, got := .48/(.48+.08+.01), d.verdict(a, false).Category.Confidence; math.Abs(got-want) > 1e-6 {
+		t.Errorf("confidence %g, want %g", got, want)
 	}
 }
 
@@ -95,7 +106,7 @@ func TestVerdictFinal(t *testing.T) {
 
 func TestDeciderSettings(t *testing.T) {
 	category := &Model{Manifest: Manifest{Name: "c", Task: []Task{Category}, Labels: map[Task][]string{Category: {"a", "b"}},
-		Temperature: map[Task]float64{Category: 1.5}, UnknownThreshold: map[Task]float64{Category: .3}, FinalConfidence: .9, Samples: 3}}
+		Temperature: map[Task]float64{Category: 1.5}, UnknownThreshold: map[Task]float64{Category: .3}, FinalConfidence: .9, Samples: 3, Growth: .5, Floor: 1e-6}}
 	app := &Model{Manifest: Manifest{Name: "a", Task: []Task{App}, Labels: map[Task][]string{App: {"x", "y"}},
 		Temperature: map[Task]float64{App: 1}, UnknownThreshold: map[Task]float64{App: .7}, FinalConfidence: .99, Samples: 7}}
 
@@ -103,7 +114,7 @@ func TestDeciderSettings(t *testing.T) {
 	if d.samples != 7 {
 		t.Errorf("budget %d, want the larger of the two models'", d.samples)
 	}
-	if h := d.heads[0]; h.model != "c" || h.unknown != .5 || h.final != .9 || h.temperature != 1.5 {
+	if h := d.heads[0]; h.model != "c" || h.unknown != .5 || h.final != .9 || h.temperature != 1.5 || h.growth != .5 || h.floor != 1e-6 {
 		t.Errorf("category: %+v", h)
 	}
 	if h := d.heads[1]; h.model != "a" || h.unknown != .7 || h.final != .99 {

@@ -88,9 +88,9 @@ func vectorOf(s *flow.Sample) []byte {
 // testDecider has a task of three categories and, with apps, one of two.
 func testDecider(apps bool) *decider {
 	d := &decider{samples: 5}
-	d.heads[0] = &head{model: "m", labels: []string{"chat", "voip", "email"}, temperature: 1, unknown: 0.4, final: 0.95}
+	d.heads[0] = &head{model: "m", labels: []string{"chat", "voip", "email"}, floor: DefaultFloor, growth: DefaultGrowth, temperature: 1, unknown: 0.4, final: 0.95}
 	if apps {
-		d.heads[1] = &head{model: "m", labels: []string{"skype", "tor"}, temperature: 1, unknown: 0.6, final: 0.95}
+		d.heads[1] = &head{model: "m", labels: []string{"skype", "tor"}, floor: DefaultFloor, growth: DefaultGrowth, temperature: 1, unknown: 0.6, final: 0.95}
 	}
 	return d
 }

@@ -29,9 +29,17 @@ const (
 // Tasks lists the tasks in the order used everywhere.
 var Tasks = [...]Task{Category, App}
 
-// Defaults of a manifest that leaves a setting out.
+// Defaults of a manifest that leaves a setting out. 'dpclass dataset build' writes the
+// exported ones into meta.json, where the trainer reads them.
 const (
-	DefaultSamples         = 5
+	// DefaultSamples is the sample budget of a flow.
+	DefaultSamples = 5
+	// DefaultGrowth is below 1 because the samples of a flow say much the same: five that
+	// agree are not five times as sure (docs/decisions.md).
+	DefaultGrowth = 0.8
+	// DefaultFloor keeps an output that underflowed from giving -Inf.
+	DefaultFloor = 1e-12
+
 	defaultFinalConfidence = 0.95
 )
 
@@ -50,6 +58,8 @@ type Manifest struct {
 	MAC              int64             `json:"mac"`       // multiply-accumulates a packet
 	Precision        string            `json:"precision"` // fp32 or int8
 	Temperature      map[Task]float64  `json:"temperature"`
+	Growth           float64           `json:"growth"` // the temperature is multiplied by samples^growth
+	Floor            float64           `json:"floor"`  // probabilities below it count as it
 	UnknownThreshold map[Task]float64  `json:"unknown_threshold"`
 	FinalConfidence  float64           `json:"final_confidence"`
 	Samples          int               `json:"samples"` // sample budget of a flow
@@ -79,7 +89,7 @@ type TrainingSet struct {
 // parseManifest reads and checks a manifest. Its errors say what is wrong and
 // with which field; the caller says with which file.
 func parseManifest(data []byte) (*Manifest, error) {
-	var m Manifest
+	m := Manifest{Growth: DefaultGrowth, Floor: DefaultFloor} // 0 is a growth, so it cannot mean "left out"
 	if err := json.Unmarshal(data, &m); err != nil {
 		return nil, jsonReason(data, err)
 	}
@@ -113,6 +123,12 @@ func parseManifest(data []byte) (*Manifest, error) {
 		if !slices.Contains(m.Task, task) {
 			return nil, fmt.Errorf("\"labels\" has %q, which \"task\" does not name\nadd it to \"task\", or take it out of \"labels\"", task)
 		}
+	}
+	if !(m.Growth >= 0 && m.Growth <= 1) {
+		return nil, fmt.Errorf("\"growth\" is %g\nwrite a number from 0 (samples are independent) to 1 (more samples are no surer)", m.Growth)
+	}
+	if !(m.Floor > 0 && m.Floor <= 0.01) {
+		return nil, fmt.Errorf("\"floor\" is %g\nwrite a probability above 0, at most 0.01", m.Floor)
 	}
 	if m.FinalConfidence == 0 {
 		m.FinalConfidence = defaultFinalConfidence

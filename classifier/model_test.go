@@ -55,6 +55,14 @@ func TestLoadModelFile(t *testing.T) {
 	if m.Samples != DefaultSamples || m.FinalConfidence != defaultFinalConfidence || m.Temperature[Category] != 1 {
 		t.Errorf("defaults: %d samples, final from %g, temperature %g", m.Samples, m.FinalConfidence, m.Temperature[Category])
 	}
+	if m.Growth != DefaultGrowth || m.Floor != DefaultFloor {
+		t.Errorf("defaults: growth %g, floor %g", m.Growth, m.Floor)
+	}
+	manifest := fittingManifest()
+	manifest["growth"], manifest["floor"] = 0, 1e-6
+	if m, err := LoadModel(writeModel(t, fitting().encode(), manifest)); err != nil || m.Growth != 0 || m.Floor != 1e-6 {
+		t.Errorf("growth 0 and floor 1e-6 of the manifest: %+v, %v", m, err)
+	}
 	open := fitting()
 	open.outputs[0].dims[1] = -1
 	if _, err := LoadModel(writeModel(t, open.encode(), fittingManifest())); err != nil {
@@ -87,6 +95,9 @@ func TestRefusedManifest(t *testing.T) {
 		{"too few labels", map[string]any{"labels": map[string]any{"category": []string{"chat", "voip"}}}, []string{"3 wide", "2 labels"}},
 		{"temperature", map[string]any{"temperature": map[string]any{"category": 0}}, []string{`"temperature"."category" is 0`}},
 		{"threshold", map[string]any{"unknown_threshold": map[string]any{"category": 1.5}}, []string{`"unknown_threshold"."category" is 1.5`}},
+		{"growth", map[string]any{"growth": 1.2}, []string{`"growth" is 1.2`}},
+		{"no floor", map[string]any{"floor": 0}, []string{`"floor" is 0`}},
+		{"high floor", map[string]any{"floor": 0.5}, []string{`"floor" is 0.5`}},
 		{"final", map[string]any{"final_confidence": 95}, []string{`"final_confidence" is 95`}},
 		{"samples", map[string]any{"samples": 1000}, []string{`"samples" is 1000`}},
 		{"kind", map[string]any{"samples": "five"}, []string{"line 1", `"samples"`, "string"}},
