@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/dpclass/dpclass/classifier"
 	"github.com/dpclass/dpclass/internal/dataset"
 )
 
@@ -104,8 +105,11 @@ func buildDataset(command *cobra.Command, flags *datasetFlags) error {
 		Source:    flags.captures + flags.manifest + flags.iscx, // one of them
 		Checksums: flags.checksums,
 		PerFlow:   flags.perFlow,
-		Warn:      func(err error) { progress.note("dpclass: warning: %v", err) },
-		Progress:  func(captures, packets int) { progress.step(captures, fmt.Sprintf("%d packets", packets)) },
+		Aggregation: dataset.Aggregation{
+			Samples: classifier.DefaultSamples, Growth: classifier.DefaultGrowth, Floor: classifier.DefaultFloor,
+		},
+		Warn:     func(err error) { progress.note("dpclass: warning: %v", err) },
+		Progress: func(captures, packets int) { progress.step(captures, fmt.Sprintf("%d packets", packets)) },
 	})
 	progress.done()
 	if err != nil {
