@@ -35,6 +35,11 @@ fi
 step "the trainer"
 if [ -x .venv/bin/python ]; then
 	(cd scripts/train && "$root/.venv/bin/python" -m pytest -q -p no:cacheprovider)
+	if have_research; then
+		(cd scripts/research && "$root/.venv/bin/python" -m pytest -q -p no:cacheprovider)
+	else
+		skip "the tests of scripts/research: its packages are missing (scripts/train-deps.sh research installs them)"
+	fi
 else
 	skip "the trainer's tests, and TestEndToEnd/Train, which makes a model of five captures and attaches it: there is no .venv (make train-deps makes it, 6 GB)"
 fi
