@@ -8,7 +8,7 @@ LINT_VERSION = v2.15.0
 
 .DEFAULT_GOAL := all
 .NOTPARALLEL: # deps must finish before the targets that need them
-.PHONY: all help deps deps-generate generate lint test demo picture attach install uninstall train-deps evaluation clean check-go FORCE
+.PHONY: all help deps deps-generate generate lint test demo picture attach install uninstall train-deps evaluation paper clean check-go FORCE
 
 all: bin/dpclass bin/libonnxruntime.so.1 ## build bin/dpclass, and put ONNX Runtime beside it
 
@@ -61,11 +61,17 @@ uninstall: ## remove what make install installed
 train-deps: ## create the trainer's Python environment in .venv (6 GB, mostly PyTorch)
 	@scripts/train-deps.sh
 
-evaluation: ## the whole evaluation, hours, resumed: make evaluation DATA=dataset [WORK=evaluation] [CHECKSUMS=dataset-ck] [CAPTURES=DIR, for nDPI] [ARGS=]
+evaluation: ## test the default network, about an hour, continued: make evaluation DATA=dataset [WORK=evaluation] [CHECKSUMS=dataset-ck] [CAPTURES=DIR, for nDPI] [ARGS=]
 	@test -n "$(DATA)" || { echo 'which dataset? make evaluation DATA=DIR (dpclass dataset build makes one)' >&2; exit 2; }
-	@test -x .venv/bin/python || { echo 'the trainer has no environment: run make train-deps' >&2; exit 1; }
-	PYTHONPATH=scripts/train .venv/bin/python -m dptrain evaluation --data "$(DATA)" --work "$(or $(WORK),evaluation)" \
-		--docs docs $(if $(CHECKSUMS),--checksums "$(CHECKSUMS)") $(if $(CAPTURES),--captures "$(CAPTURES)") $(ARGS)
+	@scripts/train-deps.sh research
+	scripts/dpresearch.sh evaluation --data "$(DATA)" --work "$(or $(WORK),evaluation)" --docs docs \
+		$(if $(CHECKSUMS),--checksums "$(CHECKSUMS)") $(if $(CAPTURES),--captures "$(CAPTURES)") $(ARGS)
+
+paper: ## reproduce the paper, many hours, continued: make paper DATA=dataset [WORK=evaluation] [CHECKSUMS=dataset-ck] [ARGS=]
+	@test -n "$(DATA)" || { echo 'which dataset? make paper DATA=DIR (dpclass dataset build makes one)' >&2; exit 2; }
+	@scripts/train-deps.sh research
+	scripts/dpresearch.sh paper --data "$(DATA)" --work "$(or $(WORK),evaluation)" --docs docs \
+		$(if $(CHECKSUMS),--checksums "$(CHECKSUMS)") $(ARGS)
 
 clean: ## remove bin/ (but not .venv)
 	chmod -R u+w bin 2>/dev/null || true

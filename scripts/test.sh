@@ -35,6 +35,11 @@ fi
 step "trainer"
 if [ -x .venv/bin/python ]; then
 	(cd scripts/train && "$root/.venv/bin/python" -m pytest -q -p no:cacheprovider)
+	if have_research; then
+		(cd scripts/research && "$root/.venv/bin/python" -m pytest -q -p no:cacheprovider)
+	else
+		skip "the tests of scripts/research: its packages are missing (scripts/train-deps.sh research installs them)"
+	fi
 else
 	skip "the trainer's tests and TestEndToEnd/Train, which trains a model on five captures and attaches it: .venv is missing (make train-deps creates it, 6 GB)"
 fi

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/cli"
 	"github.com/dpclass/dpclass/internal/dataset"
@@ -110,8 +111,11 @@ func buildDataset(command *cobra.Command, flags *datasetFlags) error {
 		Source:    flags.captures + flags.manifest + flags.iscx, // one of them
 		Checksums: flags.checksums,
 		PerFlow:   flags.perFlow,
-		Warn:      func(err error) { progress.Note("dpclass: warning: %v", err) },
-		Progress:  func(captures, packets int) { progress.Step(captures, fmt.Sprintf("%d packets", packets)) },
+		Aggregation: dataset.Aggregation{
+			Samples: flow.DefaultSamples, Growth: model.DefaultGrowth, Floor: model.DefaultFloor,
+		},
+		Warn:     func(err error) { progress.Note("dpclass: warning: %v", err) },
+		Progress: func(captures, packets int) { progress.Step(captures, fmt.Sprintf("%d packets", packets)) },
 	})
 	progress.Wipe()
 	if err != nil {
