@@ -166,7 +166,7 @@ def _train(verbs):
 
 def _export(verbs):
     def run(o):
-        int8.export_run(data.Dataset(o.data), o.run, o.output, o.name, _say)
+        int8.export_run(data.Dataset(o.data), o.run, o.out, o.name, _say)
 
     what = "write NAME.onnx in INT8 and NAME.json from a training"
     parser = _verb(verbs, "export", what, run, "data", "run")

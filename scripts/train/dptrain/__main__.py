@@ -78,7 +78,7 @@ def _train(verbs):
 def _export(verbs):
     def run(o):
         card = _read(o.card) if o.card else None
-        export.export(data.Dataset(o.data), o.run, o.output, o.name, card, _say)
+        export.export(data.Dataset(o.data), o.run, o.out, o.name, card, _say)
 
     parser = _verb(verbs, "export", "write NAME.onnx and NAME.json from a training", run)
     parser.add_argument("--name", required=True)

@@ -52,7 +52,9 @@ class Dataset:
         self.directory = Path(directory)
         meta = self.directory / "meta.json"
         if not meta.is_file():
-            raise DatasetError(f"{meta}: no such file; build it with: dpclass dataset build --out DIR")
+            raise DatasetError(
+                f"{meta}: no such file; build it with: dpclass dataset build --out DIR"
+            )
         self.meta = json.loads(meta.read_text())
         for key, want in (("format", FORMAT), ("vector", VECTOR)):
             if self.meta.get(key) != want:
