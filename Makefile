@@ -21,8 +21,8 @@ deps: ## install what is missing to build, demo and test (apt, Go, ONNX Runtime)
 deps-generate: ## install clang and libbpf's headers, for make generate alone
 	@scripts/deps.sh generate
 
-generate: check-go ## compile bpf/ anew with the pinned clang
-	$(GO) generate ./bpf/...
+generate: check-go ## make labels and BPF objects from their sources, with the pinned clang
+	$(GO) generate ./flow ./bpf
 
 lint: check-go bin/golangci-lint ## format, vet, golangci-lint, shellcheck
 	@GO="$(GO)" scripts/lint.sh

@@ -85,16 +85,16 @@ int dpclass_out(struct __sk_buff *skb)
 	return handle_skb(skb, direction_out);
 }
 
-/* Applies the inbox: context struct batch. Without bpf_loop at most 32 operations a run. */
+/* Applies the inbox: context struct batch. Without bpf_loop at most max_batch_unrolled operations a run. */
 SEC("syscall")
 int dpclass_apply(struct batch *ctx)
 {
 	struct batch batch = {.count = ctx->count};
 
 	if (has_bpf_loop) {
-		bpf_loop(batch.count < MAX_BATCH ? batch.count : MAX_BATCH, apply_one, &batch, 0);
+		bpf_loop(batch.count < max_batch ? batch.count : max_batch, apply_one, &batch, 0);
 	} else {
-		for (__u32 i = 0; i < 32; i++) {
+		for (__u32 i = 0; i < max_batch_unrolled; i++) {
 			if (i >= batch.count || apply_one(i, &batch))
 				break;
 		}

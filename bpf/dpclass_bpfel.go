@@ -36,6 +36,14 @@ type DpclassAgentStats struct {
 	LastError              [128]uint8
 }
 
+type DpclassAttachMode uint8
+
+const (
+	DpclassAttachModeModeNone   DpclassAttachMode = 0
+	DpclassAttachModeModeNative DpclassAttachMode = 1
+	DpclassAttachModeModeTc     DpclassAttachMode = 2
+)
+
 type DpclassBatch struct {
 	_       structs.HostLayout
 	Count   uint32
@@ -129,8 +137,8 @@ type DpclassInterfaceInfo struct {
 	Ifindex     uint32
 	Samples     uint32
 	Timeouts    [4]uint64
-	Mode        uint8
-	Clsact      uint8
+	Mode        DpclassAttachMode
+	Tc          DpclassTcKind
 	Ingress     uint8
 	Egress      uint8
 	Vlan        uint8
@@ -172,6 +180,20 @@ const (
 	DpclassLabelVoipbuster      DpclassLabel = 27
 	DpclassLabelVimeo           DpclassLabel = 28
 	DpclassLabelYoutube         DpclassLabel = 29
+)
+
+type DpclassLimit uint32
+
+const (
+	DpclassLimitSnapLen          DpclassLimit = 1500
+	DpclassLimitMaxRules         DpclassLimit = 64
+	DpclassLimitMaxSource        DpclassLimit = 65536
+	DpclassLimitMaxBatch         DpclassLimit = 4096
+	DpclassLimitMaxBatchUnrolled DpclassLimit = 32
+	DpclassLimitMaxEnded         DpclassLimit = 4096
+	DpclassLimitMaxLabels        DpclassLimit = 256
+	DpclassLimitOwnLabels        DpclassLimit = 128
+	DpclassLimitNameLen          DpclassLimit = 64
 )
 
 type DpclassLpm4 struct {
@@ -339,6 +361,14 @@ const (
 	DpclassSourceSourceOperator DpclassSource = 2
 )
 
+type DpclassTcKind uint8
+
+const (
+	DpclassTcKindTcTcx       DpclassTcKind = 0
+	DpclassTcKindTcClsact    DpclassTcKind = 1
+	DpclassTcKindTcOwnClsact DpclassTcKind = 2
+)
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -372,6 +402,7 @@ const (
 	DpclassVarHasBpfLoop            = "has_bpf_loop"
 	DpclassVarHasXdpLoadBytes       = "has_xdp_load_bytes"
 	DpclassVarL3Device              = "l3_device"
+	DpclassVarLimits                = "limits"
 	DpclassVarSampleBudget          = "sample_budget"
 	DpclassVarTickNs                = "tick_ns"
 	DpclassVarTimeoutTcpEstablished = "timeout_tcp_established"
@@ -465,6 +496,7 @@ type DpclassVariableSpecs struct {
 	HasBpfLoop            *ebpf.VariableSpec `ebpf:"has_bpf_loop"`
 	HasXdpLoadBytes       *ebpf.VariableSpec `ebpf:"has_xdp_load_bytes"`
 	L3Device              *ebpf.VariableSpec `ebpf:"l3_device"`
+	Limits                *ebpf.VariableSpec `ebpf:"limits"`
 	SampleBudget          *ebpf.VariableSpec `ebpf:"sample_budget"`
 	TickNs                *ebpf.VariableSpec `ebpf:"tick_ns"`
 	TimeoutTcpEstablished *ebpf.VariableSpec `ebpf:"timeout_tcp_established"`
@@ -553,6 +585,7 @@ type DpclassVariables struct {
 	HasBpfLoop            *ebpf.Variable `ebpf:"has_bpf_loop"`
 	HasXdpLoadBytes       *ebpf.Variable `ebpf:"has_xdp_load_bytes"`
 	L3Device              *ebpf.Variable `ebpf:"l3_device"`
+	Limits                *ebpf.Variable `ebpf:"limits"`
 	SampleBudget          *ebpf.Variable `ebpf:"sample_budget"`
 	TickNs                *ebpf.Variable `ebpf:"tick_ns"`
 	TimeoutTcpEstablished *ebpf.Variable `ebpf:"timeout_tcp_established"`

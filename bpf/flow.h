@@ -50,7 +50,7 @@ __noinline int report_end(struct flow *f, const struct flow_key6 *key, int famil
 	if (!ends)
 		return 0;
 	number = __sync_fetch_and_add(ends, 1) + 1;
-	index = (number - 1) % MAX_ENDED;
+	index = (number - 1) % max_ended;
 	slot = bpf_map_lookup_elem(&ended, &index);
 	if (!slot)
 		return 0;

@@ -61,10 +61,10 @@ struct {
 	__type(value, struct policy_state);
 } policy SEC(".maps");
 
-/* Two banks of rules: bank * MAX_RULES + rule - 1. */
+/* Two banks of rules: bank * max_rules + rule - 1. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 2 * MAX_RULES);
+	__uint(max_entries, 2 * max_rules);
 	__type(key, __u32);
 	__type(value, struct rule);
 } rules SEC(".maps");
@@ -72,7 +72,7 @@ struct {
 /* What the rules did, index as in rules. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 2 * MAX_RULES);
+	__uint(max_entries, 2 * max_rules);
 	__type(key, __u32);
 	__type(value, struct rule_counts);
 } rule_stats SEC(".maps");
@@ -80,7 +80,7 @@ struct {
 /* Token buckets of scope class, as theoretical arrival time in ns: 2 * (index as in rules) + direction. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 4 * MAX_RULES);
+	__uint(max_entries, 4 * max_rules);
 	__type(key, __u32);
 	__type(value, __u64);
 } buckets SEC(".maps");
@@ -90,7 +90,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__uint(key_size, sizeof(__u32));
-	__uint(value_size, MAX_SOURCE);
+	__uint(value_size, max_source);
 } policy_source SEC(".maps");
 
 /* Prefixes that are never dropped or policed. */
@@ -126,10 +126,10 @@ struct {
 	__type(value, __u8);
 } protect_flows SEC(".maps");
 
-/* The last ended flows: (number - 1) % MAX_ENDED to the flow. */
+/* The last ended flows: (number - 1) % max_ended to the flow. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, MAX_ENDED);
+	__uint(max_entries, max_ended);
 	__type(key, __u32);
 	__type(value, struct ended_flow);
 } ended SEC(".maps");
@@ -161,16 +161,16 @@ struct {
 /* Label number to its name; beyond enum label a model's own names. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, MAX_LABELS);
+	__uint(max_entries, max_labels);
 	__uint(key_size, sizeof(__u32));
-	__uint(value_size, 64);
+	__uint(value_size, name_len);
 } labels SEC(".maps");
 
 /* Operations for the program apply; each process that stores verdicts has its own. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, MAX_BATCH);
+	__uint(max_entries, max_batch);
 	__type(key, __u32);
 	__type(value, struct op);
 } inbox SEC(".maps");

@@ -77,8 +77,8 @@ __noinline int find_rule(struct flow *f, const struct flow_key6 *key, __u32 epoc
 
 	if (!f || !key)
 		return 0;
-	for (__u32 i = 0; i < MAX_RULES; i++) {
-		__u32 index = bank * MAX_RULES + i;
+	for (__u32 i = 0; i < max_rules; i++) {
+		__u32 index = bank * max_rules + i;
 		struct rule *r;
 
 		r = bpf_map_lookup_elem(&rules, &index);
@@ -200,7 +200,7 @@ static __always_inline bool enforce(void *ctx, const struct packet *p, const voi
 	}
 	if (!f->rule)
 		return false;
-	index = (f->policy_epoch & 1) * MAX_RULES + f->rule - 1;
+	index = (f->policy_epoch & 1) * max_rules + f->rule - 1;
 	r = bpf_map_lookup_elem(&rules, &index);
 	stats = bpf_map_lookup_elem(&rule_stats, &index);
 	if (!r || !stats)

@@ -4,13 +4,7 @@
 #define DPCLASS_TYPES_H
 
 #include <linux/types.h>
-#include "labels.h"
-
-#define SNAP_LEN 1500 /* bytes of a packet that a sample holds, from the IP header on (paper, section 3.2) */
-#define MAX_RULES 64
-#define MAX_BATCH 4096 /* operations in the inbox */
-#define MAX_ENDED 4096 /* ended flows that are remembered */
-#define MAX_SOURCE 65536 /* bytes of a policy file */
+#include "limits.h"
 
 /* The canonical 5-tuple: endpoint a sorts before endpoint b, by address and port in network byte order.
  * vlan is the outer and the inner VLAN id, 12 bits each, or 0. */
@@ -96,7 +90,7 @@ struct flow {
 
 /* Bits of sample.reasons. */
 enum sample_reason {
-	sample_cut = 1, /* longer than SNAP_LEN on the wire */
+	sample_cut = 1, /* longer than snap_len on the wire */
 	sample_segment = 2, /* first wire segment of an offloaded super-packet */
 	sample_fragment = 4, /* first fragment */
 	sample_midstream = 8, /* of a TCP flow whose SYN was not seen */
@@ -223,6 +217,20 @@ struct protect_port {
 	__u8 pad;
 };
 
+/* How the ingress program is attached. */
+enum attach_mode {
+	mode_none,
+	mode_native, /* XDP in the driver */
+	mode_tc, /* a tc program in XDP's place */
+} __attribute__((packed));
+
+/* How tc programs are attached. */
+enum tc_kind {
+	tc_tcx, /* tcx links */
+	tc_clsact, /* filters in a clsact qdisc that was there */
+	tc_own_clsact, /* filters in a clsact qdisc of ours */
+} __attribute__((packed));
+
 /* Where and how the programs were attached; for the command line. */
 struct interface_info {
 	__u64 netns_cookie;
@@ -231,8 +239,8 @@ struct interface_info {
 	__u32 ifindex;
 	__u32 samples; /* budget of a flow */
 	__u64 timeouts[4]; /* jiffies: TCP opening, established, UDP single, stream */
-	__u8 mode; /* 1 native, 2 tc */
-	__u8 clsact; /* tc filters in place of tcx links */
+	enum attach_mode mode;
+	enum tc_kind tc;
 	__u8 ingress;
 	__u8 egress;
 	__u8 vlan;
@@ -260,7 +268,7 @@ struct agent_stats {
 	__u8 classify;
 	__u8 ready;
 	__u8 pad[2];
-	__u8 model[2][64];
+	__u8 model[2][name_len];
 	__u8 last_error[128];
 };
 

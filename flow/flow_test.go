@@ -43,21 +43,6 @@ func TestMakeKeyDirection(t *testing.T) {
 	}
 }
 
-func TestVocabulary(t *testing.T) {
-	seen := map[string]bool{}
-	for _, name := range Vocabulary {
-		if seen[name] {
-			t.Errorf("label %q stands twice", name)
-		}
-		seen[name] = true
-	}
-	for _, name := range append(append([]string{}, Categories...), Apps...) {
-		if !seen[name] {
-			t.Errorf("label %q has no id", name)
-		}
-	}
-}
-
 func TestRecordJSON(t *testing.T) {
 	record := Record{Src: netip.MustParseAddr("10.0.0.1"), Dst: netip.MustParseAddr("10.0.0.2"), Proto: "tcp"}
 	offline, err := json.Marshal(record)

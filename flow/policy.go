@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// MaxRules is the number of rules that a policy may have (bpf/policy.h).
+// MaxRules is the number of rules that a policy may have.
 const MaxRules = 64
 
 // Scope tells what shares one token bucket.

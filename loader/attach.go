@@ -24,6 +24,7 @@ import (
 	"github.com/dpclass/dpclass/internal/netns"
 
 	"github.com/dpclass/dpclass/bpf"
+	"github.com/dpclass/dpclass/flow"
 )
 
 // Attach loads the programs and attaches them to an interface of the calling
@@ -241,12 +242,10 @@ func (i *Interface) load(device netlink.Link, cfg *Config, taken bool) error {
 			}
 		}
 	}
-	if taken {
-		if err := i.names.load(i.maps.Labels); err != nil {
-			return err
-		}
+	if err := i.names.load(i.maps.Labels); err != nil {
+		return err
 	}
-	if err := i.names.write(i.maps.Labels, cfg.Labels); err != nil {
+	if err := i.names.extend(flow.Vocabulary, cfg.Labels); err != nil {
 		return err
 	}
 	if !taken {
@@ -316,9 +315,9 @@ func (i *Interface) hook(device netlink.Link, cfg *Config, taken bool) error {
 	} else if mode == Auto {
 		mode = TC
 	}
-	i.info.Mode = infoTC
+	i.info.Mode = bpf.DpclassAttachModeModeTc
 	if mode == Native {
-		i.info.Mode = infoNative
+		i.info.Mode = bpf.DpclassAttachModeModeNative
 		if cfg.VLAN && stripsTags(device) {
 			i.log.Warn("the device strips VLAN tags before XDP sees them: VLAN ids of received packets are 0 in the 5-tuple",
 				"iface", i.name, "do", "ethtool -K "+i.name+" rxvlan off, or --mode tc")
@@ -399,10 +398,10 @@ func (i *Interface) attachTC(h hook, device netlink.Link, clsact, taken bool) er
 		}
 	}
 	own, err := attachClsact(i.collection.Programs[h.program], device, h)
-	if own || i.info.Clsact == infoTCX {
-		i.info.Clsact = infoClsact
+	if own || i.info.Tc == bpf.DpclassTcKindTcTcx {
+		i.info.Tc = bpf.DpclassTcKindTcClsact
 		if own {
-			i.info.Clsact = infoOwnClsact
+			i.info.Tc = bpf.DpclassTcKindTcOwnClsact
 		}
 	}
 	return err

@@ -35,9 +35,9 @@ func (i *Interface) Detach() error {
 // the interface's network namespace.
 func remove(dir string, info *bpf.DpclassInterfaceInfo) error {
 	var errs []error
-	if info.Clsact != infoTCX {
+	if info.Tc != bpf.DpclassTcKindTcTcx {
 		if device, err := netlink.LinkByIndex(int(info.Ifindex)); err == nil {
-			errs = append(errs, detachClsact(device, info.Clsact == infoOwnClsact))
+			errs = append(errs, detachClsact(device, info.Tc == bpf.DpclassTcKindTcOwnClsact))
 		}
 	}
 	// The links first: a program goes with the last reference to its link.
@@ -103,7 +103,7 @@ func detachDir(dir string) error {
 	}
 	defer lock.Close()
 	info, infoErr := readInfo(dir)
-	if infoErr != nil || info.Clsact == infoTCX {
+	if infoErr != nil || info.Tc == bpf.DpclassTcKindTcTcx {
 		return remove(dir, &info)
 	}
 	ns, err := netns.ByCookie(info.NetnsCookie)

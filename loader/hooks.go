@@ -19,19 +19,6 @@ import (
 	"github.com/dpclass/dpclass/internal/netns"
 )
 
-// Kinds of mode in struct interface_info.
-const (
-	infoNative = 1
-	infoTC     = 2
-)
-
-// What stands in interface_info.clsact.
-const (
-	infoTCX       = 0
-	infoClsact    = 1 // our filters in a qdisc that was there
-	infoOwnClsact = 2 // and the qdisc is ours
-)
-
 // hook is one place where a program of ours sits.
 type hook struct {
 	name    string // "ingress" or "egress"
@@ -202,7 +189,7 @@ func hooks(info *bpf.DpclassInterfaceInfo) []hook {
 	var all []hook
 	if info.Ingress != 0 {
 		mode := TC
-		if info.Mode == infoNative {
+		if info.Mode == bpf.DpclassAttachModeModeNative {
 			mode = Native
 		}
 		all = append(all, hookIn(mode))
@@ -217,7 +204,7 @@ func hooks(info *bpf.DpclassInterfaceInfo) []hook {
 func (i *Interface) Hooks() ([]Hook, error) {
 	var states []Hook
 	for _, h := range hooks(&i.info) {
-		if h.pin != pinXDP && i.info.Clsact != infoTCX {
+		if h.pin != pinXDP && i.info.Tc != bpf.DpclassTcKindTcTcx {
 			state, err := i.clsactHook(h)
 			if err != nil {
 				return nil, err

@@ -43,7 +43,7 @@ func (b *inbox) open(m *ebpf.Map, apply *ebpf.Program) error {
 	b.apply = apply
 	b.batch = len(b.ops)
 	if !haveLoop() {
-		b.batch = 32
+		b.batch = int(bpf.DpclassLimitMaxBatchUnrolled)
 	}
 	return nil
 }

@@ -15,8 +15,11 @@ import (
 	"github.com/dpclass/dpclass/flow"
 )
 
-// maxSource is MAX_SOURCE of bpf/types.h.
-const maxSource = 65536
+// maxSource is the size of the map with the policy file.
+const maxSource = int(bpf.DpclassLimitMaxSource)
+
+// A policy has as many rules as the kernel has room for: a difference does not compile.
+var _ = [1]struct{}{}[flow.MaxRules-bpf.DpclassLimitMaxRules]
 
 // RuleStats is what a rule did since it was applied. Counts are packets and IP
 // bytes on the wire.
@@ -259,6 +262,6 @@ func (i *Interface) Policy() (*flow.Policy, []RuleStats, error) {
 		return nil, nil, fmt.Errorf("policy file: %w", err)
 	}
 	return &flow.Policy{
-		Source: source[:min(state.SourceLen, maxSource)], Applied: time.Unix(0, int64(state.AppliedNs)).UTC(),
+		Source: source[:min(int(state.SourceLen), maxSource)], Applied: time.Unix(0, int64(state.AppliedNs)).UTC(),
 	}, stats, nil
 }

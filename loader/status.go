@@ -5,16 +5,33 @@ package loader
 import (
 	"fmt"
 	"strconv"
+	"strings"
+	"sync"
 	"time"
+
+	"github.com/cilium/ebpf/btf"
 
 	"github.com/dpclass/dpclass/bpf"
 )
 
-// reasons names enum reason, in its order; a test holds it against the C.
-var reasons = []string{
-	"sampled", "not_ip", "vlan_depth", "truncated", "ip_header", "ext_headers", "fragment", "icmp", "tunnel",
-	"other_proto", "l4_header", "ring_full", "table_full", "stale_verdict", "dns", "copy", "policer",
-}
+// reasons returns the names of enum reason, by number.
+var reasons = sync.OnceValues(func() ([]string, error) {
+	spec, err := bpf.LoadDpclass()
+	if err != nil {
+		return nil, fmt.Errorf("BPF objects: %w", err)
+	}
+	var reason *btf.Enum
+	if err := spec.Types.TypeByName("reason", &reason); err != nil {
+		return nil, fmt.Errorf("BPF objects: %w", err)
+	}
+	names := make([]string, bpf.DpclassReasonReasonCount)
+	for _, value := range reason.Values {
+		if value.Value < uint64(len(names)) {
+			names[value.Value] = strings.TrimPrefix(value.Name, "reason_")
+		}
+	}
+	return names, nil
+})
 
 // AgentStats is what a live agent says of itself.
 type AgentStats struct {
@@ -62,8 +79,12 @@ type Status struct {
 
 // Counters returns how often each reason was counted, over all CPUs.
 func (i *Interface) Counters() (map[string]uint64, error) {
+	names, err := reasons()
+	if err != nil {
+		return nil, err
+	}
 	counters := map[string]uint64{}
-	for n, name := range reasons {
+	for n, name := range names {
 		var perCPU []uint64
 		if err := i.maps.Counters.Lookup(uint32(n), &perCPU); err != nil {
 			return nil, fmt.Errorf("counter %q: %w", name, err)
@@ -81,13 +102,13 @@ func (i *Interface) Counters() (map[string]uint64, error) {
 // attached and a live agent says that it works.
 func (i *Interface) Status() (Status, error) {
 	s := Status{
-		Iface: i.name, Mode: TC, Clsact: i.info.Clsact != infoTCX, Driver: cString(i.info.Driver[:]),
+		Iface: i.name, Mode: TC, Clsact: i.info.Tc != bpf.DpclassTcKindTcTcx, Driver: cString(i.info.Driver[:]),
 		Netns: strconv.FormatUint(i.info.NetnsCookie, 10), Attached: time.Unix(0, int64(i.info.AttachedNs)).UTC(),
 		Samples: int(i.info.Samples), VLAN: i.info.Vlan != 0,
 		FlowsMax:   int(i.maps.Flows.MaxEntries() + i.maps.Flows6.MaxEntries()),
 		PendingMax: int(i.maps.Pending.MaxEntries() + i.maps.Pending6.MaxEntries()),
 	}
-	if i.info.Mode == infoNative {
+	if i.info.Mode == bpf.DpclassAttachModeModeNative {
 		s.Mode = Native
 	}
 	var err error

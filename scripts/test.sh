@@ -23,9 +23,9 @@ if on_debian12; then
 	scripts/deps.sh generate
 fi
 if on_pinned; then
-	before=$(find bpf -type f -exec sha256sum {} + | sort)
+	before=$(find bpf flow loader -type f -exec sha256sum {} + | sort)
 	make --no-print-directory generate
-	after=$(find bpf -type f -exec sha256sum {} + | sort)
+	after=$(find bpf flow loader -type f -exec sha256sum {} + | sort)
 	[ "$before" = "$after" ] || fail "$(printf '%s\n' "make generate changes committed files: run it, and commit them" \
 		"$(diff <(echo "$before") <(echo "$after") | awk '/^>/ {print $3}')")"
 else
