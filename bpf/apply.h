@@ -6,24 +6,26 @@
 
 #include "flow.h"
 
-static __always_inline void set_verdict(struct flow *f, const struct op *op)
+/* Stores a task's verdict. A final one and an operator's are changed by an operator alone. */
+static __always_inline bool set_verdict(struct verdict *to, const struct verdict *from)
 {
-	/* An operator's verdict stays, whatever the model says. */
-	if (op->category_source && (f->category_source != source_operator || op->category_source == source_operator)) {
-		f->category = op->category;
-		f->category_confidence = op->category_confidence;
-		f->category_source = op->category_source;
-		f->category_model = op->category_model;
-	}
-	if (op->app_source && (f->app_source != source_operator || op->app_source == source_operator)) {
-		f->app = op->app;
-		f->app_confidence = op->app_confidence;
-		f->app_source = op->app_source;
-		f->app_model = op->app_model;
-	}
-	if (op->final)
-		f->final = 1;
-	f->policy_epoch = 0;
+	if (from->source == source_none)
+		return false;
+	if (from->source != source_operator && is_firm(to))
+		return false;
+	*to = *from;
+	return true;
+}
+
+static __always_inline void set_verdicts(struct flow *f, const struct op *op)
+{
+	bool changed = set_verdict(&f->category, &op->category);
+
+	changed |= set_verdict(&f->app, &op->app);
+	if (changed)
+		f->policy_epoch = 0;
+	if (op->settled || (f->category.final && f->app.final))
+		__sync_fetch_and_or(&f->state, state_settled);
 }
 
 /* Adds what was counted in the pending entry to the promoted flow, and leaves zero behind. */
@@ -36,7 +38,7 @@ static __always_inline void move_counts(struct flow *to, struct flow *from)
 	__sync_fetch_and_add(&to->dropped, __sync_lock_test_and_set(&from->dropped, 0));
 }
 
-/* Moves a flow with a final verdict from pending to flows. The pending entry stays until op_merge: a packet that
+/* Moves a flow with a firm verdict from pending to flows. The pending entry stays until op_merge: a packet that
  * found it just before may still be counting there. */
 static __always_inline void promote(void *flows, const void *key, struct flow *f)
 {
@@ -78,12 +80,12 @@ static __always_inline bool apply_to(struct op *op, const void *key, void *flows
 
 	switch (op->kind) {
 	case op_verdict:
-		set_verdict(f, op);
-		if (!decided && f->final)
+		set_verdicts(f, op);
+		if (!decided && (is_firm(&f->category) || is_firm(&f->app)))
 			promote(flows, key, f);
 		return true;
 	case op_resample:
-		if (decided)
+		if (f->state & state_settled)
 			return false;
 		__sync_fetch_and_add(&f->samples, f->samples < op->samples ? -f->samples : -(__u32)op->samples);
 		return true;
@@ -141,10 +143,7 @@ static long apply_one(__u32 index, struct batch *batch)
 
 		applied = apply_to(op, &key, &flows6, &pending6, 6);
 	}
-	op->applied = applied;
-	if (applied) {
-		batch->applied++;
-	} else {
+	if (!applied) {
 		batch->stale++;
 		if (op->kind == op_verdict)
 			count(reason_stale_verdict);

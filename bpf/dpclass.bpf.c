@@ -99,7 +99,6 @@ int dpclass_apply(struct batch *ctx)
 				break;
 		}
 	}
-	ctx->applied = batch.applied;
 	ctx->stale = batch.stale;
 	return 0;
 }

@@ -45,11 +45,9 @@ const (
 )
 
 type DpclassBatch struct {
-	_       structs.HostLayout
-	Count   uint32
-	Applied uint32
-	Stale   uint32
-	Pad     uint32
+	_     structs.HostLayout
+	Count uint32
+	Stale uint32
 }
 
 type DpclassEndedFlow struct {
@@ -62,34 +60,27 @@ type DpclassEndedFlow struct {
 }
 
 type DpclassFlow struct {
-	_                  structs.HostLayout
-	LastJiffies        uint64
-	State              DpclassFlowState
-	PolicyEpoch        uint32
-	Category           DpclassLabel
-	App                DpclassLabel
-	Rule               uint8
-	Final              uint8
-	Generation         uint32
-	FirstNs            uint64
-	FirstJiffies       uint64
-	Dropped            uint64
-	Samples            uint32
-	CategoryConfidence uint16
-	AppConfidence      uint16
-	CategorySource     DpclassSource
-	AppSource          DpclassSource
-	CategoryModel      uint8
-	AppModel           uint8
-	Pad                uint32
-	PacketsIn          uint64
-	BytesIn            uint64
-	TatIn              uint64
-	PadIn              [5]uint64
-	PacketsOut         uint64
-	BytesOut           uint64
-	TatOut             uint64
-	PadOut             [5]uint64
+	_            structs.HostLayout
+	LastJiffies  uint64
+	State        DpclassFlowState
+	PolicyEpoch  uint32
+	Category     DpclassVerdict
+	App          DpclassVerdict
+	Rule         uint8
+	Pad          [3]uint8
+	Generation   uint32
+	Samples      uint32
+	FirstNs      uint64
+	FirstJiffies uint64
+	Dropped      uint64
+	PacketsIn    uint64
+	BytesIn      uint64
+	TatIn        uint64
+	PadIn        [5]uint64
+	PacketsOut   uint64
+	BytesOut     uint64
+	TatOut       uint64
+	PadOut       [5]uint64
 }
 
 type DpclassFlowKey struct {
@@ -127,6 +118,7 @@ const (
 	DpclassFlowStateStateReported  DpclassFlowState = 512
 	DpclassFlowStateStatePromoted  DpclassFlowState = 1024
 	DpclassFlowStateStateProtected DpclassFlowState = 2048
+	DpclassFlowStateStateSettled   DpclassFlowState = 4096
 )
 
 type DpclassInterfaceInfo struct {
@@ -209,24 +201,17 @@ type DpclassLpm6 struct {
 }
 
 type DpclassOp struct {
-	_                  structs.HostLayout
-	Key                DpclassFlowKey6
-	LastJiffies        uint64
-	Generation         uint32
-	CategoryConfidence uint16
-	AppConfidence      uint16
-	Kind               DpclassOpKind
-	Family             uint8
-	Category           DpclassLabel
-	App                DpclassLabel
-	CategorySource     DpclassSource
-	AppSource          DpclassSource
-	CategoryModel      uint8
-	AppModel           uint8
-	Final              uint8
-	Samples            uint8
-	Applied            uint8
-	Pad                [5]uint8
+	_           structs.HostLayout
+	Key         DpclassFlowKey6
+	LastJiffies uint64
+	Generation  uint32
+	Category    DpclassVerdict
+	App         DpclassVerdict
+	Kind        DpclassOpKind
+	Family      uint8
+	Settled     uint8
+	Samples     uint8
+	Pad         uint32
 }
 
 type DpclassOpKind uint8
@@ -368,6 +353,15 @@ const (
 	DpclassTcKindTcClsact    DpclassTcKind = 1
 	DpclassTcKindTcOwnClsact DpclassTcKind = 2
 )
+
+type DpclassVerdict struct {
+	_          structs.HostLayout
+	Label      DpclassLabel
+	Source     DpclassSource
+	Model      uint8
+	Final      uint8
+	Confidence uint16
+}
 
 // Names of all BPF objects in the ELF.
 //

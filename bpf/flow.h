@@ -123,38 +123,43 @@ static __always_inline void touch(struct flow *f, const struct packet *p, __u64 
 	}
 }
 
-/* One packet of a flow; returns whether to drop it. A decided flow costs one look-up. */
+/* The flow of a packet, a new one where there is none; NULL where there is no room. A decided flow costs one look-up. */
+static __always_inline struct flow *find_flow(const struct packet *p, const void *key, void *flows, void *pending,
+					      __u64 now, const int family)
+{
+	struct flow *f;
+
+	f = bpf_map_lookup_elem(flows, key);
+	if (f) {
+		if (!begins_anew(f, p, now))
+			return f;
+		retire(flows, pending, key, f, family);
+	}
+	f = bpf_map_lookup_elem(pending, key);
+	if (f) {
+		if (!(f->state & state_promoted) && !begins_anew(f, p, now))
+			return f;
+		retire(flows, pending, key, f, family);
+	}
+	return begin(pending, key, p, now);
+}
+
+/* One packet of a flow; returns whether to drop it. */
 static __always_inline bool handle_flow(void *ctx, const struct packet *p, const void *key, void *flows, void *pending,
 					const int dir, const int family, const bool xdp)
 {
 	__u64 now = bpf_jiffies64();
 	__u32 segments = wire_segments(p);
 	__u64 bytes = wire_bytes(p, segments);
-	struct flow *f;
+	struct flow *f = find_flow(p, key, flows, pending, now, family);
 
-	f = bpf_map_lookup_elem(flows, key);
-	if (f && begins_anew(f, p, now)) {
-		retire(flows, pending, key, f, family);
-		f = NULL;
-	}
-	if (f) {
-		touch(f, p, now, bytes, segments, dir);
-		return enforce(ctx, p, key, f, bytes, segments, dir, family, xdp);
-	}
-
-	f = bpf_map_lookup_elem(pending, key);
-	if (f && (f->state & state_promoted || begins_anew(f, p, now))) {
-		retire(flows, pending, key, f, family);
-		f = NULL;
-	}
-	if (!f)
-		f = begin(pending, key, p, now);
 	if (!f) {
 		count(reason_table_full);
 		return false;
 	}
 	touch(f, p, now, bytes, segments, dir);
-	take_sample(ctx, p, key, f, dir, family, xdp);
+	if (!(f->state & state_settled))
+		take_sample(ctx, p, key, f, dir, family, xdp);
 	return enforce(ctx, p, key, f, bytes, segments, dir, family, xdp);
 }
 

@@ -8,6 +8,12 @@
 #define CAS_TRIES 4
 #define COARSE_TICKS 16 /* a burst this long is told by the tick: it is at most one longer */
 
+/* Whether a verdict is there to stay: final, or an operator's. */
+static __always_inline bool is_firm(const struct verdict *v)
+{
+	return v->final || v->source == source_operator;
+}
+
 static __always_inline bool in_set(const __u64 *set, __u8 label)
 {
 	return set[(label >> 6) & 3] >> (label & 63) & 1;
@@ -46,25 +52,26 @@ static __always_inline bool is_protected(const struct flow_key6 *key, const int 
 	}
 }
 
+/* Whether the rule may rest on a task's verdict. */
+static __always_inline bool rests_on(const struct rule *r, const struct verdict *v)
+{
+	if (v->label == undecided || v->confidence < r->min_confidence)
+		return false;
+	return is_firm(v) || r->flags & rule_provisional;
+}
+
+/* A rule rests on the verdict of each task that it names labels of; one that names none rests on either. */
 static __always_inline bool rule_matches(const struct rule *r, const struct flow *f)
 {
-	__u8 category = f->category, app = f->app;
-	__u16 confidence;
+	bool any_category = r->flags & rule_any_category, any_app = r->flags & rule_any_app;
+	bool category = rests_on(r, &f->category), app = rests_on(r, &f->app);
 
-	if (!f->final && !(r->flags & rule_provisional))
+	if (!any_category && !(category && in_set(r->categories, f->category.label)))
 		return false;
-	if (category == undecided && app == undecided)
+	if (!any_app && !(app && in_set(r->apps, f->app.label)))
 		return false;
-	if (!(r->flags & rule_any_category) &&
-	    (!in_set(r->categories, category) || f->category_confidence < r->min_confidence))
+	if (any_category && any_app && !category && !app)
 		return false;
-	if (!(r->flags & rule_any_app) && (!in_set(r->apps, app) || f->app_confidence < r->min_confidence))
-		return false;
-	if ((r->flags & (rule_any_category | rule_any_app)) == (rule_any_category | rule_any_app)) {
-		confidence = f->category_confidence > f->app_confidence ? f->category_confidence : f->app_confidence;
-		if (confidence < r->min_confidence)
-			return false;
-	}
 	if (r->actions & action_drop && f->state & state_midstream && !(r->flags & rule_midstream))
 		return false;
 	return true;

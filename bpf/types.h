@@ -46,6 +46,7 @@ enum flow_state {
 	state_reported = 512, /* the end is in the map ended */
 	state_promoted = 1024, /* pending entry whose flow has moved to flows */
 	state_protected = 2048, /* named by the policy's protect: */
+	state_settled = 4096, /* no verdict changes any more, except by an operator: no more samples */
 };
 
 enum source {
@@ -54,28 +55,30 @@ enum source {
 	source_operator,
 } __attribute__((packed));
 
+/* The answer to one question about a flow (flow.Task in Go). */
+struct verdict {
+	enum label label;
+	enum source source;
+	__u8 model; /* number of the model's name in the map labels; 0: none */
+	__u8 final; /* only an operator changes it */
+	__u16 confidence; /* in 65535ths */
+};
+
 /* A flow. Three cache lines (of IPv4's tables): what is mostly read, and what each direction writes. The two directions
  * are often handled on two CPUs, and counters in one line would travel between them. */
 struct flow {
 	__u64 last_jiffies; /* of the last packet */
 	enum flow_state state; /* bits */
 	__u32 policy_epoch; /* of rule; 0: the policy is to be asked again */
-	enum label category;
-	enum label app;
+	struct verdict category;
+	struct verdict app;
 	__u8 rule; /* policy rule that acts on the flow, from 1; 0: none */
-	__u8 final;
+	__u8 pad[3];
 	__u32 generation;
+	__u32 samples; /* payload packets sampled */
 	__u64 first_ns; /* CLOCK_MONOTONIC of the first packet */
 	__u64 first_jiffies;
 	__u64 dropped; /* packets dropped by policy */
-	__u32 samples; /* payload packets sampled */
-	__u16 category_confidence; /* in 65535ths */
-	__u16 app_confidence;
-	enum source category_source;
-	enum source app_source;
-	__u8 category_model; /* number of the model's name in the map labels; 0: none */
-	__u8 app_model;
-	__u32 pad;
 
 	__u64 packets_in;
 	__u64 bytes_in; /* IP bytes on the wire */
@@ -112,7 +115,7 @@ struct sample {
 };
 
 enum op_kind {
-	op_verdict, /* store a verdict */
+	op_verdict, /* store verdicts */
 	op_resample, /* take back op.samples samples, they were shed */
 	op_merge, /* second half of a promotion: what was counted meanwhile */
 	op_idle, /* end by time-out */
@@ -125,28 +128,19 @@ struct op {
 	struct flow_key6 key;
 	__u64 last_jiffies; /* op_idle and op_remove: only if no packet came since */
 	__u32 generation;
-	__u16 category_confidence;
-	__u16 app_confidence;
+	struct verdict category; /* op_verdict; source_none: leave it as it is */
+	struct verdict app;
 	enum op_kind kind;
 	__u8 family;
-	enum label category;
-	enum label app;
-	enum source category_source;
-	enum source app_source;
-	__u8 category_model;
-	__u8 app_model;
-	__u8 final;
-	__u8 samples;
-	__u8 applied; /* out: 1 if the flow was there */
-	__u8 pad[5];
+	__u8 settled; /* op_verdict: no verdict of the model's comes after these */
+	__u8 samples; /* op_resample */
+	__u32 pad;
 };
 
 /* Context of the program that applies the inbox. */
 struct batch {
 	__u32 count; /* operations in the inbox */
-	__u32 applied; /* out */
 	__u32 stale; /* out: the flow was gone or of another generation */
-	__u32 pad;
 };
 
 struct ended_flow {

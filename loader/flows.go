@@ -5,7 +5,6 @@ package loader
 import (
 	"errors"
 	"fmt"
-	"math"
 	"sort"
 	"time"
 
@@ -19,16 +18,8 @@ import (
 type entry struct {
 	key     flow.Key
 	flow    bpf.DpclassFlow
-	decided bool // of the tables for final verdicts
+	decided bool // of the tables flows and flows6
 }
-
-type tables uint8
-
-const (
-	decidedTables tables = 1 << iota
-	pendingTables
-	allTables = decidedTables | pendingTables
-)
 
 const readBatch = 4096
 
@@ -51,26 +42,19 @@ func readTable[K any](m *ebpf.Map, keyOf func(*K) flow.Key, decided bool, entrie
 	}
 }
 
-func (i *Interface) read(which tables) ([]entry, error) {
-	var entries []entry
-	var err error
-	if which&decidedTables != 0 {
-		if entries, err = readTable(i.maps.Flows, keyOf4, true, entries); err != nil {
-			return nil, err
-		}
-		if entries, err = readTable(i.maps.Flows6, keyOf6, true, entries); err != nil {
-			return nil, err
-		}
+// read reads all tables, the decided flows first.
+func (i *Interface) read() ([]entry, error) {
+	entries, err := readTable(i.maps.Flows, keyOf4, true, nil)
+	if err == nil {
+		entries, err = readTable(i.maps.Flows6, keyOf6, true, entries)
 	}
-	if which&pendingTables != 0 {
-		if entries, err = readTable(i.maps.Pending, keyOf4, false, entries); err != nil {
-			return nil, err
-		}
-		if entries, err = readTable(i.maps.Pending6, keyOf6, false, entries); err != nil {
-			return nil, err
-		}
+	if err == nil {
+		entries, err = readTable(i.maps.Pending, keyOf4, false, entries)
 	}
-	return entries, nil
+	if err == nil {
+		entries, err = readTable(i.maps.Pending6, keyOf6, false, entries)
+	}
+	return entries, err
 }
 
 func (f flowState) has(bits bpf.DpclassFlowState) bool {
@@ -158,36 +142,27 @@ func (i *Interface) record(now clock, e *entry) flow.Record {
 			PacketsIn: f.PacketsIn, BytesIn: f.BytesIn, PacketsOut: f.PacketsOut, BytesOut: f.BytesOut,
 			Dropped: f.Dropped, Generation: f.Generation, Rule: int(f.Rule), Ended: state.ended(),
 			Midstream: state.has(bpf.DpclassFlowStateStateMidstream),
-			Model:     i.names.name(f.CategoryModel),
 		},
-	}
-	if r.Model == "" {
-		r.Model = i.names.name(f.AppModel)
 	}
 	if r.Ended == "" {
 		if _, idle := i.idle(now, e.key, f); idle {
 			r.Ended = "idle"
 		}
 	}
-	r.SetVerdicts(&flow.Verdicts{
-		flow.Category: i.verdict(f.Category, f.CategoryConfidence, f.CategorySource, f.CategoryModel, f.Final),
-		flow.App:      i.verdict(f.App, f.AppConfidence, f.AppSource, f.AppModel, f.Final),
-	})
-	return r
-}
-
-func (i *Interface) verdict(label bpf.DpclassLabel, p uint16, source bpf.DpclassSource, model, final uint8) flow.Verdict {
-	return flow.Verdict{
-		Label: i.names.name(uint8(label)), Confidence: math.Round(float64(p)/math.MaxUint16*1e4) / 1e4,
-		Source: flow.Source(source), Model: i.names.name(model),
-		Final: final != 0 && source != bpf.DpclassSourceSourceNone,
+	verdicts := flow.Verdicts{
+		flow.Category: i.names.decodeVerdict(&f.Category), flow.App: i.names.decodeVerdict(&f.App),
 	}
+	r.SetVerdicts(&verdicts)
+	if r.Model = verdicts[flow.Category].Model; r.Model == "" {
+		r.Model = verdicts[flow.App].Model
+	}
+	return r
 }
 
 // Flows returns the flows of the interface, ended ones too as long as they are
 // in the table, by first packet.
 func (i *Interface) Flows() ([]flow.Record, error) {
-	entries, err := i.read(allTables)
+	entries, err := i.read()
 	if err != nil {
 		return nil, err
 	}
@@ -293,7 +268,7 @@ const settle = time.Second
 func (i *Interface) Sweep() ([]flow.Record, error) {
 	i.sweepMu.Lock()
 	defer i.sweepMu.Unlock()
-	entries, err := i.read(allTables)
+	entries, err := i.read()
 	if err != nil {
 		return nil, err
 	}
@@ -356,7 +331,7 @@ func (i *Interface) Sweep() ([]flow.Record, error) {
 			op.Generation = some[n].flow.Generation
 			op.LastJiffies = some[n].flow.LastJiffies
 			return nil
-		}, nil)
+		})
 		if err != nil {
 			return records, err
 		}

@@ -5,6 +5,7 @@ package loader
 import (
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"unsafe"
 
@@ -94,9 +95,9 @@ func (i *Interface) openInbox() error {
 	return i.inbox.open(own.Maps["inbox"], own.Programs[bpf.DpclassProgDpclassApply])
 }
 
-// run applies n operations, filled in by fill, in as few runs as possible. done
-// is called with each after it was applied; it may be nil.
-func (i *Interface) run(n int, fill func(n int, op *bpf.DpclassOp) error, done func(n int, applied bool)) (stale int, err error) {
+// run applies n operations, filled in by fill, in as few runs as possible. stale
+// counts those whose flow was gone or of another generation.
+func (i *Interface) run(n int, fill func(n int, op *bpf.DpclassOp) error) (stale int, err error) {
 	b := &i.inbox
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -116,43 +117,18 @@ func (i *Interface) run(n int, fill func(n int, op *bpf.DpclassOp) error, done f
 			return stale, fmt.Errorf("apply %d operations: %w", batch.Count, err)
 		}
 		stale += int(out.Stale)
-		if done != nil {
-			for k := range int(batch.Count) {
-				done(from+k, b.ops[k].Applied == 1)
-			}
-		}
 	}
 	return stale, nil
 }
 
-func confidence(p float64) uint16 {
-	if math.IsNaN(p) {
-		return 0
-	}
-	return uint16(math.Round(min(max(p, 0), 1) * math.MaxUint16))
-}
-
-func (i *Interface) fillVerdicts(op *bpf.DpclassOp, v *flow.Verdicts) error {
-	var err error
+// fillVerdicts fills in the verdicts of an operation.
+func (i *Interface) fillVerdicts(op *bpf.DpclassOp, v *flow.Verdicts) (err error) {
 	op.Kind = bpf.DpclassOpKindOpVerdict
-	if c := &v[flow.Category]; c.Label != "" {
-		if op.Category, err = i.names.label(c.Label); err != nil {
-			return err
-		}
-		op.CategorySource = bpf.DpclassSource(c.Source)
-		op.CategoryConfidence = confidence(c.Confidence)
-		op.CategoryModel = i.names.model(c.Model)
+	if op.Category, err = i.names.encodeVerdict(&v[flow.Category]); err != nil {
+		return err
 	}
-	if a := &v[flow.App]; a.Label != "" {
-		if op.App, err = i.names.label(a.Label); err != nil {
-			return err
-		}
-		op.AppSource = bpf.DpclassSource(a.Source)
-		op.AppConfidence = confidence(a.Confidence)
-		op.AppModel = i.names.model(a.Model)
-	}
-	op.Final = bit(v.Final())
-	return nil
+	op.App, err = i.names.encodeVerdict(&v[flow.App])
+	return err
 }
 
 // Apply stores verdicts in the kernel. stale counts those whose flow is gone or
@@ -162,17 +138,22 @@ func (i *Interface) Apply(decisions []flow.Decision) (stale int, err error) {
 		d := &decisions[n]
 		op.Key, op.Family = wideKey(d.ID.Key)
 		op.Generation = d.ID.Generation
+		op.Settled = bit(d.Settled)
 		return i.fillVerdicts(op, &d.Verdicts)
-	}, nil)
+	})
 }
 
-// SetVerdict stores an operator's verdict: final, and no model's verdict
-// changes it. The error wraps ErrNoFlow where there is no such flow.
+// SetVerdict stores an operator's verdicts, whatever their Source says: they are
+// final, and no model's verdict changes them. A task without a label keeps its
+// verdict. The error wraps ErrNoFlow where there is no such flow.
 func (i *Interface) SetVerdict(key flow.Key, v flow.Verdicts) error {
+	for t := range v {
+		v[t].Source, v[t].Model, v[t].Final = flow.SourceOperator, "", true
+	}
 	stale, err := i.run(1, func(_ int, op *bpf.DpclassOp) error {
 		op.Key, op.Family = wideKey(key)
 		return i.fillVerdicts(op, &v)
-	}, nil)
+	})
 	if err != nil {
 		return err
 	}
@@ -191,22 +172,25 @@ func (i *Interface) Resample(ids []flow.ID) error {
 		op.Generation = ids[n].Generation
 		op.Samples = 1
 		return nil
-	}, nil)
+	})
 	return err
 }
 
-// ResampleAll has every flow without a final verdict sampled anew.
+// ResampleAll has every flow sampled again from the start whose verdicts are not
+// settled.
 func (i *Interface) ResampleAll() error {
-	entries, err := i.read(pendingTables)
+	entries, err := i.read()
 	if err != nil {
 		return err
 	}
+	const over = bpf.DpclassFlowStateStateSettled | bpf.DpclassFlowStateStatePromoted
+	entries = slices.DeleteFunc(entries, func(e entry) bool { return e.flow.State&over != 0 })
 	_, err = i.run(len(entries), func(n int, op *bpf.DpclassOp) error {
 		op.Kind = bpf.DpclassOpKindOpResample
 		op.Key, op.Family = wideKey(entries[n].key)
 		op.Generation = entries[n].flow.Generation
 		op.Samples = math.MaxUint8
 		return nil
-	}, nil)
+	})
 	return err
 }

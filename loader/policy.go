@@ -33,7 +33,7 @@ type RuleStats struct {
 
 // encodeRule makes the kernel's form of a rule.
 func (i *Interface) encodeRule(r *flow.Rule) (bpf.DpclassRule, error) {
-	out := bpf.DpclassRule{MinConfidence: confidence(r.MinConfidence)}
+	out := bpf.DpclassRule{MinConfidence: encodeConfidence(r.MinConfidence)}
 	set := func(bits *[4]uint64, names []string) error {
 		for _, name := range names {
 			label, err := i.names.label(name)

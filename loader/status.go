@@ -118,7 +118,7 @@ func (i *Interface) Status() (Status, error) {
 	if s.Counters, err = i.Counters(); err != nil {
 		return s, err
 	}
-	entries, err := i.read(allTables)
+	entries, err := i.read()
 	if err != nil {
 		return s, err
 	}
