@@ -273,7 +273,8 @@ func (m *kernelMeter) begin(ctx context.Context) error {
 		}
 		if m.case_.decided {
 			key, _ := flow.MakeKey(m.case_.proto, m.src, m.dst, 0)
-			return m.iface.SetVerdict(key, decided())
+			_, err := m.iface.Apply([]flow.Decision{{ID: flow.ID{Key: key}, Verdicts: decided(), Settled: true}})
+			return err
 		}
 		return nil
 	}
