@@ -84,6 +84,11 @@ __noinline int find_rule(struct flow *f, const struct flow_key6 *key, __u32 epoc
 
 	if (!f || !key)
 		return 0;
+	/* This comes before the loop because it takes less stack so (TestStack). */
+	if (family == 4 ? is_protected(key, 4) : is_protected(key, 6))
+		__sync_fetch_and_or(&f->state, state_protected);
+	else
+		__sync_fetch_and_and(&f->state, ~state_protected);
 	for (__u32 i = 0; i < max_rules; i++) {
 		__u32 index = bank * max_rules + i;
 		struct rule *r;
@@ -96,10 +101,6 @@ __noinline int find_rule(struct flow *f, const struct flow_key6 *key, __u32 epoc
 			break;
 		}
 	}
-	if (family == 4 ? is_protected(key, 4) : is_protected(key, 6))
-		__sync_fetch_and_or(&f->state, state_protected);
-	else
-		__sync_fetch_and_and(&f->state, ~state_protected);
 	f->rule = rule;
 	f->tat_in = 0;
 	f->tat_out = 0;
