@@ -121,6 +121,12 @@ const (
 	DpclassFlowStateStateSettled   DpclassFlowState = 4096
 )
 
+type DpclassForgotten struct {
+	_      structs.HostLayout
+	Offset uint32
+	Proto  uint32
+}
+
 type DpclassInterfaceInfo struct {
 	_           structs.HostLayout
 	NetnsCookie uint64
@@ -134,8 +140,7 @@ type DpclassInterfaceInfo struct {
 	Ingress     uint8
 	Egress      uint8
 	Vlan        uint8
-	L3Device    uint8
-	Pad         [2]uint8
+	Pad         [3]uint8
 	Driver      [32]uint8
 }
 
@@ -228,10 +233,8 @@ const (
 type DpclassPolicyState struct {
 	_         structs.HostLayout
 	Epoch     uint32
-	Count     uint32
-	AppliedNs uint64
 	SourceLen uint32
-	Pad       uint32
+	AppliedNs uint64
 }
 
 type DpclassProtectPort struct {
@@ -314,29 +317,26 @@ type DpclassSample struct {
 	Index      uint8
 	Direction  uint8
 	Family     uint8
-	Reasons    DpclassSampleReason
-	FromA      uint8
-	Pad        uint8
+	Pad        [3]uint8
 	Key        DpclassFlowKey6
 }
-
-type DpclassSampleReason uint8
-
-const (
-	DpclassSampleReasonSampleCut       DpclassSampleReason = 1
-	DpclassSampleReasonSampleSegment   DpclassSampleReason = 2
-	DpclassSampleReasonSampleFragment  DpclassSampleReason = 4
-	DpclassSampleReasonSampleMidstream DpclassSampleReason = 8
-)
 
 type DpclassScratch struct {
 	_        structs.HostLayout
 	Sample   DpclassSample
 	Packet   [2048]uint8
 	WokenNs  uint64
-	L3Offset uint32
 	L4Offset uint32
+	Pad      uint32
 }
+
+type DpclassSequenceSlot uint32
+
+const (
+	DpclassSequenceSlotSequenceEnds        DpclassSequenceSlot = 0
+	DpclassSequenceSlotSequenceGenerations DpclassSequenceSlot = 1
+	DpclassSequenceSlotSequenceCount       DpclassSequenceSlot = 2
+)
 
 type DpclassSource uint8
 
@@ -373,6 +373,7 @@ const (
 	DpclassMapEnded                 = "ended"
 	DpclassMapFlows                 = "flows"
 	DpclassMapFlows6                = "flows6"
+	DpclassMapForgotten             = "forgotten"
 	DpclassMapInbox                 = "inbox"
 	DpclassMapInterface             = "interface"
 	DpclassMapLabels                = "labels"
@@ -465,6 +466,7 @@ type DpclassMapSpecs struct {
 	Ended        *ebpf.MapSpec `ebpf:"ended"`
 	Flows        *ebpf.MapSpec `ebpf:"flows"`
 	Flows6       *ebpf.MapSpec `ebpf:"flows6"`
+	Forgotten    *ebpf.MapSpec `ebpf:"forgotten"`
 	Inbox        *ebpf.MapSpec `ebpf:"inbox"`
 	Interface    *ebpf.MapSpec `ebpf:"interface"`
 	Labels       *ebpf.MapSpec `ebpf:"labels"`
@@ -527,6 +529,7 @@ type DpclassMaps struct {
 	Ended        *ebpf.Map `ebpf:"ended"`
 	Flows        *ebpf.Map `ebpf:"flows"`
 	Flows6       *ebpf.Map `ebpf:"flows6"`
+	Forgotten    *ebpf.Map `ebpf:"forgotten"`
 	Inbox        *ebpf.Map `ebpf:"inbox"`
 	Interface    *ebpf.Map `ebpf:"interface"`
 	Labels       *ebpf.Map `ebpf:"labels"`
@@ -553,6 +556,7 @@ func (m *DpclassMaps) Close() error {
 		m.Ended,
 		m.Flows,
 		m.Flows6,
+		m.Forgotten,
 		m.Inbox,
 		m.Interface,
 		m.Labels,

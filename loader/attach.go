@@ -260,7 +260,7 @@ func (i *Interface) load(device netlink.Link, cfg *Config, taken bool) error {
 	i.info = bpf.DpclassInterfaceInfo{
 		NetnsCookie: cookie, TickNs: tick, AttachedNs: uint64(time.Now().UnixNano()),
 		Ifindex: uint32(device.Attrs().Index), Samples: uint32(cfg.Samples), Timeouts: timeouts,
-		Ingress: bit(cfg.Ingress), Egress: bit(cfg.Egress), Vlan: bit(cfg.VLAN), L3Device: bit(l3),
+		Ingress: bit(cfg.Ingress), Egress: bit(cfg.Egress), Vlan: bit(cfg.VLAN),
 	}
 	copy(i.info.Driver[:len(i.info.Driver)-1], driverOf(device))
 	return i.inbox.open(collection.Maps["inbox"], collection.Programs[bpf.DpclassProgDpclassApply])
