@@ -31,7 +31,7 @@ const (
 )
 
 // Reason tells why a packet belongs to no flow. Names and meaning are those of
-// enum reason in bpf/types.h.
+// enum reason in bpf/counters.h.
 type Reason uint8
 
 // The reasons. Only a packet that is OK has ports.

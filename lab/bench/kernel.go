@@ -15,7 +15,6 @@ import (
 
 	"github.com/cilium/ebpf"
 
-	"github.com/dpclass/dpclass/bpf"
 	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/loader"
 )
@@ -44,7 +43,7 @@ type KernelResult struct {
 // kernelCase is one case: what its packet meets.
 type kernelCase struct {
 	name    string
-	program string // "": the XDP program
+	hook    string // "": ingress, by XDP
 	proto   flow.Proto
 	src     string // "": IPv4
 	payload int
@@ -77,7 +76,7 @@ func kernelCases() []kernelCase {
 		{name: "dscp", proto: flow.TCP, decided: true, action: &marked, remark: true},
 		{name: "undecided", proto: flow.TCP},
 		{name: "sampled", proto: flow.TCP, payload: 1440, config: loader.Config{Samples: 255}, repeat: 240, sampled: true},
-		{name: "egress-ipv4-tcp", program: bpf.DpclassProgDpclassOut, proto: flow.TCP, decided: true},
+		{name: "egress-ipv4-tcp", hook: "egress", proto: flow.TCP, decided: true},
 	}
 	for _, many := range []struct {
 		name  string
@@ -157,6 +156,21 @@ type kernelMeter struct {
 	frame       []byte
 	src, dst    netip.AddrPort
 	ours, empty *ebpf.Program
+	plain       *ebpf.Program // the ingress program
+}
+
+// program returns the program at a hook of the interface.
+func (m *kernelMeter) program(name string) (*ebpf.Program, error) {
+	hooks, err := m.iface.Hooks()
+	if err != nil {
+		return nil, err
+	}
+	for _, hook := range hooks {
+		if hook.Name == name {
+			return ebpf.NewProgramFromID(ebpf.ProgramID(hook.ProgID))
+		}
+	}
+	return nil, fmt.Errorf("no program at %s", name)
 }
 
 func (m *kernelMeter) measure(ctx context.Context) (result KernelResult, err error) {
@@ -206,11 +220,18 @@ func (m *kernelMeter) programs() (free func() error, err error) {
 		}
 		return errors.Join(errs...)
 	}
-	name, kind := m.case_.program, ebpf.SchedCLS
+	name, kind := m.case_.hook, ebpf.SchedCLS
 	if name == "" {
-		name, kind = bpf.DpclassProgDpclassXdp, ebpf.XDP
+		name, kind = "ingress", ebpf.XDP
 	}
-	m.ours = m.iface.Programs()[name]
+	if m.plain, err = m.program("ingress"); err != nil {
+		return free, err
+	}
+	closers = append(closers, m.plain.Close)
+	if m.ours, err = m.program(name); err != nil {
+		return free, err
+	}
+	closers = append(closers, m.ours.Close)
 	if m.empty, err = empty(kind); err != nil {
 		return free, err
 	}
@@ -247,7 +268,7 @@ func (m *kernelMeter) programs() (free func() error, err error) {
 	return free, nil
 }
 
-// keyBytes is the flow's key (struct flow_key of bpf/types.h); the source sorts first.
+// keyBytes is the flow's key (struct flow_key of bpf/key.h); the source sorts first.
 func (m *kernelMeter) keyBytes() []byte {
 	key := append(m.src.Addr().AsSlice(), m.dst.Addr().AsSlice()...)
 	key = binary.BigEndian.AppendUint16(key, m.src.Port())
@@ -266,7 +287,7 @@ func (m *kernelMeter) begin(ctx context.Context) error {
 		// Beyond the sample budget, so that only the sampled case samples.
 		program := m.ours
 		if m.case_.alone {
-			program = m.iface.Programs()[bpf.DpclassProgDpclassXdp]
+			program = m.plain
 		}
 		if _, _, err := program.Benchmark(m.frame, 20, func() {}); err != nil {
 			return err
@@ -280,14 +301,13 @@ func (m *kernelMeter) begin(ctx context.Context) error {
 	}
 	// A part at a time: the table of undecided flows is smaller than that of the decided ones.
 	const part = 8192
-	plain := m.iface.Programs()[bpf.DpclassProgDpclassXdp]
 	for from := 0; from < m.case_.flows; from += part {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		m.progress()
 		n := min(part, m.case_.flows-from)
-		if err := m.beginPart(plain, from, n); err != nil {
+		if err := m.beginPart(m.plain, from, n); err != nil {
 			return err
 		}
 	}
