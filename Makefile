@@ -22,7 +22,7 @@ deps-generate: ## install clang and libbpf's headers, for make generate alone
 	@scripts/deps.sh generate
 
 generate: check-go ## make labels and BPF objects from their sources, with the pinned clang
-	$(GO) generate ./flow ./bpf
+	$(GO) generate ./flow ./loader
 
 lint: check-go bin/golangci-lint ## format, vet, golangci-lint, shellcheck
 	@GO="$(GO)" scripts/lint.sh

@@ -10,30 +10,29 @@ import (
 
 	"github.com/cilium/ebpf/btf"
 
-	"github.com/dpclass/dpclass/bpf"
 	"github.com/dpclass/dpclass/flow"
 )
 
 // TestPinnedMaps holds the names and sizes of the maps against the C.
 func TestPinnedMaps(t *testing.T) {
-	spec, err := bpf.LoadDpclass()
+	spec, err := loadBpf()
 	if err != nil {
 		t.Fatal(err)
 	}
-	const key4, key6 = unsafe.Sizeof(bpf.DpclassFlowKey{}), unsafe.Sizeof(bpf.DpclassFlowKey6{})
-	const value = unsafe.Sizeof(bpf.DpclassFlow{})
+	const key4, key6 = unsafe.Sizeof(bpfFlowKey{}), unsafe.Sizeof(bpfFlowKey6{})
+	const value = unsafe.Sizeof(bpfFlow{})
 	sizes := map[string][2]uintptr{
 		"flows": {key4, value}, "flows6": {key6, value}, "pending": {key4, value}, "pending6": {key6, value},
-		"samples": {0, 0}, "counters": {4, 8}, "policy": {4, unsafe.Sizeof(bpf.DpclassPolicyState{})},
-		"rules": {4, unsafe.Sizeof(bpf.DpclassRule{})}, "rule_stats": {4, unsafe.Sizeof(bpf.DpclassRuleCounts{})},
+		"samples": {0, 0}, "counters": {4, 8}, "policy": {4, unsafe.Sizeof(bpfPolicyState{})},
+		"rules": {4, unsafe.Sizeof(bpfRule{})}, "rule_stats": {4, unsafe.Sizeof(bpfRuleCounts{})},
 		"buckets": {4, 8}, "policy_source": {4, uintptr(maxSource)},
-		"protect": {unsafe.Sizeof(bpf.DpclassLpm4{}), 1}, "protect6": {unsafe.Sizeof(bpf.DpclassLpm6{}), 1},
-		"protect_ports": {unsafe.Sizeof(bpf.DpclassProtectPort{}), 1}, "protect_flows": {key6, 1},
-		"ended": {4, unsafe.Sizeof(bpf.DpclassEndedFlow{})}, "sequence": {4, 8},
-		"interface": {4, unsafe.Sizeof(bpf.DpclassInterfaceInfo{})}, "agent": {4, unsafe.Sizeof(bpf.DpclassAgentStats{})},
+		"protect": {unsafe.Sizeof(bpfLpm4{}), 1}, "protect6": {unsafe.Sizeof(bpfLpm6{}), 1},
+		"protect_ports": {unsafe.Sizeof(bpfProtectPort{}), 1}, "protect_flows": {key6, 1},
+		"ended": {4, unsafe.Sizeof(bpfEndedFlow{})}, "sequence": {4, 8},
+		"interface": {4, unsafe.Sizeof(bpfInterfaceInfo{})}, "agent": {4, unsafe.Sizeof(bpfAgentStats{})},
 		"labels": {4, unsafe.Sizeof(storedName{})},
 	}
-	pins := mapPins(&bpf.DpclassMaps{})
+	pins := mapPins(&bpfMaps{})
 	for name, m := range spec.Maps {
 		if strings.HasPrefix(name, ".") || name == "inbox" || name == "scratch" || name == "forgotten" {
 			continue
@@ -61,7 +60,7 @@ func TestPinnedMaps(t *testing.T) {
 
 func enum(t *testing.T, name string) []string {
 	t.Helper()
-	spec, err := bpf.LoadDpclass()
+	spec, err := loadBpf()
 	if err != nil {
 		t.Fatal(err)
 	}

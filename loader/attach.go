@@ -23,7 +23,6 @@ import (
 
 	"github.com/dpclass/dpclass/internal/netns"
 
-	"github.com/dpclass/dpclass/bpf"
 	"github.com/dpclass/dpclass/flow"
 )
 
@@ -126,7 +125,7 @@ func claim(dir string) error {
 	}
 	defer m.Close()
 	now := uint64(time.Now().UnixNano())
-	stats := bpf.DpclassAgentStats{Pid: uint32(os.Getpid()), StartedNs: now, UpdatedNs: now}
+	stats := bpfAgentStats{Pid: uint32(os.Getpid()), StartedNs: now, UpdatedNs: now}
 	if err := m.Put(uint32(0), &stats); err != nil {
 		return fmt.Errorf("publish the agent's statistics: %w", err)
 	}
@@ -136,7 +135,7 @@ func claim(dir string) error {
 // isWhole tells whether all maps are pinned: those of an agent that ended
 // without detaching.
 func isWhole(dir string) bool {
-	for name := range mapPins(&bpf.DpclassMaps{}) {
+	for name := range mapPins(&bpfMaps{}) {
 		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
 			return false
 		}
@@ -177,7 +176,7 @@ func jiffies(d, standard time.Duration, tick uint64) uint64 {
 // load loads programs and maps, with the pinned maps of an earlier agent where
 // there are any, and pins the maps.
 func (i *Interface) load(device netlink.Link, cfg *Config, taken bool) error {
-	spec, err := bpf.LoadDpclass()
+	spec, err := loadBpf()
 	if err != nil {
 		return fmt.Errorf("BPF objects: %w", err)
 	}
@@ -207,7 +206,7 @@ func (i *Interface) load(device netlink.Link, cfg *Config, taken bool) error {
 		}
 	}
 	if frags {
-		spec.Programs[bpf.DpclassProgDpclassXdp].Flags |= unix.BPF_F_XDP_HAS_FRAGS
+		spec.Programs[bpfProgDpclassXdp].Flags |= unix.BPF_F_XDP_HAS_FRAGS
 	}
 	spec.Maps["flows"].MaxEntries, spec.Maps["flows6"].MaxEntries = cfg.MaxFlows, cfg.MaxFlows
 	spec.Maps["pending"].MaxEntries, spec.Maps["pending6"].MaxEntries = cfg.MaxPending, cfg.MaxPending
@@ -257,13 +256,13 @@ func (i *Interface) load(device netlink.Link, cfg *Config, taken bool) error {
 	if err != nil {
 		return err
 	}
-	i.info = bpf.DpclassInterfaceInfo{
+	i.info = bpfInterfaceInfo{
 		NetnsCookie: cookie, TickNs: tick, AttachedNs: uint64(time.Now().UnixNano()),
 		Ifindex: uint32(device.Attrs().Index), Samples: uint32(cfg.Samples), Timeouts: timeouts,
 		Ingress: bit(cfg.Ingress), Egress: bit(cfg.Egress), Vlan: bit(cfg.VLAN),
 	}
 	copy(i.info.Driver[:len(i.info.Driver)-1], driverOf(device))
-	return i.inbox.open(collection.Maps["inbox"], collection.Programs[bpf.DpclassProgDpclassApply])
+	return i.inbox.open(collection.Maps["inbox"], collection.Programs[bpfProgDpclassApply])
 }
 
 func bit(b bool) uint8 {
@@ -315,9 +314,9 @@ func (i *Interface) hook(device netlink.Link, cfg *Config, taken bool) error {
 	} else if mode == Auto {
 		mode = TC
 	}
-	i.info.Mode = bpf.DpclassAttachModeModeTc
+	i.info.Mode = bpfAttachModeModeTc
 	if mode == Native {
-		i.info.Mode = bpf.DpclassAttachModeModeNative
+		i.info.Mode = bpfAttachModeModeNative
 		if cfg.VLAN && stripsTags(device) {
 			i.log.Warn("the device strips VLAN tags before XDP sees them: VLAN ids of received packets are 0 in the 5-tuple",
 				"iface", i.name, "do", "ethtool -K "+i.name+" rxvlan off, or --mode tc")
@@ -398,10 +397,10 @@ func (i *Interface) attachTC(h hook, device netlink.Link, clsact, taken bool) er
 		}
 	}
 	own, err := attachClsact(i.collection.Programs[h.program], device, h)
-	if own || i.info.Tc == bpf.DpclassTcKindTcTcx {
-		i.info.Tc = bpf.DpclassTcKindTcClsact
+	if own || i.info.Tc == bpfTcKindTcTcx {
+		i.info.Tc = bpfTcKindTcClsact
 		if own {
-			i.info.Tc = bpf.DpclassTcKindTcOwnClsact
+			i.info.Tc = bpfTcKindTcOwnClsact
 		}
 	}
 	return err

@@ -16,8 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dpclass/dpclass/internal/netns"
-
-	"github.com/dpclass/dpclass/bpf"
 )
 
 // detachWait is how long a live agent may take to end by itself.
@@ -33,11 +31,11 @@ func (i *Interface) Detach() error {
 
 // remove takes off everything under a pin directory. The calling thread is in
 // the interface's network namespace.
-func remove(dir string, info *bpf.DpclassInterfaceInfo) error {
+func remove(dir string, info *bpfInterfaceInfo) error {
 	var errs []error
-	if info.Tc != bpf.DpclassTcKindTcTcx {
+	if info.Tc != bpfTcKindTcTcx {
 		if device, err := netlink.LinkByIndex(int(info.Ifindex)); err == nil {
-			errs = append(errs, detachClsact(device, info.Tc == bpf.DpclassTcKindTcOwnClsact))
+			errs = append(errs, detachClsact(device, info.Tc == bpfTcKindTcOwnClsact))
 		}
 	}
 	// The links first: a program goes with the last reference to its link.
@@ -103,7 +101,7 @@ func detachDir(dir string) error {
 	}
 	defer lock.Close()
 	info, infoErr := readInfo(dir)
-	if infoErr != nil || info.Tc == bpf.DpclassTcKindTcTcx {
+	if infoErr != nil || info.Tc == bpfTcKindTcTcx {
 		return remove(dir, &info)
 	}
 	ns, err := netns.ByCookie(info.NetnsCookie)
@@ -111,7 +109,7 @@ func detachDir(dir string) error {
 		return err
 	}
 	if !ns.IsOpen() { // the namespace is gone, and its filters with it
-		return remove(dir, &bpf.DpclassInterfaceInfo{})
+		return remove(dir, &bpfInterfaceInfo{})
 	}
 	defer ns.Close()
 	return netns.In(ns, func() error { return remove(dir, &info) })

@@ -10,14 +10,13 @@ import (
 
 	"github.com/cilium/ebpf"
 
-	"github.com/dpclass/dpclass/bpf"
 	"github.com/dpclass/dpclass/flow"
 )
 
 // entry is one entry of a flow table.
 type entry struct {
 	key     flow.Key
-	flow    bpf.DpclassFlow
+	flow    bpfFlow
 	decided bool // of the tables flows and flows6
 }
 
@@ -27,7 +26,7 @@ const readBatch = 4096
 func readTable[K any](m *ebpf.Map, keyOf func(*K) flow.Key, decided bool, entries []entry) ([]entry, error) {
 	var cursor ebpf.MapBatchCursor
 	keys := make([]K, readBatch)
-	values := make([]bpf.DpclassFlow, readBatch)
+	values := make([]bpfFlow, readBatch)
 	for {
 		n, err := m.BatchLookup(&cursor, keys, values, nil)
 		for k := range n {
@@ -57,20 +56,20 @@ func (i *Interface) read() ([]entry, error) {
 	return entries, err
 }
 
-func (f flowState) has(bits bpf.DpclassFlowState) bool {
-	return bpf.DpclassFlowState(f)&bits == bits
+func (f flowState) has(bits bpfFlowState) bool {
+	return bpfFlowState(f)&bits == bits
 }
 
-type flowState bpf.DpclassFlowState
+type flowState bpfFlowState
 
 // ended returns how the flow ended, "" while it lives.
 func (f flowState) ended() string {
 	switch {
-	case f.has(bpf.DpclassFlowStateStateRst):
+	case f.has(bpfFlowStateStateRst):
 		return "rst"
-	case f.has(bpf.DpclassFlowStateStateFinA | bpf.DpclassFlowStateStateFinB):
+	case f.has(bpfFlowStateStateFinA | bpfFlowStateStateFinB):
 		return "fin"
-	case f.has(bpf.DpclassFlowStateStateIdle):
+	case f.has(bpfFlowStateStateIdle):
 		return "idle"
 	}
 	return ""
@@ -78,7 +77,7 @@ func (f flowState) ended() string {
 
 // timeout returns the idle time-out of a flow in jiffies (idle_timeout in bpf/flow.h).
 func (i *Interface) timeout(proto flow.Proto, state flowState) uint64 {
-	both := state.has(bpf.DpclassFlowStateStateSentA | bpf.DpclassFlowStateStateSentB)
+	both := state.has(bpfFlowStateStateSentA | bpfFlowStateStateSentB)
 	index := 0
 	if proto == flow.UDP {
 		index = 2
@@ -90,7 +89,7 @@ func (i *Interface) timeout(proto flow.Proto, state flowState) uint64 {
 }
 
 // idle tells for how many jiffies the flow has been over its time-out.
-func (i *Interface) idle(now clock, key flow.Key, f *bpf.DpclassFlow) (over uint64, idle bool) {
+func (i *Interface) idle(now clock, key flow.Key, f *bpfFlow) (over uint64, idle bool) {
 	silent, limit := now.jiffies(f)-f.LastJiffies, i.timeout(key.Proto, flowState(f.State))
 	if int64(silent) <= int64(limit) {
 		return 0, false
@@ -98,7 +97,7 @@ func (i *Interface) idle(now clock, key flow.Key, f *bpf.DpclassFlow) (over uint
 	return silent - limit, true
 }
 
-func addCounts(to, from *bpf.DpclassFlow) {
+func addCounts(to, from *bpfFlow) {
 	to.PacketsIn += from.PacketsIn
 	to.BytesIn += from.BytesIn
 	to.PacketsOut += from.PacketsOut
@@ -129,7 +128,7 @@ func merge(entries []entry) []entry {
 func (i *Interface) record(now clock, e *entry) flow.Record {
 	f, state := &e.flow, flowState(e.flow.State)
 	src, dst := e.key.A, e.key.B
-	if state.has(bpf.DpclassFlowStateStateFirstB) {
+	if state.has(bpfFlowStateStateFirstB) {
 		src, dst = dst, src
 	}
 	r := flow.Record{
@@ -141,7 +140,7 @@ func (i *Interface) record(now clock, e *entry) flow.Record {
 		Live: &flow.Live{
 			PacketsIn: f.PacketsIn, BytesIn: f.BytesIn, PacketsOut: f.PacketsOut, BytesOut: f.BytesOut,
 			Dropped: f.Dropped, Generation: f.Generation, Rule: int(f.Rule), Ended: state.ended(),
-			Midstream: state.has(bpf.DpclassFlowStateStateMidstream),
+			Midstream: state.has(bpfFlowStateStateMidstream),
 		},
 	}
 	if r.Ended == "" {
@@ -235,7 +234,7 @@ func (i *Interface) endedSince(seen, last uint64) ([]flow.Record, error) {
 	seen = max(seen, last-min(last, uint64(i.maps.Ended.MaxEntries())))
 	var records []flow.Record
 	for number := seen + 1; number <= last; number++ {
-		var slot bpf.DpclassEndedFlow
+		var slot bpfEndedFlow
 		if err := i.maps.Ended.Lookup(uint32((number-1)%uint64(i.maps.Ended.MaxEntries())), &slot); err != nil {
 			return nil, fmt.Errorf("ended flow %d: %w", number, err)
 		}
@@ -287,15 +286,15 @@ func (i *Interface) Sweep() ([]flow.Record, error) {
 
 	type due struct {
 		*entry
-		kind bpf.DpclassOpKind
+		kind bpfOpKind
 	}
 	var ops []due
 	keep, settled := uint64(i.keep)/i.info.TickNs, uint64(settle)/i.info.TickNs
 	for n := range entries {
 		e := &entries[n]
 		state := flowState(e.flow.State)
-		if state.has(bpf.DpclassFlowStateStatePromoted) && !e.decided {
-			ops = append(ops, due{e, bpf.DpclassOpKindOpMerge})
+		if state.has(bpfFlowStateStatePromoted) && !e.decided {
+			ops = append(ops, due{e, bpfOpKindOpMerge})
 			continue
 		}
 		silent := now.jiffies(&e.flow) - e.flow.LastJiffies
@@ -304,7 +303,7 @@ func (i *Interface) Sweep() ([]flow.Record, error) {
 		case state.ended() == "idle":
 			silent = over
 		case state.ended() == "" && idle:
-			ops = append(ops, due{e, bpf.DpclassOpKindOpIdle}, due{e, bpf.DpclassOpKindOpReport})
+			ops = append(ops, due{e, bpfOpKindOpIdle}, due{e, bpfOpKindOpReport})
 			continue
 		case state.ended() == "":
 			continue
@@ -312,11 +311,11 @@ func (i *Interface) Sweep() ([]flow.Record, error) {
 		if int64(silent) < int64(settled) && !full[e.decided] {
 			continue
 		}
-		if !state.has(bpf.DpclassFlowStateStateReported) {
-			ops = append(ops, due{e, bpf.DpclassOpKindOpReport})
+		if !state.has(bpfFlowStateStateReported) {
+			ops = append(ops, due{e, bpfOpKindOpReport})
 		}
 		if int64(silent) >= int64(keep) || full[e.decided] {
-			ops = append(ops, due{e, bpf.DpclassOpKindOpRemove})
+			ops = append(ops, due{e, bpfOpKindOpRemove})
 		}
 	}
 
@@ -325,7 +324,7 @@ func (i *Interface) Sweep() ([]flow.Record, error) {
 	part := int(i.maps.Ended.MaxEntries()) / 2
 	for from := 0; from < len(ops) || from == 0; from += part {
 		some := ops[from:min(from+part, len(ops))]
-		_, err := i.run(len(some), func(n int, op *bpf.DpclassOp) error {
+		_, err := i.run(len(some), func(n int, op *bpfOp) error {
 			op.Kind = some[n].kind
 			op.Key, op.Family = wideKey(some[n].key)
 			op.Generation = some[n].flow.Generation

@@ -15,7 +15,6 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/dpclass/dpclass/bpf"
 	"github.com/dpclass/dpclass/internal/netns"
 )
 
@@ -30,13 +29,13 @@ type hook struct {
 
 func hookIn(mode Mode) hook {
 	if mode == Native {
-		return hook{name: "ingress", pin: pinXDP, program: bpf.DpclassProgDpclassXdp}
+		return hook{name: "ingress", pin: pinXDP, program: bpfProgDpclassXdp}
 	}
-	return hook{"ingress", pinIn, bpf.DpclassProgDpclassIn, netlink.HANDLE_MIN_INGRESS, ebpf.AttachTCXIngress}
+	return hook{"ingress", pinIn, bpfProgDpclassIn, netlink.HANDLE_MIN_INGRESS, ebpf.AttachTCXIngress}
 }
 
 func hookOut() hook {
-	return hook{"egress", pinOut, bpf.DpclassProgDpclassOut, netlink.HANDLE_MIN_EGRESS, ebpf.AttachTCXEgress}
+	return hook{"egress", pinOut, bpfProgDpclassOut, netlink.HANDLE_MIN_EGRESS, ebpf.AttachTCXEgress}
 }
 
 // errNotNative tells that the driver does not take XDP.
@@ -185,11 +184,11 @@ func linkIfindex(info *link.Info) uint32 {
 }
 
 // hooks returns the hooks that an attached interface should have.
-func hooks(info *bpf.DpclassInterfaceInfo) []hook {
+func hooks(info *bpfInterfaceInfo) []hook {
 	var all []hook
 	if info.Ingress != 0 {
 		mode := TC
-		if info.Mode == bpf.DpclassAttachModeModeNative {
+		if info.Mode == bpfAttachModeModeNative {
 			mode = Native
 		}
 		all = append(all, hookIn(mode))
@@ -204,7 +203,7 @@ func hooks(info *bpf.DpclassInterfaceInfo) []hook {
 func (i *Interface) Hooks() ([]Hook, error) {
 	var states []Hook
 	for _, h := range hooks(&i.info) {
-		if h.pin != pinXDP && i.info.Tc != bpf.DpclassTcKindTcTcx {
+		if h.pin != pinXDP && i.info.Tc != bpfTcKindTcTcx {
 			state, err := i.clsactHook(h)
 			if err != nil {
 				return nil, err

@@ -14,7 +14,6 @@ import (
 	"github.com/cilium/ebpf/features"
 	"golang.org/x/sys/unix"
 
-	"github.com/dpclass/dpclass/bpf"
 	"github.com/dpclass/dpclass/flow"
 )
 
@@ -22,7 +21,7 @@ import (
 // array, and the program that applies them.
 type inbox struct {
 	mu     sync.Mutex
-	ops    []bpf.DpclassOp // the map's memory
+	ops    []bpfOp // the map's memory
 	memory []byte
 	batch  int // operations a run
 	apply  *ebpf.Program
@@ -40,11 +39,11 @@ func (b *inbox) open(m *ebpf.Map, apply *ebpf.Program) error {
 		return fmt.Errorf("map the inbox: %w", err)
 	}
 	b.memory = memory
-	b.ops = unsafe.Slice((*bpf.DpclassOp)(unsafe.Pointer(&memory[0])), int(m.MaxEntries()))
+	b.ops = unsafe.Slice((*bpfOp)(unsafe.Pointer(&memory[0])), int(m.MaxEntries()))
 	b.apply = apply
 	b.batch = len(b.ops)
 	if !haveLoop() {
-		b.batch = int(bpf.DpclassLimitMaxBatchUnrolled)
+		b.batch = int(bpfLimitMaxBatchUnrolled)
 	}
 	return nil
 }
@@ -68,12 +67,12 @@ func (i *Interface) openInbox() error {
 	if i.inbox.ops != nil {
 		return nil
 	}
-	spec, err := bpf.LoadDpclass()
+	spec, err := loadBpf()
 	if err != nil {
 		return fmt.Errorf("BPF objects: %w", err)
 	}
 	for name := range spec.Programs {
-		if name != bpf.DpclassProgDpclassApply {
+		if name != bpfProgDpclassApply {
 			delete(spec.Programs, name)
 		}
 	}
@@ -92,12 +91,12 @@ func (i *Interface) openInbox() error {
 		return fmt.Errorf("load the program that stores verdicts: %w", err)
 	}
 	i.inbox.own = own
-	return i.inbox.open(own.Maps["inbox"], own.Programs[bpf.DpclassProgDpclassApply])
+	return i.inbox.open(own.Maps["inbox"], own.Programs[bpfProgDpclassApply])
 }
 
 // run applies n operations, filled in by fill, in as few runs as possible. stale
 // counts those whose flow was gone or of another generation.
-func (i *Interface) run(n int, fill func(n int, op *bpf.DpclassOp) error) (stale int, err error) {
+func (i *Interface) run(n int, fill func(n int, op *bpfOp) error) (stale int, err error) {
 	b := &i.inbox
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -105,9 +104,9 @@ func (i *Interface) run(n int, fill func(n int, op *bpf.DpclassOp) error) (stale
 		return 0, err
 	}
 	for from := 0; from < n; from += b.batch {
-		batch := bpf.DpclassBatch{Count: uint32(min(b.batch, n-from))}
+		batch := bpfBatch{Count: uint32(min(b.batch, n-from))}
 		for k := range int(batch.Count) {
-			b.ops[k] = bpf.DpclassOp{}
+			b.ops[k] = bpfOp{}
 			if err := fill(from+k, &b.ops[k]); err != nil {
 				return stale, err
 			}
@@ -122,8 +121,8 @@ func (i *Interface) run(n int, fill func(n int, op *bpf.DpclassOp) error) (stale
 }
 
 // fillVerdicts fills in the verdicts of an operation.
-func (i *Interface) fillVerdicts(op *bpf.DpclassOp, v *flow.Verdicts) (err error) {
-	op.Kind = bpf.DpclassOpKindOpVerdict
+func (i *Interface) fillVerdicts(op *bpfOp, v *flow.Verdicts) (err error) {
+	op.Kind = bpfOpKindOpVerdict
 	if op.Category, err = i.names.encodeVerdict(&v[flow.Category]); err != nil {
 		return err
 	}
@@ -134,7 +133,7 @@ func (i *Interface) fillVerdicts(op *bpf.DpclassOp, v *flow.Verdicts) (err error
 // Apply stores verdicts in the kernel. stale counts those whose flow is gone or
 // of another generation; they change nothing.
 func (i *Interface) Apply(decisions []flow.Decision) (stale int, err error) {
-	return i.run(len(decisions), func(n int, op *bpf.DpclassOp) error {
+	return i.run(len(decisions), func(n int, op *bpfOp) error {
 		d := &decisions[n]
 		op.Key, op.Family = wideKey(d.ID.Key)
 		op.Generation = d.ID.Generation
@@ -150,7 +149,7 @@ func (i *Interface) SetVerdict(key flow.Key, v flow.Verdicts) error {
 	for t := range v {
 		v[t].Source, v[t].Model, v[t].Final = flow.SourceOperator, "", true
 	}
-	stale, err := i.run(1, func(_ int, op *bpf.DpclassOp) error {
+	stale, err := i.run(1, func(_ int, op *bpfOp) error {
 		op.Key, op.Family = wideKey(key)
 		return i.fillVerdicts(op, &v)
 	})
@@ -166,8 +165,8 @@ func (i *Interface) SetVerdict(key flow.Key, v flow.Verdicts) error {
 // Resample takes back one sample of each flow that is named: the next payload
 // packet is sampled in its place.
 func (i *Interface) Resample(ids []flow.ID) error {
-	_, err := i.run(len(ids), func(n int, op *bpf.DpclassOp) error {
-		op.Kind = bpf.DpclassOpKindOpResample
+	_, err := i.run(len(ids), func(n int, op *bpfOp) error {
+		op.Kind = bpfOpKindOpResample
 		op.Key, op.Family = wideKey(ids[n].Key)
 		op.Generation = ids[n].Generation
 		op.Samples = 1
@@ -183,10 +182,10 @@ func (i *Interface) ResampleAll() error {
 	if err != nil {
 		return err
 	}
-	const over = bpf.DpclassFlowStateStateSettled | bpf.DpclassFlowStateStatePromoted
+	const over = bpfFlowStateStateSettled | bpfFlowStateStatePromoted
 	entries = slices.DeleteFunc(entries, func(e entry) bool { return e.flow.State&over != 0 })
-	_, err = i.run(len(entries), func(n int, op *bpf.DpclassOp) error {
-		op.Kind = bpf.DpclassOpKindOpResample
+	_, err = i.run(len(entries), func(n int, op *bpfOp) error {
+		op.Kind = bpfOpKindOpResample
 		op.Key, op.Family = wideKey(entries[n].key)
 		op.Generation = entries[n].flow.Generation
 		op.Samples = math.MaxUint8

@@ -21,7 +21,6 @@ import (
 
 	"github.com/dpclass/dpclass/internal/netns"
 
-	"github.com/dpclass/dpclass/bpf"
 	"github.com/dpclass/dpclass/flow"
 )
 
@@ -40,9 +39,9 @@ const (
 )
 
 const (
-	progXDP = bpf.DpclassProgDpclassXdp
-	progIn  = bpf.DpclassProgDpclassIn
-	progOut = bpf.DpclassProgDpclassOut
+	progXDP = bpfProgDpclassXdp
+	progIn  = bpfProgDpclassIn
+	progOut = bpfProgDpclassOut
 )
 
 var programs = []string{progXDP, progIn, progOut}
@@ -215,7 +214,7 @@ func (k *kernel) flow(key flow.Key) flow.Record {
 }
 
 // entry returns the table entry of a flow, and whether it is decided.
-func (k *kernel) entry(key flow.Key) (f bpf.DpclassFlow, decided bool) {
+func (k *kernel) entry(key flow.Key) (f bpfFlow, decided bool) {
 	k.t.Helper()
 	wide, family := wideKey(key)
 	var mapKey any = wide

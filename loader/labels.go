@@ -9,18 +9,16 @@ import (
 	"sync"
 
 	"github.com/cilium/ebpf"
-
-	"github.com/dpclass/dpclass/bpf"
 )
 
 // Numbers of the map labels.
 const (
-	firstOwn   = int(bpf.DpclassLimitOwnLabels)
-	maxLabels  = int(bpf.DpclassLimitMaxLabels)
+	firstOwn   = int(bpfLimitOwnLabels)
+	maxLabels  = int(bpfLimitMaxLabels)
 	modelNames = 8 // numbers that labels leave to names of models, at least
 )
 
-type storedName [bpf.DpclassLimitNameLen]byte
+type storedName [bpfLimitNameLen]byte
 
 // nameTable is the pinned map labels: the names of labels and of models by number.
 // Labels of the vocabulary have their own numbers, other labels get numbers from
@@ -100,14 +98,14 @@ func (t *nameTable) put(n int, name string) error {
 }
 
 // label returns the number of a label.
-func (t *nameTable) label(name string) (bpf.DpclassLabel, error) {
+func (t *nameTable) label(name string) (bpfLabel, error) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	if name == "" {
-		return bpf.DpclassLabelUndecided, nil
+		return bpfLabelUndecided, nil
 	}
 	if id, ok := t.labels[name]; ok {
-		return bpf.DpclassLabel(id), nil
+		return bpfLabel(id), nil
 	}
 	return 0, fmt.Errorf("label %q is not one of this interface's", name)
 }

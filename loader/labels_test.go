@@ -10,14 +10,13 @@ import (
 
 	"github.com/cilium/ebpf"
 
-	"github.com/dpclass/dpclass/bpf"
 	"github.com/dpclass/dpclass/flow"
 )
 
 func newLabelMap(t *testing.T) *ebpf.Map {
 	t.Helper()
 	needRoot(t)
-	spec, err := bpf.LoadDpclass()
+	spec, err := loadBpf()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +116,7 @@ func TestFullLabelTable(t *testing.T) {
 	if len(numbers) != modelNames || !numbers[0] {
 		t.Errorf("numbers of %d models: %v", modelNames+1, numbers)
 	}
-	if err := table.extend(nil, []string{strings.Repeat("x", int(bpf.DpclassLimitNameLen))}); err == nil {
+	if err := table.extend(nil, []string{strings.Repeat("x", int(bpfLimitNameLen))}); err == nil {
 		t.Error("a name that is too long was stored")
 	}
 }

@@ -21,8 +21,6 @@ import (
 	"github.com/cilium/ebpf/link"
 
 	"github.com/dpclass/dpclass/internal/netns"
-
-	"github.com/dpclass/dpclass/bpf"
 )
 
 // Errors that callers tell apart.
@@ -130,8 +128,8 @@ type Interface struct {
 	name string
 	dir  string // of the pins
 	net  netns.Handle
-	maps bpf.DpclassMaps
-	info bpf.DpclassInterfaceInfo
+	maps bpfMaps
+	info bpfInterfaceInfo
 	log  *slog.Logger
 
 	// Of the process that attached; nil after Open.
@@ -158,7 +156,7 @@ func (i *Interface) Close() error {
 	errs := []error{i.inbox.close()}
 	if i.lock != nil && i.maps.Agent != nil {
 		// The next agent takes the lock before it says anything: nothing here may be taken for its word.
-		errs = append(errs, i.maps.Agent.Put(uint32(0), &bpf.DpclassAgentStats{}))
+		errs = append(errs, i.maps.Agent.Put(uint32(0), &bpfAgentStats{}))
 	}
 	for _, l := range i.links {
 		errs = append(errs, l.Close())
@@ -178,13 +176,4 @@ func (i *Interface) Close() error {
 		errs = append(errs, i.net.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// Programs returns the loaded programs by their names, for measurements; nil
-// where another process attached. They are the interface's: do not close them.
-func (i *Interface) Programs() map[string]*ebpf.Program {
-	if i.collection == nil {
-		return nil
-	}
-	return i.collection.Programs
 }

@@ -17,8 +17,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dpclass/dpclass/internal/netns"
-
-	"github.com/dpclass/dpclass/bpf"
 )
 
 // ABI is the version of the pinned maps. It is part of the pins' path: a
@@ -154,8 +152,8 @@ func List() ([]string, error) {
 }
 
 // readInfo reads where and how the programs of a pin directory are attached.
-func readInfo(dir string) (bpf.DpclassInterfaceInfo, error) {
-	var info bpf.DpclassInterfaceInfo
+func readInfo(dir string) (bpfInterfaceInfo, error) {
+	var info bpfInterfaceInfo
 	m, err := ebpf.LoadPinnedMap(filepath.Join(dir, "interface"), &ebpf.LoadPinOptions{ReadOnly: true})
 	if err != nil {
 		return info, err
@@ -166,7 +164,7 @@ func readInfo(dir string) (bpf.DpclassInterfaceInfo, error) {
 }
 
 // mapPins lists the maps that are pinned, by name.
-func mapPins(maps *bpf.DpclassMaps) map[string]**ebpf.Map {
+func mapPins(maps *bpfMaps) map[string]**ebpf.Map {
 	return map[string]**ebpf.Map{
 		"flows": &maps.Flows, "flows6": &maps.Flows6, "pending": &maps.Pending, "pending6": &maps.Pending6,
 		"samples": &maps.Samples, "counters": &maps.Counters, "policy": &maps.Policy, "rules": &maps.Rules,
@@ -248,7 +246,7 @@ func agentPID(dir string) int {
 		return 0
 	}
 	defer m.Close()
-	var stats bpf.DpclassAgentStats
+	var stats bpfAgentStats
 	if err := m.Lookup(uint32(0), &stats); err != nil {
 		return 0
 	}

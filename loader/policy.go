@@ -11,15 +11,14 @@ import (
 
 	"github.com/cilium/ebpf"
 
-	"github.com/dpclass/dpclass/bpf"
 	"github.com/dpclass/dpclass/flow"
 )
 
 // maxSource is the size of the map with the policy file.
-const maxSource = int(bpf.DpclassLimitMaxSource)
+const maxSource = int(bpfLimitMaxSource)
 
 // A policy has as many rules as the kernel has room for: a difference does not compile.
-var _ = [1]struct{}{}[flow.MaxRules-bpf.DpclassLimitMaxRules]
+var _ = [1]struct{}{}[flow.MaxRules-bpfLimitMaxRules]
 
 // RuleStats is what a rule did since it was applied. Counts are packets and IP
 // bytes on the wire.
@@ -32,8 +31,8 @@ type RuleStats struct {
 }
 
 // encodeRule makes the kernel's form of a rule.
-func (i *Interface) encodeRule(r *flow.Rule) (bpf.DpclassRule, error) {
-	out := bpf.DpclassRule{MinConfidence: encodeConfidence(r.MinConfidence)}
+func (i *Interface) encodeRule(r *flow.Rule) (bpfRule, error) {
+	out := bpfRule{MinConfidence: encodeConfidence(r.MinConfidence)}
 	set := func(bits *[4]uint64, names []string) error {
 		for _, name := range names {
 			label, err := i.names.label(name)
@@ -45,38 +44,38 @@ func (i *Interface) encodeRule(r *flow.Rule) (bpf.DpclassRule, error) {
 		return nil
 	}
 	if r.Categories == nil {
-		out.Flags |= bpf.DpclassRuleFlagRuleAnyCategory
+		out.Flags |= bpfRuleFlagRuleAnyCategory
 	} else if err := set(&out.Categories, r.Categories); err != nil {
 		return out, err
 	}
 	if r.Apps == nil {
-		out.Flags |= bpf.DpclassRuleFlagRuleAnyApp
+		out.Flags |= bpfRuleFlagRuleAnyApp
 	} else if err := set(&out.Apps, r.Apps); err != nil {
 		return out, err
 	}
 	if r.Provisional {
-		out.Flags |= bpf.DpclassRuleFlagRuleProvisional
+		out.Flags |= bpfRuleFlagRuleProvisional
 	}
 	if r.Midstream {
-		out.Flags |= bpf.DpclassRuleFlagRuleMidstream
+		out.Flags |= bpfRuleFlagRuleMidstream
 	}
 	if r.Action.Drop {
-		out.Actions |= bpf.DpclassRuleActionActionDrop
+		out.Actions |= bpfRuleActionActionDrop
 	}
 	if r.Action.Rate > 0 {
-		out.Actions |= bpf.DpclassRuleActionActionPolice
+		out.Actions |= bpfRuleActionActionPolice
 		nanosPerByte := 8e9 / float64(r.Action.Rate)
 		out.Cost = uint64(math.Max(math.Round(nanosPerByte*65536), 1))
 		out.BurstNs = uint64(float64(r.Action.Burst) * nanosPerByte)
 		if r.Action.Scope == flow.ScopeFlow {
-			out.Actions |= bpf.DpclassRuleActionActionPerFlow
+			out.Actions |= bpfRuleActionActionPerFlow
 		}
 	}
 	if r.Action.DSCP >= 0 && !r.Action.Drop {
 		if r.Action.DSCP > 63 {
 			return out, fmt.Errorf("DSCP %d: want 0 to 63", r.Action.DSCP)
 		}
-		out.Actions |= bpf.DpclassRuleActionActionDscp
+		out.Actions |= bpfRuleActionActionDscp
 		out.Dscp = uint8(r.Action.DSCP)
 	}
 	return out, nil
@@ -91,10 +90,10 @@ func (i *Interface) SetPolicy(p *flow.Policy) error {
 	if len(p.Source) > maxSource {
 		return fmt.Errorf("policy file of %d bytes: at most %d", len(p.Source), maxSource)
 	}
-	rules := make([]bpf.DpclassRule, flow.MaxRules)
+	rules := make([]bpfRule, flow.MaxRules)
 	for n := range rules {
 		if n >= len(p.Rules) {
-			rules[n].Flags = bpf.DpclassRuleFlagRuleEnd
+			rules[n].Flags = bpfRuleFlagRuleEnd
 			continue
 		}
 		rule, err := i.encodeRule(&p.Rules[n])
@@ -103,11 +102,11 @@ func (i *Interface) SetPolicy(p *flow.Policy) error {
 		}
 		rules[n] = rule
 	}
-	var state bpf.DpclassPolicyState
+	var state bpfPolicyState
 	if err := i.maps.Policy.Lookup(uint32(0), &state); err != nil {
 		return fmt.Errorf("policy in force: %w", err)
 	}
-	next := bpf.DpclassPolicyState{
+	next := bpfPolicyState{
 		Epoch: state.Epoch + 1, AppliedNs: uint64(time.Now().UnixNano()),
 		SourceLen: uint32(len(p.Source)),
 	}
@@ -133,12 +132,12 @@ func (i *Interface) SetPolicy(p *flow.Policy) error {
 }
 
 // writeBank writes the rules that are not in force, and clears what they count.
-func (i *Interface) writeBank(bank uint32, rules []bpf.DpclassRule) error {
+func (i *Interface) writeBank(bank uint32, rules []bpfRule) error {
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {
 		return fmt.Errorf("number of CPUs: %w", err)
 	}
-	zero := make([]bpf.DpclassRuleCounts, cpus)
+	zero := make([]bpfRuleCounts, cpus)
 	for n := range rules {
 		index := bank*flow.MaxRules + uint32(n)
 		if err := i.maps.Rules.Put(index, &rules[n]); err != nil {
@@ -160,23 +159,23 @@ func (i *Interface) writeBank(bank uint32, rules []bpf.DpclassRule) error {
 // only the policy before protected. Between the two both are protected.
 func (i *Interface) protect(p *flow.Policy) (stale func() error, err error) {
 	one := uint8(1)
-	prefixes, prefixes6 := map[bpf.DpclassLpm4]bool{}, map[bpf.DpclassLpm6]bool{}
+	prefixes, prefixes6 := map[bpfLpm4]bool{}, map[bpfLpm6]bool{}
 	for _, prefix := range p.Prefixes {
 		prefix = netip.PrefixFrom(prefix.Addr().Unmap(), prefix.Bits()).Masked()
 		if prefix.Addr().Is4() {
-			key := bpf.DpclassLpm4{PrefixLen: uint32(prefix.Bits()), Addr: prefix.Addr().As4()}
+			key := bpfLpm4{PrefixLen: uint32(prefix.Bits()), Addr: prefix.Addr().As4()}
 			prefixes[key], err = true, i.maps.Protect.Put(&key, one)
 		} else {
-			key := bpf.DpclassLpm6{PrefixLen: uint32(prefix.Bits()), Addr: prefix.Addr().As16()}
+			key := bpfLpm6{PrefixLen: uint32(prefix.Bits()), Addr: prefix.Addr().As16()}
 			prefixes6[key], err = true, i.maps.Protect6.Put(&key, one)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("protect %v: %w", prefix, err)
 		}
 	}
-	ports, flows := map[bpf.DpclassProtectPort]bool{}, map[bpf.DpclassFlowKey6]bool{}
+	ports, flows := map[bpfProtectPort]bool{}, map[bpfFlowKey6]bool{}
 	for _, protected := range p.Ports {
-		key := bpf.DpclassProtectPort{Port: port(protected.Port), Proto: uint8(protected.Proto)}
+		key := bpfProtectPort{Port: port(protected.Port), Proto: uint8(protected.Proto)}
 		ports[key] = true
 		if err := i.maps.ProtectPorts.Put(&key, one); err != nil {
 			return nil, fmt.Errorf("protect %v/%d: %w", protected.Proto, protected.Port, err)
@@ -226,21 +225,21 @@ func (i *Interface) clearPolicy() error { return i.SetPolicy(&flow.Policy{}) }
 // Policy returns the policy in force as it was applied (Source and Applied; nil
 // where there is none) and what each rule did.
 func (i *Interface) Policy() (*flow.Policy, []RuleStats, error) {
-	var state bpf.DpclassPolicyState
+	var state bpfPolicyState
 	if err := i.maps.Policy.Lookup(uint32(0), &state); err != nil {
 		return nil, nil, fmt.Errorf("policy in force: %w", err)
 	}
 	var stats []RuleStats
 	for n := range uint32(flow.MaxRules) {
 		index := (state.Epoch&1)*flow.MaxRules + n
-		var rule bpf.DpclassRule
+		var rule bpfRule
 		if err := i.maps.Rules.Lookup(index, &rule); err != nil {
 			return nil, nil, fmt.Errorf("rule %d: %w", n+1, err)
 		}
-		if rule.Flags&bpf.DpclassRuleFlagRuleEnd != 0 {
+		if rule.Flags&bpfRuleFlagRuleEnd != 0 {
 			break
 		}
-		var perCPU []bpf.DpclassRuleCounts
+		var perCPU []bpfRuleCounts
 		if err := i.maps.RuleStats.Lookup(index, &perCPU); err != nil {
 			return nil, nil, fmt.Errorf("counters of rule %d: %w", n+1, err)
 		}

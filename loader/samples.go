@@ -12,7 +12,6 @@ import (
 
 	"github.com/cilium/ebpf/ringbuf"
 
-	"github.com/dpclass/dpclass/bpf"
 	"github.com/dpclass/dpclass/flow"
 )
 
@@ -20,7 +19,7 @@ import (
 // wake-up. The reader rounds to whole milliseconds: below 2 ms it would spin.
 const readerDeadline = 2100 * time.Microsecond
 
-const sampleHeader = int(unsafe.Sizeof(bpf.DpclassSample{}))
+const sampleHeader = int(unsafe.Sizeof(bpfSample{}))
 
 // Samples calls fn with each sample until the context ends. The sample and its
 // packet are valid during the call only; ID.Iface is 0. fn must not block: what
@@ -73,7 +72,7 @@ func decodeSample(raw []byte, s *flow.Sample) bool {
 	if len(raw) < sampleHeader {
 		return false
 	}
-	header := *(*bpf.DpclassSample)(unsafe.Pointer(&raw[0]))
+	header := *(*bpfSample)(unsafe.Pointer(&raw[0]))
 	packet := raw[sampleHeader:]
 	if int(header.Captured) > len(packet) {
 		return false

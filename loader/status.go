@@ -10,13 +10,11 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf/btf"
-
-	"github.com/dpclass/dpclass/bpf"
 )
 
 // reasons returns the names of enum reason, by number.
 var reasons = sync.OnceValues(func() ([]string, error) {
-	spec, err := bpf.LoadDpclass()
+	spec, err := loadBpf()
 	if err != nil {
 		return nil, fmt.Errorf("BPF objects: %w", err)
 	}
@@ -24,7 +22,7 @@ var reasons = sync.OnceValues(func() ([]string, error) {
 	if err := spec.Types.TypeByName("reason", &reason); err != nil {
 		return nil, fmt.Errorf("BPF objects: %w", err)
 	}
-	names := make([]string, bpf.DpclassReasonReasonCount)
+	names := make([]string, bpfReasonReasonCount)
 	for _, value := range reason.Values {
 		if value.Value < uint64(len(names)) {
 			names[value.Value] = strings.TrimPrefix(value.Name, "reason_")
@@ -102,13 +100,13 @@ func (i *Interface) Counters() (map[string]uint64, error) {
 // attached and a live agent says that it works.
 func (i *Interface) Status() (Status, error) {
 	s := Status{
-		Iface: i.name, Mode: TC, Clsact: i.info.Tc != bpf.DpclassTcKindTcTcx, Driver: cString(i.info.Driver[:]),
+		Iface: i.name, Mode: TC, Clsact: i.info.Tc != bpfTcKindTcTcx, Driver: cString(i.info.Driver[:]),
 		Netns: strconv.FormatUint(i.info.NetnsCookie, 10), Attached: time.Unix(0, int64(i.info.AttachedNs)).UTC(),
 		Samples: int(i.info.Samples), VLAN: i.info.Vlan != 0,
 		FlowsMax:   int(i.maps.Flows.MaxEntries() + i.maps.Flows6.MaxEntries()),
 		PendingMax: int(i.maps.Pending.MaxEntries() + i.maps.Pending6.MaxEntries()),
 	}
-	if i.info.Mode == bpf.DpclassAttachModeModeNative {
+	if i.info.Mode == bpfAttachModeModeNative {
 		s.Mode = Native
 	}
 	var err error
@@ -126,7 +124,7 @@ func (i *Interface) Status() (Status, error) {
 		switch {
 		case entries[n].decided:
 			s.Flows++
-		case entries[n].flow.State&bpf.DpclassFlowStateStatePromoted == 0:
+		case entries[n].flow.State&bpfFlowStateStatePromoted == 0:
 			s.Pending++
 		}
 	}
@@ -153,7 +151,7 @@ func (i *Interface) agent() (*AgentStats, error) {
 	if live, err := isLocked(i.dir); err != nil || !live {
 		return nil, err
 	}
-	var raw bpf.DpclassAgentStats
+	var raw bpfAgentStats
 	if err := i.maps.Agent.Lookup(uint32(0), &raw); err != nil {
 		return nil, fmt.Errorf("statistics of the agent: %w", err)
 	}
@@ -182,7 +180,7 @@ func (i *Interface) PublishAgent(s AgentStats) error {
 	if size == 0 {
 		size = uint64(i.maps.Samples.MaxEntries())
 	}
-	raw := bpf.DpclassAgentStats{
+	raw := bpfAgentStats{
 		StartedNs: uint64(s.Started.UnixNano()), UpdatedNs: uint64(s.Updated.UnixNano()),
 		Samples: s.Samples, Verdicts: s.Verdicts, Shed: s.Shed, Batches: s.Batches,
 		SamplesPerSecondMilli:  uint64(s.SamplesPerSecond * 1e3),

@@ -5,28 +5,27 @@ package loader
 import (
 	"math"
 
-	"github.com/dpclass/dpclass/bpf"
 	"github.com/dpclass/dpclass/flow"
 )
 
 // encodeVerdict returns the kernel's form of a verdict; the zero value where there is
 // none. The error names a label that the interface does not know.
-func (t *nameTable) encodeVerdict(v *flow.Verdict) (bpf.DpclassVerdict, error) {
+func (t *nameTable) encodeVerdict(v *flow.Verdict) (bpfVerdict, error) {
 	if v.Label == "" || v.Source == flow.SourceNone {
-		return bpf.DpclassVerdict{}, nil
+		return bpfVerdict{}, nil
 	}
 	label, err := t.label(v.Label)
 	if err != nil {
-		return bpf.DpclassVerdict{}, err
+		return bpfVerdict{}, err
 	}
-	return bpf.DpclassVerdict{
-		Label: label, Source: bpf.DpclassSource(v.Source), Model: t.model(v.Model),
+	return bpfVerdict{
+		Label: label, Source: bpfSource(v.Source), Model: t.model(v.Model),
 		Final: bit(v.Final), Confidence: encodeConfidence(v.Confidence),
 	}, nil
 }
 
 // decodeVerdict returns a verdict as the kernel holds it.
-func (t *nameTable) decodeVerdict(v *bpf.DpclassVerdict) flow.Verdict {
+func (t *nameTable) decodeVerdict(v *bpfVerdict) flow.Verdict {
 	return flow.Verdict{
 		Label: t.name(uint8(v.Label)), Confidence: decodeConfidence(v.Confidence),
 		Source: flow.Source(v.Source), Model: t.name(v.Model), Final: v.Final != 0,
