@@ -32,7 +32,7 @@ func TestPinnedMaps(t *testing.T) {
 		"interface": {4, unsafe.Sizeof(bpfInterfaceInfo{})}, "agent": {4, unsafe.Sizeof(bpfAgentStats{})},
 		"labels": {4, unsafe.Sizeof(storedName{})},
 	}
-	pins := mapPins(&bpfMaps{})
+	pins := pinnedMaps(&bpfMaps{})
 	for name, m := range spec.Maps {
 		if strings.HasPrefix(name, ".") || name == "inbox" || name == "scratch" || name == "forgotten" {
 			continue

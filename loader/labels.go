@@ -150,9 +150,7 @@ func (t *nameTable) list() []string {
 	return names
 }
 
-// Labels returns the names that a verdict of this interface may have.
-func (i *Interface) Labels() []string { return i.names.list() }
-
+// cString returns the text before the first 0.
 func cString(b []byte) string {
 	if n := bytes.IndexByte(b, 0); n >= 0 {
 		b = b[:n]

@@ -19,7 +19,7 @@ func byOperator(label string) flow.Verdict {
 // apply stores verdicts of a model, or an operator's as a model's agent would.
 func (k *kernel) apply(id flow.ID, settled bool, category, app flow.Verdict) {
 	k.t.Helper()
-	stale, err := k.Apply([]flow.Decision{{ID: id, Settled: settled, Verdicts: flow.Verdicts{flow.Category: category, flow.App: app}}})
+	stale, err := k.table.Apply([]flow.Decision{{ID: id, Settled: settled, Verdicts: flow.Verdicts{flow.Category: category, flow.App: app}}})
 	if err != nil || stale != 0 {
 		k.t.Fatalf("verdicts on %q: stale %d, %v", id.Key, stale, err)
 	}
@@ -29,7 +29,7 @@ func (k *kernel) apply(id flow.ID, settled bool, category, app flow.Verdict) {
 func (k *kernel) operator(key flow.Key, category, app string) {
 	k.t.Helper()
 	verdicts := flow.Verdicts{flow.Category: {Label: category, Confidence: 1}, flow.App: {Label: app, Confidence: 1}}
-	if err := k.SetVerdict(key, verdicts); err != nil {
+	if err := k.table.SetVerdicts(key, verdicts); err != nil {
 		k.t.Fatal(err)
 	}
 }
@@ -157,8 +157,8 @@ func TestSettled(t *testing.T) {
 					t.Errorf("%s: %d samples more, want %d", what, n, want)
 				}
 			}
-			again("one shed", func() error { return k.Resample([]flow.ID{id}) })
-			again("all", k.ResampleAll)
+			again("one shed", func() error { return k.table.Resample([]flow.ID{id}) })
+			again("all", k.table.ResampleAll)
 		})
 	}
 }
