@@ -23,7 +23,7 @@ import (
 
 // Config is what an agent works with.
 type Config struct {
-	Interfaces []*loader.Interface
+	Interfaces []*loader.Attachment
 	Classifier *classifier.Classifier // nil: nothing is classified
 	Log        *slog.Logger
 
@@ -64,7 +64,7 @@ type Agent struct {
 
 // port is the agent's side of one interface.
 type port struct {
-	*loader.Interface
+	*loader.Attachment
 	index int // flow.ID.Iface
 
 	samples, verdicts, stale, shed atomic.Uint64
@@ -82,7 +82,7 @@ type port struct {
 func New(config Config) *Agent {
 	a := &Agent{config: config, log: config.Log, started: time.Now()}
 	for i, iface := range config.Interfaces {
-		a.ports = append(a.ports, &port{Interface: iface, index: i})
+		a.ports = append(a.ports, &port{Attachment: iface, index: i})
 	}
 	return a
 }
@@ -105,7 +105,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		begin("classifier", func(ctx context.Context) error { return c.Run(ctx, a.store) })
 		for _, p := range a.ports {
 			begin(fmt.Sprintf("samples of %q", p.Name()), func(ctx context.Context) error {
-				return p.Samples(ctx, func(s *flow.Sample) { p.submit(c, s) })
+				return p.Ring().Samples(ctx, func(s *flow.Sample) { p.submit(c, s) })
 			})
 		}
 		begin("sampling again", a.resampleLoop)
@@ -158,7 +158,7 @@ func (a *Agent) store(decisions []flow.Decision) {
 }
 
 func (a *Agent) storeAt(p *port, decisions []flow.Decision) {
-	stale, err := p.Apply(decisions)
+	stale, err := p.Table().Apply(decisions)
 	if err != nil {
 		a.fault("store verdicts", p, err)
 		return
@@ -185,7 +185,7 @@ func (a *Agent) resampleLoop(ctx context.Context) error {
 			if len(ids) == 0 {
 				continue
 			}
-			if err := p.Resample(ids); err != nil {
+			if err := p.Table().Resample(ids); err != nil {
 				a.fault("sample flows again", p, err)
 			}
 		}
@@ -203,7 +203,7 @@ func (a *Agent) sweepLoop(ctx context.Context) error {
 
 func (a *Agent) sweep() {
 	for _, p := range a.ports {
-		ended, err := p.Sweep()
+		ended, err := p.Table().Sweep()
 		if err != nil {
 			a.fault("sweep", p, err)
 		}
@@ -307,7 +307,7 @@ func (a *Agent) reload() error {
 	}
 	a.log.Info("models changed", "models", ModelNames(models))
 	for _, p := range a.ports {
-		if err := p.ResampleAll(); err != nil {
+		if err := p.Table().ResampleAll(); err != nil {
 			a.fault("sample flows again", p, err)
 		}
 	}

@@ -41,7 +41,7 @@ func (a *Agent) publish() error {
 			}
 		}
 		stats.SamplesPerSecond, stats.VerdictsPerSecond = p.rates.next(stats.Updated, stats.Samples, stats.Verdicts)
-		if err := p.PublishAgent(stats); err != nil {
+		if err := p.Publish(stats); err != nil {
 			problem = errors.Join(problem, fmt.Errorf("statistics of %q: %w", p.Name(), err))
 		}
 	}

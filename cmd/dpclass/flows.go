@@ -62,7 +62,7 @@ rate.
 			if g.json() && !cmd.Flags().Changed("sort") {
 				sortBy = "last"
 			}
-			return g.withInterfaces(name, func(all []*loader.Interface) error {
+			return g.withInterfaces(name, func(all []*loader.Pins) error {
 				view := &flowView{flags: f, sort: sortBy, keep: keep, all: all}
 				if f.watch {
 					return view.watch(cmd.Context(), cmd.InOrStdin(), cmd.OutOrStdout())
@@ -198,7 +198,7 @@ type flowView struct {
 	flags flowsFlags
 	sort  string
 	keep  filter
-	all   []*loader.Interface
+	all   []*loader.Pins
 	last  reading
 }
 
@@ -206,9 +206,9 @@ type flowView struct {
 func (v *flowView) read() (rows []row, total int, err error) {
 	var records []flow.Record
 	for _, iface := range v.all {
-		read := iface.Flows
+		read := iface.Table().Flows
 		if v.flags.ended {
-			read = iface.Ended
+			read = iface.Table().Ended
 		}
 		some, err := read()
 		if err != nil {
@@ -326,7 +326,7 @@ func newFlowsSetCommand(g *globals) *cobra.Command {
 			if err != nil {
 				return usageError{err}
 			}
-			return g.withInterface(args[0], func(iface *loader.Interface) error {
+			return g.withInterface(args[0], func(iface *loader.Pins) error {
 				return setVerdict(cmd.OutOrStdout(), g, iface, key, category, app)
 			})
 		},
@@ -338,7 +338,7 @@ func newFlowsSetCommand(g *globals) *cobra.Command {
 	return cmd
 }
 
-func setVerdict(out io.Writer, g *globals, iface *loader.Interface, key flow.Key, category, app string) error {
+func setVerdict(out io.Writer, g *globals, iface *loader.Pins, key flow.Key, category, app string) error {
 	for _, label := range []struct {
 		task, name string
 		known      []string
@@ -354,8 +354,8 @@ func setVerdict(out io.Writer, g *globals, iface *loader.Interface, key flow.Key
 	if app != "" {
 		verdict[flow.App] = flow.Verdict{Label: app, Confidence: 1, Source: flow.SourceOperator, Final: true}
 	}
-	err := iface.SetVerdict(key, verdict)
-	if errors.Is(err, loader.ErrNoFlow) && !key.Is6() && iface.SetVerdict(key.Mapped(), verdict) == nil {
+	err := iface.Table().SetVerdicts(key, verdict)
+	if errors.Is(err, loader.ErrNoFlow) && !key.Is6() && iface.Table().SetVerdicts(key.Mapped(), verdict) == nil {
 		key, err = key.Mapped(), nil
 	}
 	if err != nil {
@@ -364,7 +364,7 @@ func setVerdict(out io.Writer, g *globals, iface *loader.Interface, key flow.Key
 		}
 		return err
 	}
-	record, err := iface.Lookup(key)
+	record, err := iface.Table().Lookup(key)
 	if err != nil {
 		return err
 	}
@@ -383,8 +383,8 @@ func completeFlows(g *globals) cobra.CompletionFunc {
 			return attached(cmd, args, word)
 		}
 		var flows []string
-		err := g.withInterface(args[0], func(iface *loader.Interface) error {
-			records, err := iface.Flows()
+		err := g.withInterface(args[0], func(iface *loader.Pins) error {
+			records, err := iface.Table().Flows()
 			for _, r := range records {
 				flows = append(flows, r.Key().String())
 			}

@@ -19,7 +19,7 @@ func (g *globals) inNetns(fn func() error) error {
 }
 
 // withInterface runs fn with an attached interface, opened from its pins.
-func (g *globals) withInterface(name string, fn func(*loader.Interface) error) error {
+func (g *globals) withInterface(name string, fn func(*loader.Pins) error) error {
 	return g.inNetns(func() error {
 		iface, err := loader.Open(name)
 		if err != nil {
@@ -30,7 +30,7 @@ func (g *globals) withInterface(name string, fn func(*loader.Interface) error) e
 }
 
 // withInterfaces does so for one interface, or for all where the name is empty.
-func (g *globals) withInterfaces(name string, fn func([]*loader.Interface) error) error {
+func (g *globals) withInterfaces(name string, fn func([]*loader.Pins) error) error {
 	return g.inNetns(func() (err error) {
 		names := []string{name}
 		if name == "" {
@@ -38,7 +38,7 @@ func (g *globals) withInterfaces(name string, fn func([]*loader.Interface) error
 				return err
 			}
 		}
-		var open []*loader.Interface
+		var open []*loader.Pins
 		defer func() {
 			for _, iface := range open {
 				err = errors.Join(err, iface.Close())

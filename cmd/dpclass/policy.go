@@ -63,13 +63,13 @@ input. The SSH connection that applies it is protected.`,
 		Args:              exactly("IFACE", "FILE"),
 		ValidArgsFunction: completeAttached(g, cobra.ShellCompDirectiveDefault),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return g.withInterface(args[0], func(iface *loader.Interface) error {
+			return g.withInterface(args[0], func(iface *loader.Pins) error {
 				p, err := readPolicy(args[1], cmd.InOrStdin(), iface.Labels(), cmd.ErrOrStderr())
 				if err != nil {
 					return err
 				}
 				protectSSH(p)
-				if err := iface.SetPolicy(p); err != nil {
+				if err := iface.Rules().Set(p); err != nil {
 					return fmt.Errorf("policy on %q: %w", args[0], err)
 				}
 				if g.json() {
@@ -92,7 +92,7 @@ acted on, and those that it dropped or marked. -o json prints one object a rule.
 		Args:              exactly("IFACE"),
 		ValidArgsFunction: completeAttached(g, cobra.ShellCompDirectiveNoFileComp),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return g.withInterface(args[0], func(iface *loader.Interface) error {
+			return g.withInterface(args[0], func(iface *loader.Pins) error {
 				p, stats, err := inForce(iface)
 				if err != nil {
 					return err
@@ -116,8 +116,8 @@ It is no error where there is none.`,
 		Args:              exactly("IFACE"),
 		ValidArgsFunction: completeAttached(g, cobra.ShellCompDirectiveNoFileComp),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return g.withInterface(args[0], func(iface *loader.Interface) error {
-				if err := iface.ClearPolicy(); err != nil {
+			return g.withInterface(args[0], func(iface *loader.Pins) error {
+				if err := iface.Rules().Clear(); err != nil {
 					return err
 				}
 				if g.json() {
@@ -254,8 +254,8 @@ func sshFlow(text string) (flow.Key, bool) {
 
 // inForce returns the policy of an interface, nil where there is none, and what
 // its rules did. The kernel keeps the file that was applied; it is read again.
-func inForce(iface *loader.Interface) (*flow.Policy, []loader.RuleStats, error) {
-	applied, stats, err := iface.Policy()
+func inForce(iface *loader.Pins) (*flow.Policy, []loader.RuleStats, error) {
+	applied, stats, err := iface.Rules().Policy()
 	if err != nil || applied == nil {
 		return nil, nil, err
 	}

@@ -34,7 +34,7 @@ The exit code is 0 where hooks, policy and model are ready, else 1.`,
 			if len(args) > 0 {
 				name = args[0]
 			}
-			return g.withInterfaces(name, func(all []*loader.Interface) error {
+			return g.withInterfaces(name, func(all []*loader.Pins) error {
 				return printStatus(cmd.OutOrStdout(), g.json(), all)
 			})
 		},
@@ -44,7 +44,7 @@ The exit code is 0 where hooks, policy and model are ready, else 1.`,
 // errNotReady is what an interface that is not ready ends status with.
 var errNotReady = quietError{errors.New("not ready")}
 
-func printStatus(out io.Writer, asJSON bool, all []*loader.Interface) error {
+func printStatus(out io.Writer, asJSON bool, all []*loader.Pins) error {
 	if len(all) == 0 {
 		if !asJSON {
 			if _, err := fmt.Fprintln(out, "nothing is attached in this network namespace; attach with: dpclass attach IFACE"); err != nil {

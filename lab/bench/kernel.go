@@ -152,7 +152,7 @@ type kernelMeter struct {
 	log      *slog.Logger
 	progress func()
 
-	iface       *loader.Interface
+	iface       *loader.Attachment
 	frame       []byte
 	src, dst    netip.AddrPort
 	ours, empty *ebpf.Program
@@ -180,7 +180,7 @@ func (m *kernelMeter) measure(ctx context.Context) (result KernelResult, err err
 		m.src, m.dst = netip.MustParseAddrPort(c.src), netip.MustParseAddrPort("[fd00::1]:443")
 	}
 	m.frame = frame(c.proto, m.src, m.dst, max(c.payload, 18))
-	if m.iface, err = loader.Attach(device, c.config, m.log); err != nil {
+	if m.iface, err = loader.Attach(ctx, device, c.config, m.log); err != nil {
 		return result, err
 	}
 	defer func() { err = errors.Join(err, m.iface.Detach()) }()
@@ -190,7 +190,7 @@ func (m *kernelMeter) measure(ctx context.Context) (result KernelResult, err err
 		return result, err
 	}
 	if c.action != nil {
-		if err := m.iface.SetPolicy(&flow.Policy{Rules: []flow.Rule{{Categories: []string{decidedAs}, Action: *c.action}}}); err != nil {
+		if err := m.iface.Rules().Set(&flow.Policy{Rules: []flow.Rule{{Categories: []string{decidedAs}, Action: *c.action}}}); err != nil {
 			return result, err
 		}
 	}
@@ -200,7 +200,7 @@ func (m *kernelMeter) measure(ctx context.Context) (result KernelResult, err err
 	if c.sampled {
 		reading, stop := context.WithCancel(ctx)
 		done := make(chan error, 1)
-		go func() { done <- m.iface.Samples(reading, func(*flow.Sample) {}) }()
+		go func() { done <- m.iface.Ring().Samples(reading, func(*flow.Sample) {}) }()
 		defer func() {
 			stop()
 			err = errors.Join(err, <-done)
@@ -294,7 +294,7 @@ func (m *kernelMeter) begin(ctx context.Context) error {
 		}
 		if m.case_.decided {
 			key, _ := flow.MakeKey(m.case_.proto, m.src, m.dst, 0)
-			_, err := m.iface.Apply([]flow.Decision{{ID: flow.ID{Key: key}, Verdicts: decided(), Settled: true}})
+			_, err := m.iface.Table().Apply([]flow.Decision{{ID: flow.ID{Key: key}, Verdicts: decided(), Settled: true}})
 			return err
 		}
 		return nil
@@ -332,7 +332,7 @@ func (m *kernelMeter) beginPart(plain *ebpf.Program, from, n int) error {
 		if _, _, err := s.Benchmark(m.frame, n, func() {}); err != nil {
 			return err
 		}
-		stale, err := m.iface.Apply(decisions)
+		stale, err := m.iface.Table().Apply(decisions)
 		if err != nil || stale == 0 {
 			return err
 		}
@@ -363,7 +363,7 @@ func (m *kernelMeter) run(ctx context.Context) (KernelResult, error) {
 		m.progress()
 		if m.case_.sampled {
 			// The budget anew, and time for the ring's reader.
-			if err := m.iface.ResampleAll(); err != nil {
+			if err := m.iface.Table().ResampleAll(); err != nil {
 				return KernelResult{}, err
 			}
 			time.Sleep(3 * time.Millisecond)
@@ -406,7 +406,7 @@ func (m *kernelMeter) check(before map[string]uint64, packets int) error {
 		}
 	}
 	if m.case_.action != nil {
-		_, stats, err := m.iface.Policy()
+		_, stats, err := m.iface.Rules().Policy()
 		if err != nil {
 			return err
 		}
@@ -415,7 +415,7 @@ func (m *kernelMeter) check(before map[string]uint64, packets int) error {
 			return fmt.Errorf("the measurement is none: the rule did %+v to %d packets", stats, packets)
 		}
 	}
-	flows, err := m.iface.Flows()
+	flows, err := m.iface.Table().Flows()
 	if err != nil {
 		return err
 	}

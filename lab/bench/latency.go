@@ -249,7 +249,7 @@ func (s *stopwatch) send(ctx context.Context, proto flow.Proto, n, total int, pe
 
 // result sums up. Flows whose first verdict was not seen being stored are looked up in
 // the maps before they count as lost.
-func (s *stopwatch) result(iface *loader.Interface) (LatencyResult, error) {
+func (s *stopwatch) result(iface *loader.Attachment) (LatencyResult, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var times []time.Duration
@@ -260,7 +260,7 @@ func (s *stopwatch) result(iface *loader.Interface) (LatencyResult, error) {
 			times = append(times, took)
 			continue
 		}
-		record, err := iface.Lookup(key)
+		record, err := iface.Table().Lookup(key)
 		if err != nil && !errors.Is(err, loader.ErrNoFlow) {
 			return LatencyResult{}, err
 		}
