@@ -13,11 +13,11 @@ import (
 
 // NewPort returns the port of an attached interface. The interface stays the
 // caller's, who detaches it after [Agent.Run] has returned.
-func NewPort(i *loader.Interface) Port {
+func NewPort(a *loader.Attachment) Port {
 	return Port{
-		Name: i.Name(), Source: i, Table: i, Labels: i.Labels(), Publish: i.PublishAgent,
+		Name: a.Name(), Source: a.Ring(), Table: a.Table(), Labels: a.Labels(), Publish: a.Publish,
 		Gone: func() (bool, error) {
-			hooks, err := i.Hooks()
+			hooks, err := a.Hooks()
 			return allStale(hooks), err
 		},
 	}

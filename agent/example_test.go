@@ -30,7 +30,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	attached, err := loader.Attach("eth0", loader.Config{Samples: engine.Samples(), Labels: model.NewLabels(models)}, slog.Default())
+	attached, err := loader.Attach(ctx, "eth0", loader.Config{Samples: engine.Samples(), Labels: model.NewLabels(models)}, slog.Default())
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -236,7 +236,7 @@ func TestTimedOutKeys(t *testing.T) {
 
 func (k *kernel) decide(id flow.ID, category string, confidence float64, final bool) {
 	k.t.Helper()
-	stale, err := k.Apply([]flow.Decision{{ID: id, Settled: final, Verdicts: flow.Verdicts{
+	stale, err := k.table.Apply([]flow.Decision{{ID: id, Settled: final, Verdicts: flow.Verdicts{
 		flow.Category: {Label: category, Confidence: confidence, Source: flow.SourceModel, Model: "m", Final: final}}}})
 	if err != nil || stale != 0 {
 		k.t.Fatalf("verdict on %q: stale %d, %v", id.Key, stale, err)
@@ -252,7 +252,7 @@ func TestStaleVerdict(t *testing.T) {
 	old := flow.ID{Key: id.Key, Generation: id.Generation + 1}
 	gone := flow.ID{Key: tcp(2).key(), Generation: 1}
 	verdict := flow.Verdicts{flow.Category: {Label: "chat", Confidence: 1, Source: flow.SourceModel, Final: true}}
-	stale, err := k.Apply([]flow.Decision{{ID: old, Verdicts: verdict}, {ID: gone, Verdicts: verdict}})
+	stale, err := k.table.Apply([]flow.Decision{{ID: old, Verdicts: verdict}, {ID: gone, Verdicts: verdict}})
 	if err != nil || stale != 2 {
 		t.Errorf("stale %d, %v", stale, err)
 	}
@@ -346,20 +346,20 @@ func TestSampleBudget(t *testing.T) {
 	take("first", 0, 1, 2)
 	take("budget spent")
 	id := k.id(c.key())
-	if err := k.Resample([]flow.ID{id}); err != nil {
+	if err := k.table.Resample([]flow.ID{id}); err != nil {
 		t.Fatal(err)
 	}
 	take("one was shed", 2)
-	if err := k.ResampleAll(); err != nil {
+	if err := k.table.ResampleAll(); err != nil {
 		t.Fatal(err)
 	}
 	take("all anew", 0, 1, 2)
-	if err := k.Resample([]flow.ID{{Key: id.Key, Generation: id.Generation + 1}}); err != nil {
+	if err := k.table.Resample([]flow.ID{{Key: id.Key, Generation: id.Generation + 1}}); err != nil {
 		t.Fatal(err)
 	}
 	take("another generation's")
 	k.decide(id, "chat", 1, true)
-	if err := k.ResampleAll(); err != nil {
+	if err := k.table.ResampleAll(); err != nil {
 		t.Fatal(err)
 	}
 	take("decided")

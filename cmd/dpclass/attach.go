@@ -123,7 +123,7 @@ func attach(cmd *cobra.Command, g *cli.Globals, f *attachFlags, names []string) 
 		}
 		protectSSH(rules)
 	}
-	attached, err := attachAll(names, f.config(engine, labels), rules, log)
+	attached, err := attachAll(cmd.Context(), names, f.config(engine, labels), rules, log)
 	if err != nil {
 		return err
 	}
@@ -189,7 +189,7 @@ func (f *attachFlags) config(engine *classifier.Classifier, labels []string) loa
 
 // attachAll attaches every interface and sets the policy on it. Where one fails, it
 // detaches the others.
-func attachAll(names []string, config loader.Config, rules *flow.Policy, log *slog.Logger) (attached []*loader.Interface, err error) {
+func attachAll(ctx context.Context, names []string, config loader.Config, rules *flow.Policy, log *slog.Logger) (attached []*loader.Attachment, err error) {
 	defer func() {
 		if err == nil {
 			return
@@ -200,7 +200,7 @@ func attachAll(names []string, config loader.Config, rules *flow.Policy, log *sl
 		attached = nil
 	}()
 	for _, name := range names {
-		iface, err := loader.Attach(name, config, log)
+		iface, err := loader.Attach(ctx, name, config, log)
 		if err != nil {
 			return attached, err
 		}
@@ -208,7 +208,7 @@ func attachAll(names []string, config loader.Config, rules *flow.Policy, log *sl
 		if rules == nil {
 			continue
 		}
-		if err := iface.SetPolicy(rules); err != nil {
+		if err := iface.Rules().Set(rules); err != nil {
 			return attached, fmt.Errorf("policy on %q: %w", name, err)
 		}
 	}
@@ -216,7 +216,7 @@ func attachAll(names []string, config loader.Config, rules *flow.Policy, log *sl
 }
 
 // finish detaches the interfaces, or with --persist lets go of them.
-func (f *attachFlags) finish(attached []*loader.Interface, log *slog.Logger) error {
+func (f *attachFlags) finish(attached []*loader.Attachment, log *slog.Logger) error {
 	var problems []error
 	for _, iface := range attached {
 		if f.persist {
@@ -231,7 +231,7 @@ func (f *attachFlags) finish(attached []*loader.Interface, log *slog.Logger) err
 }
 
 // announce prints how the interfaces are attached.
-func (f *attachFlags) announce(out io.Writer, log *slog.Logger, attached []*loader.Interface, models []*model.Model) error {
+func (f *attachFlags) announce(out io.Writer, log *slog.Logger, attached []*loader.Attachment, models []*model.Model) error {
 	for _, iface := range attached {
 		status, err := iface.Status()
 		if err != nil {

@@ -35,12 +35,12 @@ interface of every network namespace.`,
 		ValidArgsFunction: completeAttached(g, cobra.ShellCompDirectiveNoFileComp),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if all {
-				return loader.DetachAll()
+				return loader.DetachAll(cmd.Context())
 			}
 			return g.InNetns(func() error {
 				var problems []error
 				for _, name := range args {
-					if err := loader.Detach(name); err != nil {
+					if err := loader.Detach(cmd.Context(), name); err != nil {
 						problems = append(problems, err)
 						continue
 					}

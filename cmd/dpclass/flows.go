@@ -50,7 +50,7 @@ unless it sorts by rate.
 			if err != nil {
 				return err
 			}
-			return withInterfaces(g, args, func(all []*loader.Interface) error {
+			return withInterfaces(g, args, func(all []*loader.Pins) error {
 				view.Source = f.source(all)
 				return f.show(cmd, g, view)
 			})
@@ -90,13 +90,13 @@ func (f *flowsFlags) view(g *cli.Globals) (*flowlist.View, error) {
 }
 
 // source reads the flows of the interfaces.
-func (f *flowsFlags) source(all []*loader.Interface) func() ([]flow.Record, error) {
+func (f *flowsFlags) source(all []*loader.Pins) func() ([]flow.Record, error) {
 	return func() ([]flow.Record, error) {
 		var records []flow.Record
 		for _, iface := range all {
-			read := iface.Flows
+			read := iface.Table().Flows
 			if f.ended {
-				read = iface.Ended
+				read = iface.Table().Ended
 			}
 			some, err := read()
 			if err != nil {

@@ -39,12 +39,12 @@ final and takes the place of the model's. FLOW is "tcp ADDR:PORT ADDR:PORT" or
 			if err != nil {
 				return cli.Usage(err)
 			}
-			return withInterface(g, args[0], func(iface *loader.Interface) error {
+			return withInterface(g, args[0], func(iface *loader.Pins) error {
 				key, err := setVerdicts(iface, key, labels)
 				if err != nil {
 					return err
 				}
-				record, err := iface.Lookup(key)
+				record, err := iface.Table().Lookup(key)
 				if err != nil {
 					return err
 				}
@@ -61,7 +61,7 @@ final and takes the place of the model's. FLOW is "tcp ADDR:PORT ADDR:PORT" or
 
 // setVerdicts gives a flow the operator's labels, "" for none, and returns its key: an
 // IPv4 key also names flows of IPv6 packets with IPv4-mapped addresses.
-func setVerdicts(iface *loader.Interface, key flow.Key, labels [flow.NumTasks]string) (flow.Key, error) {
+func setVerdicts(iface *loader.Pins, key flow.Key, labels [flow.NumTasks]string) (flow.Key, error) {
 	var verdicts flow.Verdicts
 	for task, label := range labels {
 		if err := checkLabel(flow.Task(task), label, iface.Labels()); err != nil {
@@ -71,8 +71,8 @@ func setVerdicts(iface *loader.Interface, key flow.Key, labels [flow.NumTasks]st
 			verdicts[task] = flow.Verdict{Label: label, Confidence: 1, Source: flow.SourceOperator, Final: true}
 		}
 	}
-	err := iface.SetVerdict(key, verdicts)
-	if errors.Is(err, loader.ErrNoFlow) && !key.Is6() && iface.SetVerdict(key.Mapped(), verdicts) == nil {
+	err := iface.Table().SetVerdicts(key, verdicts)
+	if errors.Is(err, loader.ErrNoFlow) && !key.Is6() && iface.Table().SetVerdicts(key.Mapped(), verdicts) == nil {
 		key, err = key.Mapped(), nil
 	}
 	if errors.Is(err, loader.ErrNoFlow) {
@@ -110,8 +110,8 @@ func completeFlows(g *cli.Globals) cobra.CompletionFunc {
 			return attached(cmd, args, word)
 		}
 		var flows []string
-		err := withInterface(g, args[0], func(iface *loader.Interface) error {
-			records, err := iface.Flows()
+		err := withInterface(g, args[0], func(iface *loader.Pins) error {
+			records, err := iface.Table().Flows()
 			for _, r := range records {
 				flows = append(flows, r.Key().String())
 			}

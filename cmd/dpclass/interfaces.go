@@ -28,7 +28,7 @@ func interfaceArgs(_ *cobra.Command, args []string) error {
 }
 
 // open opens an attached interface.
-func open(name string) (*loader.Interface, error) {
+func open(name string) (*loader.Pins, error) {
 	iface, err := loader.Open(name)
 	if errors.Is(err, loader.ErrNotAttached) {
 		return nil, fault.Advise(err, "attach it with: dpclass attach %s", name)
@@ -37,7 +37,7 @@ func open(name string) (*loader.Interface, error) {
 }
 
 // withInterface runs fn with an attached interface in the namespace of --netns.
-func withInterface(g *cli.Globals, name string, fn func(*loader.Interface) error) error {
+func withInterface(g *cli.Globals, name string, fn func(*loader.Pins) error) error {
 	return g.InNetns(func() error {
 		iface, err := open(name)
 		if err != nil {
@@ -49,14 +49,14 @@ func withInterface(g *cli.Globals, name string, fn func(*loader.Interface) error
 
 // withInterfaces runs fn with the interface of the first argument, or without one with
 // all attached interfaces of the namespace.
-func withInterfaces(g *cli.Globals, args []string, fn func([]*loader.Interface) error) error {
+func withInterfaces(g *cli.Globals, args []string, fn func([]*loader.Pins) error) error {
 	return g.InNetns(func() (err error) {
 		if len(args) == 0 {
 			if args, err = loader.List(); err != nil {
 				return err
 			}
 		}
-		var all []*loader.Interface
+		var all []*loader.Pins
 		defer func() {
 			for _, iface := range all {
 				err = errors.Join(err, iface.Close())

@@ -35,13 +35,13 @@ SSH connection that applies the policy is protected.`,
 		Args:              cli.Exactly("IFACE", "FILE"),
 		ValidArgsFunction: completeAttached(g, cobra.ShellCompDirectiveDefault),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withInterface(g, args[0], func(iface *loader.Interface) error {
+			return withInterface(g, args[0], func(iface *loader.Pins) error {
 				p, err := readPolicy(cmd, args[1], iface.Labels())
 				if err != nil {
 					return err
 				}
 				protectSSH(p)
-				if err := iface.SetPolicy(p); err != nil {
+				if err := iface.Rules().Set(p); err != nil {
 					return fmt.Errorf("policy on %q: %w", args[0], err)
 				}
 				if g.JSON() {
@@ -64,7 +64,7 @@ acted on, and those that it dropped or marked. -o json prints one object per rul
 		Args:              cli.Exactly("IFACE"),
 		ValidArgsFunction: completeAttached(g, cobra.ShellCompDirectiveNoFileComp),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withInterface(g, args[0], func(iface *loader.Interface) error {
+			return withInterface(g, args[0], func(iface *loader.Pins) error {
 				p, stats, err := inForce(iface)
 				if err != nil {
 					return err
@@ -88,8 +88,8 @@ not an error if there is none.`,
 		Args:              cli.Exactly("IFACE"),
 		ValidArgsFunction: completeAttached(g, cobra.ShellCompDirectiveNoFileComp),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withInterface(g, args[0], func(iface *loader.Interface) error {
-				if err := iface.ClearPolicy(); err != nil {
+			return withInterface(g, args[0], func(iface *loader.Pins) error {
+				if err := iface.Rules().Clear(); err != nil {
 					return err
 				}
 				if g.JSON() {
@@ -155,8 +155,8 @@ func modelLabels(names []string) ([]string, error) {
 
 // inForce returns the policy of an interface, nil where there is none, and what
 // its rules did. The kernel keeps the file that was applied; it is read again.
-func inForce(iface *loader.Interface) (*flow.Policy, []loader.RuleStats, error) {
-	applied, stats, err := iface.Policy()
+func inForce(iface *loader.Pins) (*flow.Policy, []loader.RuleStats, error) {
+	applied, stats, err := iface.Rules().Policy()
 	if err != nil || applied == nil {
 		return nil, nil, err
 	}

@@ -30,7 +30,7 @@ The exit code is 0 if hooks, policy and model are ready, else 1.`,
 		Args:              cli.Between(0, "IFACE"),
 		ValidArgsFunction: completeAttached(g, cobra.ShellCompDirectiveNoFileComp),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withInterfaces(g, args, func(all []*loader.Interface) error {
+			return withInterfaces(g, args, func(all []*loader.Pins) error {
 				return printStatus(cmd.OutOrStdout(), g.JSON(), all)
 			})
 		},
@@ -40,7 +40,7 @@ The exit code is 0 if hooks, policy and model are ready, else 1.`,
 // errNotReady is the outcome of status where an interface is not ready.
 var errNotReady = cli.Quiet("not ready")
 
-func printStatus(out io.Writer, asJSON bool, all []*loader.Interface) error {
+func printStatus(out io.Writer, asJSON bool, all []*loader.Pins) error {
 	if len(all) == 0 {
 		if !asJSON {
 			if _, err := fmt.Fprintln(out, "nothing is attached in this network namespace; attach with: dpclass attach IFACE"); err != nil {

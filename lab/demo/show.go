@@ -219,7 +219,7 @@ func (s *show) bpftool(ctx context.Context) error {
 }
 
 // keyBytes is the key of an IPv4 flow as the map has it (struct flow_key of
-// bpf/types.h).
+// bpf/key.h).
 func keyBytes(key flow.Key) []string {
 	raw := append(key.A.Addr().AsSlice(), key.B.Addr().AsSlice()...)
 	raw = binary.BigEndian.AppendUint16(raw, key.A.Port())

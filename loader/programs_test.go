@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package bpf
+package loader
 
 import (
 	"testing"
@@ -76,7 +76,7 @@ type function []*asm.Instruction
 // program itself.
 func functionsOf(t *testing.T) map[string]map[string]function {
 	t.Helper()
-	spec, err := LoadDpclass()
+	spec, err := loadBpf()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,12 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 	"unsafe"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
 
-	"github.com/dpclass/dpclass/bpf"
 	"github.com/dpclass/dpclass/flow"
 )
 
@@ -20,16 +21,26 @@ import (
 // wake-up. The reader rounds to whole milliseconds: below 2 ms it would spin.
 const readerDeadline = 2100 * time.Microsecond
 
-const sampleHeader = int(unsafe.Sizeof(bpf.DpclassSample{}))
+const sampleHeader = int(unsafe.Sizeof(bpfSample{}))
 
-// Samples calls fn with each sample until the context ends. The sample and its
-// packet are valid during the call only; ID.Iface is 0. fn must not block: what
-// it does not take in time fills the ring, and the kernel counts what does not
-// fit.
-func (i *Interface) Samples(ctx context.Context, fn func(*flow.Sample)) error {
-	reader, err := ringbuf.NewReader(i.maps.Samples)
+// Ring is the samples of one interface.
+type Ring struct {
+	iface string
+	m     *ebpf.Map
+
+	mu   sync.Mutex
+	used int // bytes that were not read yet when the last sample was
+	size int // bytes; 0: not read yet
+}
+
+// Samples calls fn with each sample until the context ends, and then returns nil. The
+// sample and its packet are valid during the call only; ID.Iface is 0. fn must not
+// block: samples that it does not take in time fill the ring, and the kernel counts
+// those that do not fit. There can be one call at a time.
+func (r *Ring) Samples(ctx context.Context, fn func(*flow.Sample)) error {
+	reader, err := ringbuf.NewReader(r.m)
 	if err != nil {
-		return fmt.Errorf("sample ring of %q: %w", i.name, err)
+		return fmt.Errorf("sample ring of %q: %w", r.iface, err)
 	}
 	stop := context.AfterFunc(ctx, func() { reader.Close() })
 	defer stop()
@@ -47,7 +58,7 @@ func (i *Interface) Samples(ctx context.Context, fn func(*flow.Sample)) error {
 		case errors.Is(err, ringbuf.ErrClosed) && ctx.Err() != nil:
 			return nil
 		case err != nil:
-			return fmt.Errorf("sample ring of %q: %w", i.name, err)
+			return fmt.Errorf("sample ring of %q: %w", r.iface, err)
 		}
 		if decodeSample(record.RawSample, &s) {
 			fn(&s)
@@ -55,25 +66,35 @@ func (i *Interface) Samples(ctx context.Context, fn func(*flow.Sample)) error {
 		if record.Remaining == 0 {
 			// Others may have been queued without a wake-up.
 			reader.SetDeadline(time.Now().Add(readerDeadline))
-			i.noteRing(0, reader.BufferSize())
+			r.note(0, reader.BufferSize())
 		} else {
-			i.noteRing(record.Remaining, reader.BufferSize())
+			r.note(record.Remaining, reader.BufferSize())
 		}
 	}
 }
 
-func (i *Interface) noteRing(used, size int) {
-	i.ringMu.Lock()
-	i.ringUsed, i.ringBytes = uint64(used), uint64(size)
-	i.ringMu.Unlock()
+func (r *Ring) note(used, size int) {
+	r.mu.Lock()
+	r.used, r.size = used, size
+	r.mu.Unlock()
 }
 
-// decodeSample reads a record of the ring. It is false for a record that is none.
+// fill returns how many bytes of the ring are used, and its size.
+func (r *Ring) fill() (used, size uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.size == 0 {
+		return 0, uint64(r.m.MaxEntries())
+	}
+	return uint64(r.used), uint64(r.size)
+}
+
+// decodeSample decodes a record of the ring and reports whether it is well formed.
 func decodeSample(raw []byte, s *flow.Sample) bool {
 	if len(raw) < sampleHeader {
 		return false
 	}
-	header := *(*bpf.DpclassSample)(unsafe.Pointer(&raw[0]))
+	header := *(*bpfSample)(unsafe.Pointer(&raw[0]))
 	packet := raw[sampleHeader:]
 	if int(header.Captured) > len(packet) {
 		return false
