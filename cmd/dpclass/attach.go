@@ -124,7 +124,7 @@ func attach(cmd *cobra.Command, g *cli.Globals, f *attachFlags, names []string) 
 		protectSSH(rules)
 	}
 	attached, err := attachAll(cmd.Context(), names, f.config(engine, labels), rules, log)
-	if err != nil {
+	if err != nil || len(attached) == 0 {
 		return err
 	}
 	// A reader of the log that goes away does not end the agent: the write fails.
@@ -187,12 +187,15 @@ func (f *attachFlags) config(engine *classifier.Classifier, labels []string) loa
 	return config
 }
 
-// attachAll attaches every interface and sets the policy on it. Where one fails, it
-// detaches the others.
+// attachAll attaches every interface and sets the policy on it. If one fails, it detaches
+// the others. If the context ends first, it attaches none and returns no error.
 func attachAll(ctx context.Context, names []string, config loader.Config, rules *flow.Policy, log *slog.Logger) (attached []*loader.Attachment, err error) {
 	defer func() {
 		if err == nil {
 			return
+		}
+		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+			err = nil // a signal ends the agent, which is no failure
 		}
 		for _, iface := range attached {
 			err = errors.Join(err, iface.Detach())

@@ -122,7 +122,7 @@ func testTrain(t *testing.T, s *suite) {
 	s.run(t, r.Router, "dataset", "build", "--captures", captures, "--out", set).want(t, cli.ExitDone, names...)
 	for _, args := range [][]string{
 		{"train", "default", "--data", set, "--run", run, "--epochs", "12"},
-		{"export", "--data", set, "--run", run, "--name", "mine", "-o", dir},
+		{"export", "--data", set, "--run", run, "--name", "mine", "--out", dir},
 	} {
 		command := exec.CommandContext(ctx, trainer, args...)
 		command.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1") // root's files in the user's tree
