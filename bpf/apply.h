@@ -71,7 +71,7 @@ static __always_inline void set_verdicts(struct flow *f, const struct op *op)
 		__sync_fetch_and_or(&f->state, state_settled);
 }
 
-/* Adds what was counted in the pending entry to the promoted flow, and leaves zero behind. */
+/* Adds what was counted in the pending entry to the promoted flow, and sets it to 0 there. */
 static __always_inline void move_counts(struct flow *to, struct flow *from)
 {
 	__sync_fetch_and_add(&to->packets_in, __sync_lock_test_and_set(&from->packets_in, 0));

@@ -161,7 +161,7 @@ static __always_inline __u64 idle_timeout(__u32 state, __u8 proto)
 
 /* Whether the packet begins a new flow on a key that is in the table: any packet where the time-out ended the old
  * one; a SYN on a closed or timed-out TCP flow; anything on a timed-out UDP flow. A SYN on a live flow never does. */
-static __always_inline bool begins_anew(const struct flow *f, const struct packet *p, __u64 now)
+static __always_inline bool begins_again(const struct flow *f, const struct packet *p, __u64 now)
 {
 	bool syn = p->proto == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 	__u32 state = f->state;
@@ -248,13 +248,13 @@ static __always_inline struct flow *find_flow(const struct packet *p, const stru
 
 	f = bpf_map_lookup_elem(t->flows, p->key);
 	if (f) {
-		if (!begins_anew(f, p, now))
+		if (!begins_again(f, p, now))
 			return f;
 		retire(p, t, f);
 	}
 	f = bpf_map_lookup_elem(t->pending, p->key);
 	if (f) {
-		if (!(f->state & state_promoted) && !begins_anew(f, p, now))
+		if (!(f->state & state_promoted) && !begins_again(f, p, now))
 			return f;
 		retire(p, t, f);
 	}

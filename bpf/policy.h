@@ -42,8 +42,8 @@ enum rule_action {
 } __attribute__((packed));
 
 struct rule {
-	__u64 categories[4]; /* bit set of labels */
-	__u64 apps[4];
+	__u64 categories[max_labels / 64]; /* bit set of labels */
+	__u64 apps[max_labels / 64];
 	__u64 cost; /* ns a byte at the policed rate, << 16 */
 	__u64 burst_ns; /* the burst in time at the policed rate */
 	__u16 min_confidence;

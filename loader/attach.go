@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/features"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
 	"github.com/vishvananda/netlink"
@@ -38,9 +39,9 @@ type Attachment struct {
 // Attach loads the programs and attaches them to an interface of the calling
 // thread's network namespace. Where an earlier process left its pins, they are
 // taken over: flows, verdicts and policy stay, and undecided flows are sampled again.
-// With an error nothing has changed that was not broken before. The error wraps
-// ErrBusy where another process serves the interface, and ErrForeignXDP where
-// another XDP program is in the place.
+// Where it fails, the interface is as it was. The error wraps ErrBusy where another
+// process serves the interface, ErrForeignXDP where another XDP program is attached,
+// and ErrOldKernel. log may be nil.
 func Attach(ctx context.Context, iface string, cfg Config, log *slog.Logger) (*Attachment, error) {
 	return defaultRoot().attach(ctx, iface, cfg, log)
 }
@@ -48,6 +49,9 @@ func Attach(ctx context.Context, iface string, cfg Config, log *slog.Logger) (*A
 func (r root) attach(ctx context.Context, iface string, cfg Config, log *slog.Logger) (*Attachment, error) {
 	if err := cfg.setDefaults(); err != nil {
 		return nil, err
+	}
+	if log == nil {
+		log = slog.Default()
 	}
 	device, err := deviceByName(iface)
 	if err != nil {
@@ -58,6 +62,9 @@ func (r root) attach(ctx context.Context, iface string, cfg Config, log *slog.Lo
 	}
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, fault.Advise(fmt.Errorf("lock memory for maps: %w", err), rights)
+	}
+	if err := features.HaveProgramType(ebpf.Syscall); errors.Is(err, ebpf.ErrNotSupported) {
+		return nil, fault.Advise(fmt.Errorf("%w: %w", ErrOldKernel, err), "use Linux 5.15 or newer")
 	}
 	if err := checkBPFFS(); err != nil {
 		return nil, err
@@ -187,7 +194,7 @@ func (a *Attachment) load(device netlink.Link, cfg *Config, pinned map[string]*e
 	}
 	a.collection, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: pinned})
 	if err != nil {
-		return fault.Advise(fmt.Errorf("load the BPF programs: %w", err), rights+"; the kernel has to be 5.15 or newer")
+		return fault.Advise(fmt.Errorf("load the BPF programs: %w", err), rights)
 	}
 	for name, m := range pinnedMaps(&a.maps) {
 		*m = a.collection.Maps[name]

@@ -149,7 +149,7 @@ func TestAttachAndDetach(t *testing.T) {
 					return err
 				}
 				if _, err := testRoot.open("eth0"); !errors.Is(err, ErrNotAttached) {
-					t.Errorf("open behind detach: %v", err)
+					t.Errorf("open after detach: %v", err)
 				}
 				device, err := netlink.LinkByName("eth0")
 				if err != nil {

@@ -20,4 +20,5 @@ var (
 	ErrNoFlow      = errors.New("no such flow")
 	ErrBusy        = errors.New("another agent is attached")
 	ErrForeignXDP  = errors.New("another XDP program is attached")
+	ErrOldKernel   = errors.New("the kernel is too old")
 )

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/vector/packettest"
@@ -192,21 +193,56 @@ func TestPolice(t *testing.T) {
 	}
 }
 
-// TestPolicerRefills: what is policed passes again.
+// TestPolicerRefills: as many packets pass again as the time that went by is worth. The test turns the bucket's
+// clock back instead of waiting.
 func TestPolicerRefills(t *testing.T) {
 	t.Parallel()
-	k := newKernel(t, Config{Samples: -1}, ethernet)
-	c := k.begun(udp(1), "streaming", 1, true)
-	k.policy(flow.Rule{Action: flow.Action{Rate: 80_000, Burst: 5000, DSCP: -1}}) // a packet in 100 ms
-	for {
-		if verdict, _ := k.run(progIn, c.sent(0, 972)); verdict == tcShot {
-			break
+	const second = uint64(time.Second)
+	for _, scope := range []flow.Scope{flow.ScopeClass, flow.ScopeFlow} {
+		k := newKernel(t, Config{Samples: -1}, ethernet)
+		c := k.begun(udp(1), "streaming", 1, true)
+		k.policy(flow.Rule{Action: policing(100, scope)}) // a packet in 100 s
+		for _, test := range []struct {
+			seconds uint64
+			want    int
+		}{{0, 6}, {0, 0}, {300, 3}, {50, 0}, {50, 1}, {10000, 6}} {
+			k.turnBack(c.key(), scope, test.seconds*second)
+			passed := 0
+			for range 20 {
+				if verdict, _ := k.run(progIn, c.sent(0, 972)); verdict == tcNext {
+					passed++
+				}
+			}
+			if passed != test.want {
+				t.Errorf("scope %d, %d s later: %d packets passed, want %d", scope, test.seconds, passed, test.want)
+			}
 		}
 	}
-	eventually(t, "refill", func() bool {
-		verdict, _ := k.run(progIn, c.sent(0, 972))
-		return verdict == tcNext
-	})
+}
+
+// turnBack makes the policer of received packets that much older: rule 1's, or the flow's.
+func (k *kernel) turnBack(key flow.Key, scope flow.Scope, by uint64) {
+	k.t.Helper()
+	if scope == flow.ScopeFlow {
+		f, _ := k.entry(key)
+		f.TatIn -= min(f.TatIn, by)
+		if err := k.maps.Flows.Put(narrowKey(key), &f); err != nil {
+			k.t.Fatal(err)
+		}
+		return
+	}
+	var state bpfPolicyState
+	if err := k.maps.Policy.Lookup(uint32(0), &state); err != nil {
+		k.t.Fatal(err)
+	}
+	bucket := 2*(state.Epoch&1)*uint32(bpfLimitMaxRules) + uint32(flow.In)
+	var tat uint64
+	if err := k.maps.Buckets.Lookup(bucket, &tat); err != nil {
+		k.t.Fatal(err)
+	}
+	if err := k.maps.Buckets.Put(bucket, tat-min(tat, by)); err != nil {
+		k.t.Fatal(err)
+	}
 }
 
 // TestDSCP: the mark is written, ECN and all else stay, the checksum is right.

@@ -137,7 +137,7 @@ type skb struct {
 	_       [12]byte
 }
 
-// run runs a program on a frame and returns its verdict and the frame behind it,
+// run runs a program on a frame and returns its verdict and the frame after it,
 // which is valid until the next run.
 func (k *kernel) run(program string, frame []byte, context ...*skb) (uint32, []byte) {
 	k.t.Helper()

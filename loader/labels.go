@@ -107,7 +107,7 @@ func (t *nameTable) label(name string) (bpfLabel, error) {
 	if id, ok := t.labels[name]; ok {
 		return bpfLabel(id), nil
 	}
-	return 0, fmt.Errorf("label %q is not one of this interface's", name)
+	return 0, fmt.Errorf("the interface has no label %q", name)
 }
 
 func (t *nameTable) name(id uint8) string {

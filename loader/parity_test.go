@@ -204,7 +204,7 @@ func (c *comparer) compare(program string, frame []byte) error {
 	return nil
 }
 
-// stateOf returns the state of a flow behind its first packet.
+// stateOf returns the state of a flow after its first packet.
 func stateOf(p *vector.Packet, fromA bool) bpfFlowState {
 	state, fin := bpfFlowStateStateSentA, bpfFlowStateStateFinA
 	if !fromA {
@@ -246,7 +246,7 @@ func (c *comparer) compareSample(program string, s *flow.Sample, want *said, f *
 	return nil
 }
 
-// runs tells whether the kernel's test run takes the frame: for a tc program nothing shorter than
+// runs reports whether the kernel's test run takes the frame: for a tc program nothing shorter than
 // the IP header that the EtherType names.
 func runs(program string, frame []byte) bool {
 	if program == progXDP || len(frame) < 15 {
@@ -277,7 +277,7 @@ func (c *comparer) check(t *testing.T, name string, frame []byte) {
 	}
 }
 
-// TestHeaders: every combination of headers behind every link layer.
+// TestHeaders: every combination of headers after every link layer.
 func TestHeaders(t *testing.T) {
 	t.Parallel()
 	links := map[string][]uint16{
