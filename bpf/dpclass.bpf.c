@@ -20,6 +20,7 @@
 char LICENSE[] SEC("license") = "GPL";
 
 #define TC_NEXT TC_ACT_UNSPEC /* let the next program decide; TCX_NEXT, and the next filter in clsact */
+#define unlikely(x) __builtin_expect(!!(x), 0) /* keeps the fast way straight */
 #define PULL_LEN 128 /* link layer, IPv6 with some extension headers, TCP */
 
 /* One packet of a flow: look up, sample, enforce. Returns as handle(). */
@@ -33,7 +34,7 @@ static __always_inline int handle_flow(struct packet *p, const struct tables *t)
 	if (!f)
 		return -reason_table_full;
 	touch(f, p, now);
-	if (!(f->state & state_settled))
+	if (unlikely(!(f->state & state_settled)))
 		take_sample(p, f);
 	return enforce(p, f);
 }
