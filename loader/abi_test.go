@@ -3,107 +3,27 @@
 package loader
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
 
 	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/abi"
 	"github.com/dpclass/dpclass/internal/vector"
 )
 
-// fingerprints has the fingerprint of the pinned maps of each ABI since there are any.
-var fingerprints = map[int]string{
-	2: "726f0ecb866df3bd",
-}
-
-// TestABI fails when the pinned maps change without a new ABI: another dpclass would take over maps that it
-// misreads.
+// TestABI fails when the pinned maps change without a new ABI: another dpclass would take
+// over maps that it misreads.
 func TestABI(t *testing.T) {
-	h := sha256.New()
-	for name, m := range pinnedSpecs(t) {
-		layout(h, name, m)
-	}
-	got := hex.EncodeToString(h.Sum(nil)[:8])
-	for abi, frozen := range fingerprints {
-		switch {
-		case abi == ABI && got != frozen:
-			t.Errorf("the pinned maps have fingerprint %s, those of ABI %d %s: raise ABI, and add the fingerprint here", got, abi, frozen)
-		case abi != ABI && got == frozen:
-			t.Errorf("the pinned maps are those of ABI %d, not %d", abi, ABI)
-		}
-	}
-	if fingerprints[ABI] == "" {
-		t.Errorf("no fingerprint of ABI %d: add %s", ABI, got)
-	}
-}
-
-// pinnedSpecs yields the pinned maps as the object describes them, in order.
-func pinnedSpecs(t *testing.T) func(func(string, *ebpf.MapSpec) bool) {
-	t.Helper()
 	spec, err := loadBpf()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return func(yield func(string, *ebpf.MapSpec) bool) {
-		for _, name := range slices.Sorted(maps.Keys(pinnedMaps(&bpfMaps{}))) {
-			m := spec.Maps[name]
-			if m == nil {
-				t.Fatalf("pinned map %q is not in the object", name)
-			}
-			if !yield(name, m) {
-				return
-			}
-		}
-	}
-}
-
-// layout writes all that a process has to know to read the map.
-func layout(w io.Writer, name string, m *ebpf.MapSpec) {
-	fmt.Fprintf(w, "map %s %v %d %d", name, m.Type, m.KeySize, m.ValueSize)
-	if m.Type == ebpf.Array || m.Type == ebpf.PerCPUArray {
-		fmt.Fprintf(w, " %d", m.MaxEntries)
-	}
-	for _, part := range []btf.Type{m.Key, m.Value} {
-		fmt.Fprint(w, "; ")
-		if part != nil {
-			typeLayout(w, part)
-		}
-	}
-	fmt.Fprintln(w)
-}
-
-func typeLayout(w io.Writer, t btf.Type) {
-	switch t := btf.UnderlyingType(t).(type) {
-	case *btf.Int:
-		fmt.Fprintf(w, "int %d %v", t.Size, t.Encoding)
-	case *btf.Array:
-		fmt.Fprintf(w, "[%d]", t.Nelems)
-		typeLayout(w, t.Type)
-	case *btf.Enum:
-		fmt.Fprintf(w, "enum %s %d", t.Name, t.Size)
-		if t.Name == "label" {
-			return // labels may be added: an interface's map labels has its own
-		}
-		for _, value := range t.Values {
-			fmt.Fprintf(w, " %s=%d", value.Name, value.Value)
-		}
-	case *btf.Struct:
-		fmt.Fprintf(w, "struct %s %d {", t.Name, t.Size)
-		for _, member := range t.Members {
-			fmt.Fprintf(w, " %s@%d:", member.Name, member.Offset)
-			typeLayout(w, member.Type)
-		}
-		fmt.Fprint(w, " }")
-	default:
-		fmt.Fprintf(w, "%v", t)
+	if got := abi.Fingerprint(spec); got != abiFingerprint {
+		t.Errorf("the pinned maps have fingerprint %s, those of ABI %d %s: run make generate", got, ABI, abiFingerprint)
 	}
 }
 
@@ -114,11 +34,8 @@ func TestPinnedMaps(t *testing.T) {
 		t.Fatal(err)
 	}
 	pins := pinnedMaps(&bpfMaps{})
-	own := []string{"inbox", "scratch", "forgotten"}
-	for name := range spec.Maps {
-		if pinned := pins[name] != nil; pinned == (slices.Contains(own, name) || strings.HasPrefix(name, ".")) {
-			t.Errorf("map %q is pinned: %v", name, pinned)
-		}
+	if got, want := slices.Sorted(maps.Keys(pins)), abi.Pinned(spec); !slices.Equal(got, want) {
+		t.Errorf("pinned are %q, want %q", got, want)
 	}
 	for _, name := range []string{"flows", "flows6", "pending", "pending6"} {
 		value, ok := spec.Maps[name].Value.(*btf.Struct)

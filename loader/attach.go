@@ -175,10 +175,6 @@ func (a *Attachment) adopt(ctx context.Context, device netlink.Link, cfg *Config
 	if err := a.dropOthers(device, &earlier); err != nil {
 		return err
 	}
-	// What the earlier process learned from the samples of undecided flows went with it.
-	if err := a.table.ResampleAll(); err != nil {
-		return err
-	}
 	return a.begin()
 }
 

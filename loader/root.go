@@ -19,10 +19,6 @@ import (
 	"github.com/dpclass/dpclass/internal/netns"
 )
 
-// ABI is the version of the pinned maps. It is part of the pins' path: a dpclass of
-// another version does not touch them. TestABI says when to raise it.
-const ABI = 2
-
 const bpffs = "/sys/fs/bpf"
 
 // root is the directory with the pins: a directory for each interface.
