@@ -96,9 +96,9 @@ func (r root) remove(dir string, info *bpfInterfaceInfo) error {
 			errs = append(errs, detachClsact(device, info.Tc == bpfTcKindTcOwnClsact))
 		}
 	}
-	// The links first: a program goes with the last reference to its link.
+	// The links first: no packet is to find a map gone.
 	for _, pin := range []string{pinXDP, pinIn, pinOut} {
-		errs = append(errs, unpin(filepath.Join(dir, pin)))
+		errs = append(errs, unlink(filepath.Join(dir, pin)))
 	}
 	errs = append(errs, unpinAll(dir), r.removeDir(dir))
 	return errors.Join(errs...)

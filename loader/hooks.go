@@ -174,7 +174,7 @@ func (a *Attachment) dropOthers(device netlink.Link, earlier *bpfInterfaceInfo) 
 		}
 	}
 	for pin := range links {
-		if err := unpin(filepath.Join(a.dir, pin)); err != nil {
+		if err := unlink(filepath.Join(a.dir, pin)); err != nil {
 			return err
 		}
 	}
@@ -300,4 +300,19 @@ func (p *Pins) clsactHook(h hook) (Hook, error) {
 		return nil
 	})
 	return state, err
+}
+
+// unlink takes a program off its hook, and removes the pin of its link. Removing the pin
+// alone is not enough: the kernel takes the program off some time after the last
+// reference is gone.
+func unlink(pin string) error {
+	l, err := link.LoadPinnedLink(pin, nil)
+	if err != nil {
+		return unpin(pin) // there is none, or it is not a link
+	}
+	defer l.Close()
+	if err := l.Detach(); err != nil && !errors.Is(err, unix.ENOLINK) && !errors.Is(err, unix.EOPNOTSUPP) {
+		return errors.Join(fmt.Errorf("detach link %q: %w", filepath.Base(pin), err), unpin(pin))
+	}
+	return unpin(pin)
 }
