@@ -45,6 +45,7 @@ var rooms = []room{
 	{"cmd/dplab", []string{"flow", "models", "loader", "classifier", "policy", "agent",
 		"internal", "lab"}, nil},
 	{"scripts", nil, nil},
+	{"docs/examples", nil, nil},
 }
 
 // kept says which packages of other modules stay inside one folder.
