@@ -6,6 +6,7 @@
 #   build      Go, a C compiler (cgo needs it for ONNX Runtime), npm (to fetch ONNX Runtime)
 #   demo       the programs that the demo and the tests in namespaces run
 #   generate   clang and libbpf's headers, to compile bpf/
+#   kernels    QEMU and what builds file systems for it, for kernels.sh
 
 # shellcheck source=common.sh
 . "$(dirname "$0")/common.sh"
@@ -138,7 +139,15 @@ for group in "${@:-build}"; do
 		need llvm-strip llvm
 		[ -e /usr/include/bpf/bpf_helpers.h ] || { update && missing+=(libbpf-dev); }
 		;;
-	*) fail "deps.sh: unknown group \"$group\", want build, demo or generate" ;;
+	kernels)
+		need qemu-system-x86_64 qemu-system-x86
+		need busybox busybox-static
+		need cpio cpio
+		need xz xz-utils
+		need zstd zstd
+		need ip iproute2
+		;;
+	*) fail "deps.sh: unknown group \"$group\", want build, demo, generate or kernels" ;;
 	esac
 done
 install
