@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/loader"
 )
@@ -36,7 +37,7 @@ type Config struct {
 
 	// Reload asks for the models to be chosen anew: Models gives them.
 	Reload <-chan os.Signal
-	Models func() ([]*classifier.Model, error)
+	Models func() ([]*model.Model, error)
 }
 
 const (
@@ -298,7 +299,7 @@ func (a *Agent) reload() error {
 		return err
 	}
 	for _, p := range a.ports {
-		if name, ok := unlisted(classifier.NewLabels(models), p.Labels()); ok {
+		if name, ok := unlisted(model.NewLabels(models), p.Labels()); ok {
 			return fmt.Errorf("label %q of the new model is not in the label table of %q: attach anew to use it", name, p.Name())
 		}
 	}
@@ -329,7 +330,7 @@ func unlisted(names, list []string) (string, bool) {
 }
 
 // ModelNames returns the names of models.
-func ModelNames(models []*classifier.Model) []string {
+func ModelNames(models []*model.Model) []string {
 	var names []string
 	for _, m := range models {
 		names = append(names, m.Name)

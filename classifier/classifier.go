@@ -9,6 +9,7 @@ import (
 	"hash/maphash"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dpclass/dpclass/classifier/model"
@@ -49,10 +50,12 @@ type Classifier struct {
 	mu      sync.Mutex // guards models, engine and the offline runners
 	models  []*model.Model
 	engine  *engine
-	offline chan *runner // one for each CPU; nil: to be made
+	offline *pool        // one for each CPU; nil: to be made
 	inUse   sync.RWMutex // held for reading while offline runners are in use, taken before mu
 
 	sinkMu sync.Mutex // sink takes one batch at a time
+
+	submitted atomic.Uint64
 
 	statsMu    sync.Mutex
 	batches    uint64
@@ -62,6 +65,7 @@ type Classifier struct {
 
 // Stats says how a classifier has been doing since New.
 type Stats struct {
+	Samples   uint64  // handed to Submit, shed ones too
 	BatchMean float64 // samples in a batch, on average; 0 before the first
 	LastError string  // of the newest batch that was lost, "" where none was
 }
@@ -218,7 +222,10 @@ func (c *Classifier) Swap(models []*model.Model) error {
 
 // Submit queues a sample for classification, and copies what it needs. It never
 // blocks. It returns false where the sample was shed because the queue is full.
-func (c *Classifier) Submit(s *flow.Sample) bool { return c.shard(s.ID).put(s) }
+func (c *Classifier) Submit(s *flow.Sample) bool {
+	c.submitted.Add(1)
+	return c.shard(s.ID).put(s)
+}
 
 // Forget drops what is known of a flow that has ended.
 func (c *Classifier) Forget(id flow.ID) {
@@ -330,7 +337,7 @@ func (c *Classifier) count(samples int, err error) {
 func (c *Classifier) Stats() Stats {
 	c.statsMu.Lock()
 	defer c.statsMu.Unlock()
-	var stats Stats
+	stats := Stats{Samples: c.submitted.Load()}
 	if c.batches > 0 {
 		stats.BatchMean = float64(c.classified) / float64(c.batches)
 	}

@@ -298,6 +298,9 @@ func TestShed(t *testing.T) {
 			t.Errorf("sample %d of a queue of 16: taken %t", n, taken)
 		}
 	}
+	if got := c.Stats().Samples; got != 40 {
+		t.Errorf("%d samples were submitted, want 40", got)
+	}
 	live := run(t, c)
 	live.settle(t)
 	live.stop(t)

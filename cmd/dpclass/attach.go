@@ -16,7 +16,10 @@ import (
 
 	"github.com/dpclass/dpclass/agent"
 	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/classifier/model"
+	"github.com/dpclass/dpclass/classifier/ort"
 	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/fault"
 	"github.com/dpclass/dpclass/loader"
 )
 
@@ -123,7 +126,7 @@ func attach(cmd *cobra.Command, g *globals, f *attachFlags, names []string) (err
 	if engine != nil {
 		defer func() { err = errors.Join(err, engine.Close()) }()
 	}
-	labels := classifier.NewLabels(models)
+	labels := model.NewLabels(models)
 	var rules *flow.Policy
 	if f.policy != "" {
 		if rules, err = readPolicy(f.policy, cmd.InOrStdin(), labels, cmd.ErrOrStderr()); err != nil {
@@ -143,24 +146,24 @@ func attach(cmd *cobra.Command, g *globals, f *attachFlags, names []string) (err
 	return agent.New(agent.Config{
 		Interfaces: attached, Classifier: engine, Log: log, Ended: ended,
 		Reload: hangups(cmd.Context()),
-		Models: func() ([]*classifier.Model, error) { return classifier.LoadModels(f.models) },
+		Models: func() ([]*model.Model, error) { return loadModels(f.models) },
 	}).Run(cmd.Context())
 }
 
 // classifier loads the models and opens ONNX Runtime, unless --no-classify.
-func (f *attachFlags) classifier(g *globals) ([]*classifier.Model, *classifier.Classifier, error) {
+func (f *attachFlags) classifier(g *globals) ([]*model.Model, *classifier.Classifier, error) {
 	if f.noClassify {
 		return nil, nil, nil
 	}
-	models, err := classifier.LoadModels(f.models)
+	models, err := loadModels(f.models)
 	if err != nil {
 		return nil, nil, err
 	}
 	engine, err := classifier.New(classifier.Options{
 		Library: g.onnxruntime, Models: models, Samples: f.samples, MinConfidence: f.minConfidence,
 	})
-	if errors.Is(err, classifier.ErrNoLibrary) {
-		return nil, nil, fmt.Errorf("%w; or watch without verdicts by --no-classify", err)
+	if errors.Is(err, ort.ErrNoLibrary) {
+		return nil, nil, fault.Advise(err, "to watch without verdicts, give --no-classify")
 	}
 	return models, engine, err
 }
@@ -223,7 +226,7 @@ func (f *attachFlags) finish(attached []*loader.Interface, log *slog.Logger) err
 }
 
 // announce says what was obtained.
-func (f *attachFlags) announce(out io.Writer, log *slog.Logger, attached []*loader.Interface, models []*classifier.Model) error {
+func (f *attachFlags) announce(out io.Writer, log *slog.Logger, attached []*loader.Interface, models []*model.Model) error {
 	for _, iface := range attached {
 		status, err := iface.Status()
 		if err != nil {

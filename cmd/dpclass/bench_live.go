@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/dpclass/dpclass/internal/cli"
 	"github.com/dpclass/dpclass/lab/bench"
 	"github.com/dpclass/dpclass/loader"
 )
@@ -111,6 +112,10 @@ without any verdict a second after the end. Root is needed.`,
 			case flows < 10 || flows > bench.MaxLatencyFlows:
 				return usagef("--flows-per-second %d for %v: want 10 to %d flows in all", options.PerSecond, options.Time, bench.MaxLatencyFlows)
 			}
+			var err error
+			if options.Models, err = cli.ModelsOr(options.Models); err != nil {
+				return err
+			}
 			options.Library = g.onnxruntime
 			options.Log = g.logger(cmd.ErrOrStderr(), "text")
 			progress := newProgress(cmd.ErrOrStderr(), "flows", int(options.Time.Seconds()*float64(options.PerSecond)))
@@ -159,6 +164,10 @@ iperf3 are needed.`,
 			}
 			if options.Rounds < 1 || options.Time < time.Second {
 				return usagef("--rounds %d of %v: want at least 1 of at least 1s", options.Rounds, options.Time)
+			}
+			var err error
+			if options.Models, err = cli.ModelsOr(options.Models); err != nil {
+				return err
 			}
 			options.Library = g.onnxruntime
 			options.Log = g.logger(cmd.ErrOrStderr(), "text")

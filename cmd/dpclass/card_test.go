@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/flow"
 )
 
@@ -42,7 +42,7 @@ func TestCard(t *testing.T) {
 }
 
 func TestModelLine(t *testing.T) {
-	m := &classifier.Model{Manifest: classifier.Manifest{Task: []flow.Task{flow.Category, flow.App}, Figures: json.RawMessage(figures)}}
+	m := &model.Model{Manifest: model.Manifest{Task: []flow.Task{flow.Category, flow.App}, Figures: json.RawMessage(figures)}}
 	line := makeModelLine(m, false)
 	if line.Speed != 125000 || line.Speedometer != "export" {
 		t.Errorf("%+v", line)
@@ -68,7 +68,7 @@ func TestModelsListAndShow(t *testing.T) {
 	if code != 0 || !strings.Contains(out, "CAPTURE SPLIT") || !strings.Contains(out, "* ") {
 		t.Errorf("exit %d, %q, %q", code, out, errOut)
 	}
-	for _, name := range classifier.Shipped() {
+	for _, name := range model.Shipped() {
 		code, text, errOut := offlineRun(t, nil, "models", "show", name)
 		if code != 0 || !strings.Contains(out, name) {
 			t.Fatalf("%s: exit %d, %q", name, code, errOut)

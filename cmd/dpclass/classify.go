@@ -123,8 +123,7 @@ func classifyFile(ctx context.Context, o *offline, name string, progress *progre
 			all = &classifier.Probabilities{}
 			rows[f] = all
 		}
-		all.Category = append(all.Category, one.Category...)
-		all.App = append(all.App, one.App...)
+		all.Append(one)
 	}
 	o.tick = func(packets int) { progress.step(packets, name) }
 	file, err := o.run(ctx, name)

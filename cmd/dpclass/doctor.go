@@ -20,7 +20,9 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/classifier/model"
+	"github.com/dpclass/dpclass/classifier/ort"
+	"github.com/dpclass/dpclass/internal/fault"
 )
 
 func newDoctorCommand(g *globals) *cobra.Command {
@@ -256,27 +258,25 @@ func examineBPFFS() finding {
 }
 
 func examineLibrary(library string) finding {
-	path, err := classifier.FindLibrary(library)
+	path, err := ort.Find(library)
 	if err != nil {
-		lines := strings.Split(err.Error(), "\n")
-		return finding{"ONNX Runtime", stateFail, lines[0], strings.Join(lines[1:], "; ") + "; --no-classify works without"}
+		return finding{"ONNX Runtime", stateFail, err.Error(), strings.Join(fault.Advice(err), "; ") + "; --no-classify works without"}
 	}
-	version, err := classifier.LibraryVersion(library)
+	version, err := ort.Version(library)
 	if err != nil {
-		lines := strings.Split(err.Error(), "\n")
-		return finding{"ONNX Runtime", stateFail, lines[0], strings.Join(lines[1:], "; ")}
+		return finding{"ONNX Runtime", stateFail, err.Error(), strings.Join(fault.Advice(err), "; ")}
 	}
 	return finding{"ONNX Runtime", stateOK, version + " at " + path, ""}
 }
 
 func examineModels() []finding {
 	var findings []finding
-	for _, name := range classifier.Shipped() {
-		if _, err := classifier.LoadModel(name); err != nil {
+	for _, name := range model.Shipped() {
+		if _, err := model.Load(name); err != nil {
 			findings = append(findings, finding{"model " + name, stateFail, shorten(err.Error(), 1), "install dpclass again"})
 		}
 	}
-	models, err := classifier.LoadModels(nil)
+	models, err := loadModels(nil)
 	if err != nil {
 		return append(findings, finding{"models", stateFail, shorten(err.Error(), 1), "choose others: dpclass models use NAME"})
 	}
@@ -284,5 +284,5 @@ func examineModels() []finding {
 	for _, m := range models {
 		names = append(names, m.Name)
 	}
-	return append(findings, finding{"models", stateOK, fmt.Sprintf("%d shipped, in use: %s", len(classifier.Shipped()), strings.Join(names, ", ")), ""})
+	return append(findings, finding{"models", stateOK, fmt.Sprintf("%d found, in use: %s", len(model.Shipped()), strings.Join(names, ", ")), ""})
 }

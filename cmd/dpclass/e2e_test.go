@@ -21,7 +21,7 @@ import (
 
 	"github.com/cilium/ebpf"
 
-	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/classifier/ort"
 	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/capture"
 	"github.com/dpclass/dpclass/internal/dataset"
@@ -76,7 +76,12 @@ func newSuite(t *testing.T) *suite {
 	if os.Getenv(isolatedVariable) == "" {
 		t.Skip("SKIPPED, no mount namespace: the end-to-end tests need CAP_SYS_ADMIN")
 	}
-	s := &suite{binary: filepath.Join(t.TempDir(), "dpclass")}
+	// As installed: the paper's networks are beside it.
+	prefix := t.TempDir()
+	s := &suite{binary: filepath.Join(prefix, "bin", "dpclass")}
+	if err := os.CopyFS(filepath.Join(prefix, "share", "dpclass", "models"), os.DirFS("../../models/paper")); err != nil {
+		t.Fatal(err)
+	}
 	tool, err := exec.LookPath("go")
 	if err != nil {
 		tool = filepath.Join(runtime.GOROOT(), "bin", "go")
@@ -91,7 +96,7 @@ func newSuite(t *testing.T) *suite {
 		t.Fatal(err)
 	}
 	for _, candidate := range []string{"", beside} {
-		if s.library, err = classifier.FindLibrary(candidate); err == nil {
+		if s.library, err = ort.Find(candidate); err == nil {
 			break
 		}
 	}
@@ -102,7 +107,7 @@ func newSuite(t *testing.T) *suite {
 func (s *suite) needLibrary(t *testing.T) {
 	t.Helper()
 	if s.library == "" {
-		t.Skip("SKIPPED, no ONNX Runtime: run make deps, or set " + classifier.LibraryVariable)
+		t.Skip("SKIPPED, no ONNX Runtime: run make deps, or set " + ort.LibraryVariable)
 	}
 }
 
@@ -123,7 +128,7 @@ type result struct {
 
 // env is the environment of dpclass; variables are added or replaced.
 func (s *suite) env(variables ...string) []string {
-	return append(append(os.Environ(), classifier.LibraryVariable+"="+s.library, "SSH_CONNECTION="), variables...)
+	return append(append(os.Environ(), ort.LibraryVariable+"="+s.library, "SSH_CONNECTION="), variables...)
 }
 
 // run runs dpclass in the network namespace of a host.

@@ -194,10 +194,10 @@ func (e *evaluation) capture(command *cobra.Command, from dataset.Capture) (warn
 	rows := map[*dataset.Flow][][]float32{}
 	e.offline.each = func(f *dataset.Flow, one classifier.Probabilities) {
 		if e.flags.level == "packet" {
-			e.score(truth, one.Of(e.task))
+			e.score(truth, one[e.task])
 			return
 		}
-		rows[f] = append(rows[f], one.Of(e.task)...)
+		rows[f] = append(rows[f], one[e.task]...)
 	}
 	file, err := e.offline.run(command.Context(), from.File)
 	if err != nil {

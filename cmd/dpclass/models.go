@@ -15,7 +15,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/classifier/model"
+	"github.com/dpclass/dpclass/classifier/ort"
 	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/cli"
 	"github.com/dpclass/dpclass/lab/bench"
 )
 
@@ -25,7 +28,7 @@ func newModelsCommand(g *globals) *cobra.Command {
 		Use:   "models",
 		Short: "List, show, verify and choose the models",
 		Long: `The models are the neural networks that flows are classified with. Some are
-shipped in the program; your own is a FILE.onnx with its manifest FILE.json
+shipped with the program; your own is a FILE.onnx with its manifest FILE.json
 beside it.`,
 		Example: `  dpclass models list
   dpclass models show cnn-traffic
@@ -41,7 +44,7 @@ beside it.`,
 // completeModels completes the names of the shipped models, beside files.
 func completeModels(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	var names []string
-	for _, name := range classifier.Shipped() {
+	for _, name := range model.Shipped() {
 		if !slices.Contains(args, name) {
 			names = append(names, name)
 		}
@@ -53,7 +56,7 @@ func completeModels(_ *cobra.Command, args []string, _ string) ([]string, cobra.
 // print it.
 type modelLine struct {
 	Name       string      `json:"name"`
-	File       string      `json:"file"` // "" where the model is shipped
+	File       string      `json:"file"` // "" for the default, which is built in
 	InUse      bool        `json:"in_use"`
 	Task       []flow.Task `json:"task"`
 	Categories int         `json:"categories"`
@@ -71,7 +74,7 @@ type modelLine struct {
 	Runtime     string  `json:"onnxruntime,omitempty"`                 // release that ran it; verify only
 }
 
-func makeModelLine(m *classifier.Model, inUse bool) modelLine {
+func makeModelLine(m *model.Model, inUse bool) modelLine {
 	line := modelLine{
 		Name: m.Name, File: m.Path, InUse: inUse, Task: m.Task,
 		Categories: len(m.Labels[flow.Category]), Apps: len(m.Labels[flow.App]),
@@ -102,9 +105,10 @@ func newModelsListCommand(g *globals) *cobra.Command {
 	var speed bool
 	list := &cobra.Command{
 		Use:   "list",
-		Short: "List the shipped models and the one in use",
-		Long: `List the shipped models, and those that 'dpclass models use' chose. "*" marks
-what attach, classify and eval use where --model is not given.
+		Short: "List the models that are found and the one in use",
+		Long: `List the default model, those installed with the program, and those that
+'dpclass models use' chose. "*" marks what attach, classify and eval use where
+--model is not given.
 
 FLOW SPLIT and CAPTURE SPLIT are the accuracy by flow, category+app, on flows and on
 captures that the model had not seen (docs/evaluation.md); a model of your own has
@@ -123,15 +127,15 @@ at batch 32, as measured when the model was exported; --speed measures it here.`
 }
 
 func listModels(out, warn io.Writer, g *globals, speed bool) error {
-	choice, err := classifier.Chosen()
+	choice, err := cli.ChosenModels()
 	if err != nil {
 		return err
 	}
 	chosen := choice.Models
 	if len(chosen) == 0 {
-		chosen = []string{classifier.DefaultModel}
+		chosen = []string{model.Default}
 	}
-	names := classifier.Shipped()
+	names := model.Shipped()
 	for _, name := range chosen {
 		if !slices.Contains(names, name) {
 			names = append(names, name)
@@ -140,7 +144,7 @@ func listModels(out, warn io.Writer, g *globals, speed bool) error {
 	var lines []modelLine
 	var failed error
 	for _, name := range names {
-		m, err := classifier.LoadModel(name)
+		m, err := model.Load(name)
 		if err != nil {
 			// The others can still be listed.
 			failed = errors.Join(failed, err)
@@ -177,7 +181,7 @@ func listModels(out, warn io.Writer, g *globals, speed bool) error {
 		}
 		file := line.File
 		if file == "" {
-			file = "(shipped)"
+			file = "(built in)"
 		}
 		perSecond := "-"
 		if line.Speed > 0 {
@@ -254,7 +258,7 @@ one object.`,
 		Args:              oneModel,
 		ValidArgsFunction: completeModels,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			m, err := classifier.LoadModel(args[0])
+			m, err := model.Load(args[0])
 			if err != nil {
 				return err
 			}
@@ -269,12 +273,12 @@ one object.`,
 // oneModel is the argument check of verbs that take one model.
 func oneModel(_ *cobra.Command, args []string) error {
 	if len(args) != 1 {
-		return usagef("want one model, a name (%s) or a FILE.onnx; got %d arguments", strings.Join(classifier.Shipped(), ", "), len(args))
+		return usagef("want one model, a name (%s) or a FILE.onnx; got %d arguments", strings.Join(model.Shipped(), ", "), len(args))
 	}
 	return nil
 }
 
-func showModel(out io.Writer, m *classifier.Model) error {
+func showModel(out io.Writer, m *model.Model) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	row := func(name, value string) {
 		if value != "" {
@@ -283,7 +287,7 @@ func showModel(out io.Writer, m *classifier.Model) error {
 	}
 	row("name", m.Name)
 	if m.Path == "" {
-		row("file", "(shipped)")
+		row("file", "(built in)")
 	} else {
 		row("file", m.Path)
 	}
@@ -325,13 +329,13 @@ func newModelsVerifyCommand(g *globals) *cobra.Command {
 		Short: "Check hash, versions, shapes and labels of models, and run them",
 		Long: `Check models against their manifests: the sha256 of the file, format and vector
 version, shapes and types of input and outputs, labels. Then each is opened in
-ONNX Runtime and run once. Without arguments all shipped models are checked.`,
+ONNX Runtime and run once. Without arguments all models that are found are checked.`,
 		Example: `  dpclass models verify
   dpclass models verify ./mine.onnx`,
 		ValidArgsFunction: completeModels,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				args = classifier.Shipped()
+				args = model.Shipped()
 			}
 			encoder := json.NewEncoder(cmd.OutOrStdout())
 			for _, name := range args {
@@ -355,20 +359,29 @@ ONNX Runtime and run once. Without arguments all shipped models are checked.`,
 	}
 }
 
+// loadModels reads the models named on the command line, else the chosen ones.
+func loadModels(named []string) ([]*model.Model, error) {
+	names, err := cli.ModelsOr(named)
+	if err != nil {
+		return nil, err
+	}
+	return model.LoadAll(names)
+}
+
 // verifyModel checks a model and runs it; it returns ONNX Runtime's release.
-func verifyModel(nameOrFile, library string) (*classifier.Model, string, error) {
-	m, err := classifier.LoadModel(nameOrFile)
+func verifyModel(nameOrFile, library string) (*model.Model, string, error) {
+	m, err := model.Load(nameOrFile)
 	if err != nil {
 		return nil, "", err
 	}
-	c, err := classifier.New(classifier.Options{Library: library, Models: []*classifier.Model{m}, Workers: 1})
+	c, err := classifier.New(classifier.Options{Library: library, Models: []*model.Model{m}, Workers: 1})
 	if err != nil {
 		return nil, "", err
 	}
 	if err := c.Close(); err != nil {
 		return nil, "", err
 	}
-	version, err := classifier.LibraryVersion(library)
+	version, err := ort.Version(library)
 	return m, version, err
 }
 
@@ -391,7 +404,7 @@ without a final verdict are sampled anew, final verdicts stay.`,
 			case reset && len(args) > 0:
 				return usagef("--reset takes no model, got %q", args[0])
 			case !reset && len(args) == 0:
-				return usagef("want a model, a name (%s) or a FILE.onnx, or --reset", strings.Join(classifier.Shipped(), ", "))
+				return usagef("want a model, a name (%s) or a FILE.onnx, or --reset", strings.Join(model.Shipped(), ", "))
 			}
 			return nil
 		},
@@ -399,7 +412,7 @@ without a final verdict are sampled anew, final verdicts stay.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			out := cmd.OutOrStdout()
 			if reset {
-				file, err := classifier.ResetChoice()
+				file, err := cli.ResetModels()
 				if err != nil {
 					return err
 				}
@@ -410,12 +423,24 @@ without a final verdict are sampled anew, final verdicts stay.`,
 				}
 				return err
 			}
-			for _, name := range args {
-				if _, _, err := verifyModel(name, g.onnxruntime); err != nil {
+			chosen := make([]*model.Model, 0, len(args))
+			lines := slices.Clone(args)
+			for i, name := range args {
+				m, _, err := verifyModel(name, g.onnxruntime)
+				if err != nil {
 					return err
 				}
+				chosen = append(chosen, m)
+				if model.IsFile(name) {
+					if lines[i], err = filepath.Abs(name); err != nil {
+						return err
+					}
+				}
 			}
-			file, err := classifier.Choose(args)
+			if err := model.CheckTasks(chosen); err != nil {
+				return err
+			}
+			file, err := cli.ChooseModels(lines)
 			if err != nil {
 				return err
 			}

@@ -36,7 +36,7 @@ type offline struct {
 
 // newOffline opens the models; it is to be closed.
 func newOffline(g *globals, names []string, options classifier.Options) (*offline, error) {
-	loaded, err := classifier.LoadModels(names)
+	loaded, err := loadModels(names)
 	if err != nil {
 		return nil, err
 	}

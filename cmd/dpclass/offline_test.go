@@ -12,7 +12,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/classifier/ort"
 	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/vector/packettest"
 )
@@ -21,7 +21,7 @@ import (
 // found.
 func needRuntime(t *testing.T) {
 	t.Helper()
-	if _, err := classifier.FindLibrary(""); err != nil {
+	if _, err := ort.Find(""); err != nil {
 		t.Skipf("no model can be run: %v", err)
 	}
 }

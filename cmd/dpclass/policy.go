@@ -15,7 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/loader"
 	"github.com/dpclass/dpclass/policy"
@@ -171,14 +171,14 @@ be applied. Labels of your own models are known where --model names them.
 // modelLabels returns the labels that models add. Where none is named, it is no
 // error that the chosen ones cannot be read: most policies need none of theirs.
 func modelLabels(names []string) ([]string, error) {
-	models, err := classifier.LoadModels(names)
+	models, err := loadModels(names)
 	if err != nil {
 		if len(names) == 0 {
 			return nil, nil
 		}
 		return nil, err
 	}
-	return classifier.NewLabels(models), nil
+	return model.NewLabels(models), nil
 }
 
 // policyLimit is more than a policy file may have: the rest is not read.

@@ -8,7 +8,8 @@ import (
 	"io"
 	"time"
 
-	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/classifier/model"
+	"github.com/dpclass/dpclass/classifier/ort"
 	"github.com/dpclass/dpclass/internal/capture"
 	"github.com/dpclass/dpclass/internal/vector"
 )
@@ -16,14 +17,15 @@ import (
 // ClassifierOptions configures Classifier.
 type ClassifierOptions struct {
 	Library string        // path of ONNX Runtime's library; "": search for it
-	Models  []string      // names or files; empty: every shipped model
+	Models  []string      // names or files; empty: every model that is found by name
 	Batches []int         // batch sizes; empty: 1, 8 and 32
 	Capture string        // capture file to take the packets from; "": made-up packets
 	About   time.Duration // rough time for each case; default 2 s
 }
 
 // ClassifierResult is one case of `dplab bench classifier`: one model with one batch
-// size. Times are CPU time of one thread.
+// size. Times are CPU time: of one thread for the network alone, of the whole process
+// for live packets.
 type ClassifierResult struct {
 	Model      string  `json:"model"`
 	Default    bool    `json:"default"`
@@ -40,7 +42,7 @@ type ClassifierResult struct {
 // every result.
 func Classifier(o ClassifierOptions, each func(ClassifierResult) error) error {
 	if len(o.Models) == 0 {
-		o.Models = classifier.Shipped()
+		o.Models = model.Shipped()
 	}
 	if len(o.Batches) == 0 {
 		o.Batches = []int{1, 8, 32}
@@ -55,24 +57,24 @@ func Classifier(o ClassifierOptions, each func(ClassifierResult) error) error {
 			return err
 		}
 	}
-	version, err := classifier.LibraryVersion(o.Library)
+	version, err := ort.Version(o.Library)
 	if err != nil {
 		return err
 	}
 	for _, name := range o.Models {
-		m, err := classifier.LoadModel(name)
+		m, err := model.Load(name)
 		if err != nil {
 			return err
 		}
 		for _, batch := range o.Batches {
-			measured, err := classifier.Measure(o.Library, m, packets, batch, o.About)
+			measured, err := measure(o.Library, m, packets, batch, o.About)
 			if err != nil {
 				return fmt.Errorf("model %q, batch %d: %w", name, batch, err)
 			}
 			err = each(ClassifierResult{
-				Model: m.Name, Default: m.Path == "" && m.Name == classifier.DefaultModel, Batch: batch, Threads: 1,
-				PerSecond: float64(time.Second) / float64(measured.Inference), Micros: micros(measured.Inference),
-				LiveMicros: micros(measured.Live), Precision: m.Precision, Library: version,
+				Model: m.Name, Default: m.Path == "" && m.Name == model.Default, Batch: batch, Threads: 1,
+				PerSecond: float64(time.Second) / float64(measured.network), Micros: micros(measured.network),
+				LiveMicros: micros(measured.live), Precision: m.Precision, Library: version,
 			})
 			if err != nil {
 				return err

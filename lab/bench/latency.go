@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/loader"
 )
@@ -23,7 +24,7 @@ import (
 // LatencyOptions configures Latency.
 type LatencyOptions struct {
 	Library   string        // path of ONNX Runtime's library; "": search for it
-	Models    []string      // names or files; empty: the chosen ones
+	Models    []string      // names or files; empty: the default
 	PerSecond int           // new flows a second; default 500
 	Time      time.Duration // how long new flows begin; default 10 s
 	Progress  func(done, total int)
@@ -69,7 +70,7 @@ func Latency(ctx context.Context, o LatencyOptions) (result LatencyResult, err e
 	if o.Time <= 0 {
 		o.Time = 10 * time.Second
 	}
-	models, err := classifier.LoadModels(o.Models)
+	models, err := model.LoadAll(o.Models)
 	if err != nil {
 		return result, err
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/cilium/ebpf/link"
 
 	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/lab"
 	"github.com/dpclass/dpclass/loader"
 )
@@ -21,7 +22,7 @@ import (
 // ThroughputOptions configures Throughput.
 type ThroughputOptions struct {
 	Library  string        // path of ONNX Runtime's library; "": search for it
-	Models   []string      // names or files; empty: the chosen ones
+	Models   []string      // names or files; empty: the default
 	Modes    []loader.Mode // empty: native and tc
 	Rounds   int           // default 11
 	Time     time.Duration // length of one iperf3 run, whole seconds; default 1 s
@@ -63,7 +64,7 @@ func Throughput(ctx context.Context, o ThroughputOptions, each func(ThroughputRe
 	if _, err := lab.FindProgram("iperf3"); err != nil {
 		return err
 	}
-	models, err := classifier.LoadModels(o.Models)
+	models, err := model.LoadAll(o.Models)
 	if err != nil {
 		return err
 	}

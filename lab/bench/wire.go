@@ -10,6 +10,7 @@ import (
 
 	"github.com/dpclass/dpclass/agent"
 	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/lab"
 	"github.com/dpclass/dpclass/loader"
@@ -75,7 +76,7 @@ func (w *wire) serve(ctx context.Context, mode loader.Mode, engine *classifier.C
 	var iface *loader.Interface
 	err = w.watched.Do(func() (err error) {
 		iface, err = loader.Attach(device, loader.Config{
-			Mode: mode, Samples: engine.Samples(), Labels: classifier.NewLabels(engine.Models()),
+			Mode: mode, Samples: engine.Samples(), Labels: model.NewLabels(engine.Models()),
 		}, log)
 		return err
 	})
