@@ -3,11 +3,12 @@
 PREFIX ?= /usr/local
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 GO = $(shell scripts/find-go.sh)
+LDFLAGS = -X github.com/dpclass/dpclass/internal/cli.version=$(VERSION)
 LINT_VERSION = v2.15.0
 
 .DEFAULT_GOAL := all
 .NOTPARALLEL: # deps must finish before the targets that need them
-.PHONY: all help deps deps-generate generate lint test demo picture attach install uninstall train-deps evaluation clean check-go FORCE
+.PHONY: all help deps deps-generate generate lint test demo picture attach install uninstall train-deps evaluation paper clean check-go FORCE
 
 all: bin/dpclass bin/libonnxruntime.so.1 ## build bin/dpclass, and put ONNX Runtime beside it
 
@@ -22,7 +23,7 @@ deps-generate: ## install clang and libbpf's headers (only make generate needs t
 	@scripts/deps.sh generate
 
 generate: check-go ## make labels and BPF objects from their sources, with the pinned clang
-	$(GO) generate ./flow ./bpf
+	$(GO) generate ./flow ./loader
 
 lint: check-go bin/golangci-lint ## check formatting; run go vet, golangci-lint, shellcheck, ruff
 	@GO="$(GO)" scripts/lint.sh
@@ -31,10 +32,10 @@ test: deps all ## run all checks and tests; installs what they need; tests that 
 	@GO="$(GO)" scripts/test.sh
 
 demo: deps all bin/dplab ## classify and police real traffic in network namespaces, then clean up
-	@scripts/as-root.sh bin/dplab
+	@scripts/as-root.sh bin/dplab demo
 
 picture: all bin/dplab ## make the pictures of the README from a run of the demo
-	@GO="$(GO)" scripts/picture.sh
+	@scripts/picture.sh
 
 attach: all ## classify the flows of an interface: make attach IFACE=eth0 [ARGS="--policy FILE"]
 	@test -n "$(IFACE)" || { echo 'IFACE is missing: make attach IFACE=eth0' >&2; exit 2; }
@@ -61,11 +62,17 @@ uninstall: ## remove what make install installed
 train-deps: ## create the trainer's Python environment in .venv (6 GB, mostly PyTorch)
 	@scripts/train-deps.sh
 
-evaluation: ## the whole evaluation, hours, resumed: make evaluation DATA=dataset [WORK=evaluation] [CHECKSUMS=dataset-ck] [CAPTURES=DIR, for nDPI] [ARGS=]
+evaluation: ## test the default network, about an hour, continued: make evaluation DATA=dataset [WORK=evaluation] [CHECKSUMS=dataset-ck] [CAPTURES=DIR, for nDPI] [ARGS=]
 	@test -n "$(DATA)" || { echo 'which dataset? make evaluation DATA=DIR (dpclass dataset build makes one)' >&2; exit 2; }
-	@test -x .venv/bin/python || { echo 'the trainer has no environment: run make train-deps' >&2; exit 1; }
-	PYTHONPATH=scripts/train .venv/bin/python -m dptrain evaluation --data "$(DATA)" --work "$(or $(WORK),evaluation)" \
-		--docs docs $(if $(CHECKSUMS),--checksums "$(CHECKSUMS)") $(if $(CAPTURES),--captures "$(CAPTURES)") $(ARGS)
+	@scripts/train-deps.sh research
+	scripts/dpresearch.sh evaluation --data "$(DATA)" --work "$(or $(WORK),evaluation)" --docs docs \
+		$(if $(CHECKSUMS),--checksums "$(CHECKSUMS)") $(if $(CAPTURES),--captures "$(CAPTURES)") $(ARGS)
+
+paper: ## reproduce the paper, many hours, continued: make paper DATA=dataset [WORK=evaluation] [CHECKSUMS=dataset-ck] [ARGS=]
+	@test -n "$(DATA)" || { echo 'which dataset? make paper DATA=DIR (dpclass dataset build makes one)' >&2; exit 2; }
+	@scripts/train-deps.sh research
+	scripts/dpresearch.sh paper --data "$(DATA)" --work "$(or $(WORK),evaluation)" --docs docs \
+		$(if $(CHECKSUMS),--checksums "$(CHECKSUMS)") $(ARGS)
 
 clean: ## remove bin/ (but not .venv)
 	chmod -R u+w bin 2>/dev/null || true
@@ -77,11 +84,11 @@ check-go:
 # FORCE, because go decides itself what has to be rebuilt.
 bin/dpclass: check-go FORCE
 	@mkdir -p bin
-	CGO_ENABLED=1 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o $@ ./cmd/dpclass
+	CGO_ENABLED=1 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/dpclass
 
 bin/dplab: check-go FORCE
 	@mkdir -p bin
-	@$(GO) build -trimpath -o $@ ./cmd/dplab
+	CGO_ENABLED=1 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/dplab
 
 bin/libonnxruntime.so.1:
 	@scripts/get-onnxruntime.sh

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package agent is the loop of dpclass attach: it carries samples from the
-// kernel to the classifier and verdicts back, sweeps the flow tables and
-// publishes how it is doing.
+// Package agent is the loop of "dpclass attach". It carries samples from the
+// kernel to the classifier and verdicts back, sweeps the flow tables, hands the
+// records of ended flows to sinks and publishes statistics.
+//
+// It works on interfaces of its own ([Source], [Table], [Classifier], [Sink]);
+// [NewPort] and [NewClassifier] make them of what packages loader and classifier
+// have.
 package agent
 
 import (
@@ -10,41 +14,50 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	"github.com/dpclass/dpclass/classifier"
-	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/flow"
-	"github.com/dpclass/dpclass/loader"
+	"github.com/dpclass/dpclass/internal/fault"
 )
 
 // Config is what an agent works with.
 type Config struct {
-	Interfaces []*loader.Interface
-	Classifier *classifier.Classifier // nil: nothing is classified
-	Log        *slog.Logger
+	Ports      []Port
+	Classifier Classifier   // nil: nothing is classified
+	Log        *slog.Logger // nil: slog.Default()
 
-	// Ended is called with every flow that ended, one at a time; may be nil.
-	Ended func(flow.Record)
+	// Sinks get the record of every flow that ended.
+	Sinks []Sink
 
-	// Stored is called with each batch of decisions once they are in the kernel's
-	// maps, one at a time; may be nil.
+	// Queue is how many records may wait for each sink; more are shed. The default
+	// is DefaultQueue.
+	Queue int
+
+	// Drain bounds how long Close waits for the sinks. The default is DefaultDrain.
+	Drain time.Duration
+
+	// Stored is called with the decisions of a batch that are now in the table of
+	// one port, one call at a time. It must not block, and the slice is valid
+	// during the call only. May be nil.
 	Stored func([]flow.Decision)
 
-	// Reload asks for the models to be chosen anew: Models gives them.
-	Reload <-chan os.Signal
-	Models func() ([]*model.Model, error)
+	// Reload asks for the models to be loaded again and replaced. May be nil.
+	Reload <-chan struct{}
 }
+
+// Defaults of Config.
+const (
+	DefaultQueue = 8192 // records: what two sweeps of one interface can return
+	DefaultDrain = 3 * time.Second
+)
 
 const (
 	sweepEvery    = time.Second
 	publishEvery  = time.Second
 	resampleEvery = 20 * time.Millisecond
-	hooksEvery    = 2 * time.Second
+	goneEvery     = 2 * time.Second
 )
 
 // ErrGone is wrapped by the error that ends an agent whose interfaces were all
@@ -59,87 +72,126 @@ type Agent struct {
 	ports   []*port
 	latency latencies
 
+	queues  []*queue
+	abandon context.CancelFunc // ends the context of the sinks
+
 	mu        sync.Mutex
 	lastError string
+	closed    bool
 }
 
-// port is the agent's side of one interface.
-type port struct {
-	*loader.Interface
-	index int // flow.ID.Iface
-
-	samples, verdicts, stale, shed atomic.Uint64
-	batches, batched               atomic.Uint64
-
-	mu       sync.Mutex
-	resample []flow.ID // flows whose sample was shed
-
-	decisions []flow.Decision // of the batch being stored
-	rates     rates
-	gone      bool
-}
-
-// New returns an agent; Run starts it.
+// New returns an agent whose sinks are ready. Run serves the interfaces, and
+// Close ends the sinks.
 func New(config Config) *Agent {
+	if config.Log == nil {
+		config.Log = slog.Default()
+	}
+	if config.Queue <= 0 {
+		config.Queue = DefaultQueue
+	}
+	if config.Drain <= 0 {
+		config.Drain = DefaultDrain
+	}
 	a := &Agent{config: config, log: config.Log, started: time.Now()}
-	for i, iface := range config.Interfaces {
-		a.ports = append(a.ports, &port{Interface: iface, index: i})
+	for i, p := range config.Ports {
+		a.ports = append(a.ports, &port{Port: p, index: i})
+	}
+	// Not a caller's context: the sinks go on when that of Run has ended.
+	ctx, cancel := context.WithCancel(context.Background())
+	a.abandon = cancel
+	for _, sink := range config.Sinks {
+		q := newQueue(sink, config.Queue, config.Log)
+		a.queues = append(a.queues, q)
+		go q.work(ctx)
 	}
 	return a
 }
 
-// Run serves the interfaces until the context ends. It does not detach them.
+// Run serves the interfaces until the context ends, and then returns nil, or
+// until something that cannot be repaired fails; then it returns the error. At
+// the end it stops the sources, then the classifier, and sweeps once more, so
+// that no more is written to the tables and the caller can detach. It does not
+// wait for the sinks: Close does. Run may be called once.
 func (a *Agent) Run(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var running sync.WaitGroup
-	begin := func(what string, work func(context.Context) error) {
-		running.Add(1)
-		go func() {
-			defer running.Done()
-			if err := work(ctx); err != nil && ctx.Err() == nil {
-				cancel(fmt.Errorf("%s: %w", what, err))
+	if err := a.publish(false); err != nil {
+		return err
+	}
+	if a.config.Classifier != nil {
+		// An earlier agent may have left flows undecided: what their samples told
+		// it went with it.
+		for _, p := range a.ports {
+			if err := p.Table.ResampleAll(); err != nil {
+				return fmt.Errorf("sample the flows of %q again: %w", p.Name, err)
 			}
-		}()
+		}
+	}
+	// The classifier ends after the sources.
+	watching, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	deciding, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var watchers, deciders sync.WaitGroup
+	begin := func(ctx context.Context, group *sync.WaitGroup, what string, work func(context.Context) error) {
+		group.Go(func() {
+			if err := work(ctx); err != nil && ctx.Err() == nil {
+				fail(fmt.Errorf("%s: %w", what, err))
+			}
+		})
 	}
 	if c := a.config.Classifier; c != nil {
-		begin("classifier", func(ctx context.Context) error { return c.Run(ctx, a.store) })
+		begin(deciding, &deciders, "classifier", func(ctx context.Context) error { return c.Run(ctx, a.store) })
 		for _, p := range a.ports {
-			begin(fmt.Sprintf("samples of %q", p.Name()), func(ctx context.Context) error {
-				return p.Samples(ctx, func(s *flow.Sample) { p.submit(c, s) })
+			begin(watching, &watchers, fmt.Sprintf("samples of %q", p.Name), func(ctx context.Context) error {
+				return p.Source.Samples(ctx, func(s *flow.Sample) { p.submit(c, s) })
 			})
 		}
-		begin("sampling again", a.resampleLoop)
+		begin(watching, &watchers, "resample", every(resampleEvery, always(a.resample)))
 	}
-	begin("sweep", a.sweepLoop)
-	begin("statistics", a.publishLoop)
-	begin("agent", a.hooksLoop)
-	begin("reload", a.reloadLoop)
-	<-ctx.Done()
-	running.Wait()
-	a.sweep() // what ended since the last time is told too
-	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+	begin(watching, &watchers, "sweep", every(sweepEvery, always(a.sweep)))
+	begin(watching, &watchers, "statistics", a.publishLoop)
+	begin(watching, &watchers, "interfaces", every(goneEvery, a.checkPorts))
+	begin(watching, &watchers, "reload", a.reloadLoop)
+
+	<-watching.Done()
+	watchers.Wait()
+	stop()
+	deciders.Wait()
+	a.sweep()
+	a.publishOrNote(false)
+	if cause := context.Cause(watching); !errors.Is(cause, context.Cause(ctx)) {
 		return cause
 	}
 	return nil
 }
 
-// submit hands a sample to the classifier. A flow whose sample is shed is
-// sampled again later.
-func (p *port) submit(c *classifier.Classifier, s *flow.Sample) {
-	s.ID.Iface = p.index
-	p.samples.Add(1)
-	if c.Submit(s) {
-		return
+// Close has the sinks write what waits for them and closes them. It returns
+// after Config.Drain, or when the context ends, whatever the sinks do. The error
+// says how many records each sink lost since New. Call it once Run has returned
+// and the interfaces are detached: nothing is then left in the packets' way while
+// a slow reader takes the rest of a log. A second call does nothing.
+func (a *Agent) Close(ctx context.Context) error {
+	a.mu.Lock()
+	closed := a.closed
+	a.closed = true
+	a.mu.Unlock()
+	if closed {
+		return nil
 	}
-	p.shed.Add(1)
-	p.mu.Lock()
-	p.resample = append(p.resample, s.ID)
-	p.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, a.config.Drain)
+	defer cancel()
+	defer a.abandon()
+	for _, q := range a.queues {
+		close(q.records)
+	}
+	var errs []error
+	for _, q := range a.queues {
+		errs = append(errs, q.finish(ctx))
+	}
+	return errors.Join(errs...)
 }
 
-// store writes a batch of decisions to the interfaces' maps. The classifier
-// calls it from one goroutine at a time.
+// store writes a batch of decisions to the tables. The classifier calls it from
+// one goroutine at a time.
 func (a *Agent) store(decisions []flow.Decision) {
 	if len(a.ports) == 1 {
 		a.storeAt(a.ports[0], decisions)
@@ -159,7 +211,7 @@ func (a *Agent) store(decisions []flow.Decision) {
 }
 
 func (a *Agent) storeAt(p *port, decisions []flow.Decision) {
-	stale, err := p.Apply(decisions)
+	stale, err := p.Table.Apply(decisions)
 	if err != nil {
 		a.fault("store verdicts", p, err)
 		return
@@ -169,49 +221,35 @@ func (a *Agent) storeAt(p *port, decisions []flow.Decision) {
 	}
 	a.latency.add(decisions)
 	p.verdicts.Add(uint64(len(decisions) - stale))
-	p.stale.Add(uint64(stale))
 	p.batches.Add(1)
-	p.batched.Add(uint64(len(decisions)))
 }
 
-// resampleLoop has the flows sampled again whose sample was shed. A pause lies
-// between the two: the classifier has more than it can do.
-func (a *Agent) resampleLoop(ctx context.Context) error {
-	return every(ctx, resampleEvery, func() error {
-		for _, p := range a.ports {
-			p.mu.Lock()
-			ids := p.resample
-			p.resample = nil
-			p.mu.Unlock()
-			if len(ids) == 0 {
-				continue
-			}
-			if err := p.Resample(ids); err != nil {
-				a.fault("sample flows again", p, err)
-			}
+// resample has the flows sampled again whose sample was shed. It runs at
+// intervals, not at once: the classifier has more than it can do.
+func (a *Agent) resample() {
+	for _, p := range a.ports {
+		ids := p.takeShed()
+		if len(ids) == 0 {
+			continue
 		}
-		return nil
-	})
+		if err := p.Table.Resample(ids); err != nil {
+			a.fault("sample flows again", p, err)
+		}
+	}
 }
 
-// sweepLoop ends idle flows and tells of every flow that ended.
-func (a *Agent) sweepLoop(ctx context.Context) error {
-	return every(ctx, sweepEvery, func() error {
-		a.sweep()
-		return nil
-	})
-}
-
+// sweep ends idle flows and passes on every flow that ended. A table that fails
+// is noted; the other ports go on.
 func (a *Agent) sweep() {
 	for _, p := range a.ports {
-		ended, err := p.Sweep()
+		ended, err := p.Table.Sweep()
 		if err != nil {
 			a.fault("sweep", p, err)
 		}
-		for _, record := range ended {
-			a.forget(p, &record)
-			if a.config.Ended != nil {
-				a.config.Ended(record)
+		for i := range ended {
+			a.forget(p, &ended[i])
+			for _, q := range a.queues {
+				q.offer(&ended[i])
 			}
 		}
 	}
@@ -224,98 +262,87 @@ func (a *Agent) forget(p *port, record *flow.Record) {
 	a.config.Classifier.Forget(flow.ID{Iface: p.index, Key: record.Key(), Generation: record.Generation})
 }
 
-// publishLoop publishes the statistics.
+// publishLoop publishes the statistics. From its start on they say "ready".
 func (a *Agent) publishLoop(ctx context.Context) error {
-	if err := a.publish(); err != nil {
-		return err
+	publish := func() { a.publishOrNote(true) }
+	publish()
+	return every(publishEvery, always(publish))(ctx)
+}
+
+func (a *Agent) publishOrNote(ready bool) {
+	if err := a.publish(ready); err != nil && a.note(err) {
+		a.log.Error("cannot publish statistics", "error", err)
 	}
-	return every(ctx, publishEvery, func() error {
-		if err := a.publish(); err != nil && a.note(err) {
-			a.log.Error("the agent goes on", "error", err)
-		}
-		return nil
-	})
 }
 
-// hooksLoop ends the agent once all of its interfaces are gone.
-func (a *Agent) hooksLoop(ctx context.Context) error {
-	return every(ctx, hooksEvery, a.checkHooks)
-}
-
-// checkHooks notices interfaces that went away under the agent.
-func (a *Agent) checkHooks() error {
+// checkPorts notices interfaces that were removed, and fails once all of them were.
+func (a *Agent) checkPorts() error {
 	left := 0
-	var gone []string
+	var names []string
 	for _, p := range a.ports {
 		if !p.gone {
-			hooks, err := p.Hooks()
-			p.gone = err == nil && allStale(hooks)
-			if p.gone {
-				a.log.Warn("the interface is gone: its hooks are stale", "iface", p.Name())
+			gone, err := p.Gone()
+			if err != nil {
+				a.fault("check", p, err)
+			} else if p.gone = gone; gone {
+				a.log.Warn("the interface was removed", "iface", p.Name)
 			}
 		}
-		if p.gone {
-			gone = append(gone, p.Name())
-		} else {
+		if !p.gone {
 			left++
 		}
+		names = append(names, p.Name)
 	}
 	if left == 0 {
-		return fmt.Errorf("%w: %s", ErrGone, strings.Join(gone, ", "))
+		return fmt.Errorf("%w: %s", ErrGone, strings.Join(names, ", "))
 	}
 	return nil
 }
 
-func allStale(hooks []loader.Hook) bool {
-	for _, hook := range hooks {
-		if hook.State != "stale" {
-			return false
-		}
-	}
-	return len(hooks) > 0
-}
-
-// reloadLoop swaps the models when it is asked to.
+// reloadLoop replaces the models when it is asked to.
 func (a *Agent) reloadLoop(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-a.config.Reload:
-			if err := a.reload(); err != nil {
-				a.log.Error("the models stay as they are", "error", err)
+			if err := a.reload(ctx); err != nil {
 				a.note(err)
+				a.log.Error("the models were not changed", "error", err, "advice", strings.Join(fault.Advice(err), "; "))
 			}
 		}
 	}
 }
 
-func (a *Agent) reload() error {
+// reload puts other models in place, whole, or returns an error and changes
+// nothing.
+func (a *Agent) reload(ctx context.Context) error {
 	if a.config.Classifier == nil {
 		return errors.New("this agent does not classify")
 	}
-	models, err := a.config.Models()
+	models, err := a.config.Classifier.Load(ctx)
 	if err != nil {
 		return err
 	}
 	for _, p := range a.ports {
-		if name, ok := unlisted(model.NewLabels(models), p.Labels()); ok {
-			return fmt.Errorf("label %q of the new model is not in the label table of %q: attach anew to use it", name, p.Name())
+		if name, ok := unlisted(models.Labels, p.Labels); ok {
+			return fault.Advise(fmt.Errorf("the label table of %q lacks label %q of the new models", p.Name, name),
+				"detach %s and attach it again to use them", p.Name)
 		}
 	}
-	if err := a.config.Classifier.Swap(models); err != nil {
+	if err := models.Use(); err != nil {
 		return err
 	}
-	a.log.Info("models changed", "models", ModelNames(models))
+	a.log.Info("models changed", "models", models.Names)
 	for _, p := range a.ports {
-		if err := p.ResampleAll(); err != nil {
+		if err := p.Table.ResampleAll(); err != nil {
 			a.fault("sample flows again", p, err)
 		}
 	}
 	return nil
 }
 
-// unlisted returns a name that the list lacks.
+// unlisted returns the first name that the list lacks.
 func unlisted(names, list []string) (string, bool) {
 	have := map[string]bool{}
 	for _, name := range list {
@@ -329,25 +356,17 @@ func unlisted(names, list []string) (string, bool) {
 	return "", false
 }
 
-// ModelNames returns the names of models.
-func ModelNames(models []*model.Model) []string {
-	var names []string
-	for _, m := range models {
-		names = append(names, m.Name)
-	}
-	return names
-}
-
-// fault notes an error that does not end the agent, and logs it unless it is
-// the one logged last.
+// fault notes an error that does not end the agent, and logs it unless it is the
+// one noted last.
 func (a *Agent) fault(what string, p *port, err error) {
-	err = fmt.Errorf("%s of %q: %w", what, p.Name(), err)
+	err = fmt.Errorf("%s on %q: %w", what, p.Name, err)
 	if a.note(err) {
-		a.log.Error("the agent goes on", "error", err)
+		a.log.Error("the agent continues after an error", "error", err)
 	}
 }
 
-// note keeps an error for the status and tells whether it is a new one.
+// note keeps an error for the statistics and reports whether it differs from the
+// one before.
 func (a *Agent) note(err error) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -356,18 +375,29 @@ func (a *Agent) note(err error) bool {
 	return fresh
 }
 
-// every calls fn at each tick until the context ends or fn fails.
-func every(ctx context.Context, period time.Duration, fn func() error) error {
-	ticker := time.NewTicker(period)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-			if err := fn(); err != nil {
-				return err
+// every returns a loop that calls fn at each tick until the context ends or fn
+// fails.
+func every(period time.Duration, fn func() error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		ticker := time.NewTicker(period)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-ticker.C:
+				if err := fn(); err != nil {
+					return err
+				}
 			}
 		}
+	}
+}
+
+// always turns fn into a function for every that never fails.
+func always(fn func()) func() error {
+	return func() error {
+		fn()
+		return nil
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,36 +17,48 @@ import (
 	"github.com/dpclass/dpclass/loader"
 )
 
-// publish writes the agent's statistics where `dpclass status` reads them.
-func (a *Agent) publish() error {
+// publish stores the statistics of every port.
+func (a *Agent) publish(ready bool) error {
+	var health Health
+	if a.config.Classifier != nil {
+		health = a.config.Classifier.Health()
+	}
 	p50, p99 := a.latency.quantiles()
-	var problem error
+	var problems []error
 	for _, p := range a.ports {
 		stats := loader.AgentStats{
-			PID: os.Getpid(), Started: a.started, Updated: time.Now(), Ready: true,
+			PID: os.Getpid(), Started: a.started, Updated: time.Now(), Ready: ready,
+			Classify: a.config.Classifier != nil, Model: health.Models, BatchMean: health.BatchMean,
 			Samples: p.samples.Load(), Verdicts: p.verdicts.Load(), Shed: p.shed.Load(), Batches: p.batches.Load(),
-			P50: p50, P99: p99, Classify: a.config.Classifier != nil,
-		}
-		if stats.Batches > 0 {
-			stats.BatchMean = float64(p.batched.Load()) / float64(stats.Batches)
-		}
-		a.mu.Lock()
-		stats.LastError = a.lastError
-		a.mu.Unlock()
-		if c := a.config.Classifier; c != nil {
-			stats.Model = ModelNames(c.Models())
-			counts := c.Stats()
-			stats.BatchMean = counts.BatchMean
-			if counts.LastError != "" {
-				stats.LastError = counts.LastError
-			}
+			P50: loader.Milliseconds(p50), P99: loader.Milliseconds(p99), LastError: a.problem(health),
 		}
 		stats.SamplesPerSecond, stats.VerdictsPerSecond = p.rates.next(stats.Updated, stats.Samples, stats.Verdicts)
-		if err := p.PublishAgent(stats); err != nil {
-			problem = errors.Join(problem, fmt.Errorf("statistics of %q: %w", p.Name(), err))
+		if err := p.Publish(stats); err != nil {
+			problems = append(problems, fmt.Errorf("statistics of %q: %w", p.Name, err))
 		}
 	}
-	return problem
+	return errors.Join(problems...)
+}
+
+// problem is what the statistics say under "last error": lost records first,
+// since nothing else tells of them.
+func (a *Agent) problem(health Health) string {
+	var problems []string
+	for _, q := range a.queues {
+		if lost := q.lost.Load(); lost > 0 {
+			problems = append(problems, fmt.Sprintf("sink %q lost %d flow records", q.sink.Name(), lost))
+		}
+	}
+	a.mu.Lock()
+	last := a.lastError
+	a.mu.Unlock()
+	if health.LastError != "" {
+		last = health.LastError
+	}
+	if last != "" {
+		problems = append(problems, last)
+	}
+	return strings.Join(problems, "; ")
 }
 
 // rates makes counts a second from counters.

@@ -4,29 +4,74 @@
 #ifndef DPCLASS_APPLY_H
 #define DPCLASS_APPLY_H
 
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include "counters.h"
 #include "flow.h"
+#include "key.h"
+#include "limits.h"
 
-static __always_inline void set_verdict(struct flow *f, const struct op *op)
+enum op_kind {
+	op_verdict, /* store verdicts */
+	op_resample, /* take back op.samples samples, they were shed */
+	op_merge, /* second half of a promotion: what was counted meanwhile */
+	op_idle, /* end by time-out */
+	op_report, /* write the end into the map ended */
+	op_remove, /* take the flow out */
+} __attribute__((packed));
+
+/* An operation of user space on one flow. Generation 0 means any (an operator's verdict). */
+struct op {
+	struct flow_key6 key;
+	__u64 last_jiffies; /* op_idle and op_remove: only if no packet came since */
+	__u32 generation;
+	struct verdict category; /* op_verdict; source_none: leave it as it is */
+	struct verdict app;
+	enum op_kind kind;
+	__u8 family;
+	__u8 settled; /* op_verdict: no verdict of the model's comes after these */
+	__u8 samples; /* op_resample */
+	__u32 pad;
+};
+
+/* Context of the program that applies the inbox. */
+struct batch {
+	__u32 count; /* operations in the inbox */
+	__u32 stale; /* out: the flow was gone or of another generation */
+};
+
+/* Operations for the program apply; each process that stores verdicts has its own. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, max_batch);
+	__type(key, __u32);
+	__type(value, struct op);
+} inbox SEC(".maps");
+
+/* Stores a task's verdict. A final one and an operator's are changed by an operator alone. */
+static __always_inline bool set_verdict(struct verdict *to, const struct verdict *from)
 {
-	/* An operator's verdict stays, whatever the model says. */
-	if (op->category_source && (f->category_source != source_operator || op->category_source == source_operator)) {
-		f->category = op->category;
-		f->category_confidence = op->category_confidence;
-		f->category_source = op->category_source;
-		f->category_model = op->category_model;
-	}
-	if (op->app_source && (f->app_source != source_operator || op->app_source == source_operator)) {
-		f->app = op->app;
-		f->app_confidence = op->app_confidence;
-		f->app_source = op->app_source;
-		f->app_model = op->app_model;
-	}
-	if (op->final)
-		f->final = 1;
-	f->policy_epoch = 0;
+	if (from->source == source_none)
+		return false;
+	if (from->source != source_operator && is_firm(to))
+		return false;
+	*to = *from;
+	return true;
 }
 
-/* Adds what was counted in the pending entry to the promoted flow, and leaves zero behind. */
+static __always_inline void set_verdicts(struct flow *f, const struct op *op)
+{
+	bool changed = set_verdict(&f->category, &op->category);
+
+	changed |= set_verdict(&f->app, &op->app);
+	if (changed)
+		f->policy_epoch = 0;
+	if (op->settled || (f->category.final && f->app.final))
+		__sync_fetch_and_or(&f->state, state_settled);
+}
+
+/* Adds what was counted in the pending entry to the promoted flow, and sets it to 0 there. */
 static __always_inline void move_counts(struct flow *to, struct flow *from)
 {
 	__sync_fetch_and_add(&to->packets_in, __sync_lock_test_and_set(&from->packets_in, 0));
@@ -36,18 +81,18 @@ static __always_inline void move_counts(struct flow *to, struct flow *from)
 	__sync_fetch_and_add(&to->dropped, __sync_lock_test_and_set(&from->dropped, 0));
 }
 
-/* Moves a flow with a final verdict from pending to flows. The pending entry stays until op_merge: a packet that
+/* Moves a flow with a firm verdict from pending to flows. The pending entry stays until op_merge: a packet that
  * found it just before may still be counting there. */
-static __always_inline void promote(void *flows, const void *key, struct flow *f)
+static __always_inline void promote(const struct tables *t, const void *key, struct flow *f)
 {
 	struct flow copy = *f, *to;
 
 	copy.packets_in = copy.bytes_in = copy.packets_out = copy.bytes_out = copy.dropped = 0;
-	if (bpf_map_update_elem(flows, key, &copy, BPF_NOEXIST)) {
+	if (bpf_map_update_elem(t->flows, key, &copy, BPF_NOEXIST)) {
 		count(reason_table_full); /* the verdict acts from pending */
 		return;
 	}
-	to = bpf_map_lookup_elem(flows, key);
+	to = bpf_map_lookup_elem(t->flows, key);
 	if (!to)
 		return;
 	__sync_fetch_and_or(&f->state, state_promoted);
@@ -62,10 +107,11 @@ static __always_inline bool is_meant(const struct flow *f, const struct op *op)
 	return f && (!op->generation || f->generation == op->generation);
 }
 
-static __always_inline bool apply_to(struct op *op, const void *key, void *flows, void *pending, const int family)
+/* Applies an operation to the flow of that key. Returns whether the flow was there. */
+static __always_inline bool apply_to(const struct op *op, const void *key, const struct tables *t)
 {
-	struct flow *decided = bpf_map_lookup_elem(flows, key);
-	struct flow *open = bpf_map_lookup_elem(pending, key);
+	struct flow *decided = bpf_map_lookup_elem(t->flows, key);
+	struct flow *open = bpf_map_lookup_elem(t->pending, key);
 	struct flow *f;
 
 	if (!is_meant(decided, op))
@@ -78,12 +124,12 @@ static __always_inline bool apply_to(struct op *op, const void *key, void *flows
 
 	switch (op->kind) {
 	case op_verdict:
-		set_verdict(f, op);
-		if (!decided && f->final)
-			promote(flows, key, f);
+		set_verdicts(f, op);
+		if (!decided && (is_firm(&f->category) || is_firm(&f->app)))
+			promote(t, key, f);
 		return true;
 	case op_resample:
-		if (decided)
+		if (f->state & state_settled)
 			return false;
 		__sync_fetch_and_add(&f->samples, f->samples < op->samples ? -f->samples : -(__u32)op->samples);
 		return true;
@@ -92,7 +138,7 @@ static __always_inline bool apply_to(struct op *op, const void *key, void *flows
 			return false;
 		if (decided)
 			move_counts(decided, open);
-		bpf_map_delete_elem(pending, key);
+		bpf_map_delete_elem(t->pending, key);
 		return true;
 	case op_idle:
 		if (f->last_jiffies != op->last_jiffies)
@@ -102,17 +148,17 @@ static __always_inline bool apply_to(struct op *op, const void *key, void *flows
 	case op_report:
 		if (!has_ended(f->state))
 			return false;
-		report_end(f, &op->key, family);
+		report_end(f, &op->key, op->family);
 		return true;
 	case op_remove:
 		if (f->last_jiffies != op->last_jiffies)
 			return false;
 		if (has_ended(f->state))
-			report_end(f, &op->key, family);
+			report_end(f, &op->key, op->family);
 		if (decided)
-			bpf_map_delete_elem(flows, key);
+			bpf_map_delete_elem(t->flows, key);
 		if (open)
-			bpf_map_delete_elem(pending, key);
+			bpf_map_delete_elem(t->pending, key);
 		return true;
 	}
 	return false;
@@ -127,24 +173,18 @@ static long apply_one(__u32 index, struct batch *batch)
 	if (!op)
 		return 1;
 	if (op->family == 4) {
+		const struct tables t = {&flows, &pending};
 		struct flow_key key = {};
 
-		*(__be32 *)key.addr_a = *(__be32 *)op->key.addr_a;
-		*(__be32 *)key.addr_b = *(__be32 *)op->key.addr_b;
-		key.port_a = op->key.port_a;
-		key.port_b = op->key.port_b;
-		key.proto = op->key.proto;
-		__builtin_memcpy(key.vlan, op->key.vlan, sizeof(key.vlan));
-		applied = apply_to(op, &key, &flows, &pending, 4);
+		narrow_key(&key, &op->key);
+		applied = apply_to(op, &key, &t);
 	} else {
+		const struct tables t = {&flows6, &pending6};
 		struct flow_key6 key = op->key;
 
-		applied = apply_to(op, &key, &flows6, &pending6, 6);
+		applied = apply_to(op, &key, &t);
 	}
-	op->applied = applied;
-	if (applied) {
-		batch->applied++;
-	} else {
+	if (!applied) {
 		batch->stale++;
 		if (op->kind == op_verdict)
 			count(reason_stale_verdict);

@@ -4,37 +4,62 @@
  * Everything that cannot be handled is passed and counted by reason. */
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>
+#include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
-#include "config.h"
 #include "apply.h"
+#include "config.h"
+#include "counters.h"
+#include "flow.h"
+#include "info.h"
+#include "key.h"
+#include "packet.h"
+#include "parse.h"
+#include "policy.h"
+#include "sample.h"
 
 char LICENSE[] SEC("license") = "GPL";
 
 #define TC_NEXT TC_ACT_UNSPEC /* let the next program decide; TCX_NEXT, and the next filter in clsact */
+#define unlikely(x) __builtin_expect(!!(x), 0) /* keeps the fast way straight */
 #define PULL_LEN 128 /* link layer, IPv6 with some extension headers, TCP */
 
-/* Returns 1 to drop, 0 to pass, or, negative, the reason why the packet is passed without a flow. length: of the frame;
- * with XDP of its linear part. */
-static __always_inline int handle(void *ctx, void *data, void *end, __u32 length, struct packet *p, const int dir,
-				  const bool xdp)
+/* One packet of a flow: look up, sample, enforce. Returns as handle(). */
+static __always_inline int handle_flow(struct packet *p, const struct tables *t)
 {
-	void *pos = data;
-	int err;
+	__u64 now = bpf_jiffies64();
+	struct flow *f;
 
-	err = parse_link(&pos, end, p);
+	measure(p);
+	f = find_flow(p, t, now);
+	if (!f)
+		return -reason_table_full;
+	touch(f, p, now);
+	if (unlikely(!(f->state & state_settled)))
+		take_sample(p, f);
+	return enforce(p, f);
+}
+
+/* Returns 1 to drop, 0 to pass or, negative, the reason why the packet is passed without a flow. */
+static __always_inline int handle(struct packet *p)
+{
+	void *pos = p->start;
+	int err = parse_link(p, &pos);
+
 	if (err)
 		return err;
 	if (p->ethertype == bpf_htons(ETH_P_IP)) {
+		const struct tables t = {&flows, &pending};
 		struct flow_key key = {};
 
-		err = parse_ipv4(ctx, pos, end, length - p->l3_offset, p, &key, xdp);
-		return err ? err : handle_flow(ctx, p, &key, &flows, &pending, dir, 4, xdp);
+		err = parse_ipv4(p, pos, &key);
+		return err ? err : handle_flow(p, &t);
 	}
 	if (p->ethertype == bpf_htons(ETH_P_IPV6)) {
+		const struct tables t = {&flows6, &pending6};
 		struct flow_key6 key = {};
 
-		err = parse_ipv6(ctx, pos, end, length - p->l3_offset, p, &key, xdp);
-		return err ? err : handle_flow(ctx, p, &key, &flows6, &pending6, dir, 6, xdp);
+		err = parse_ipv6(p, pos, &key);
+		return err ? err : handle_flow(p, &t);
 	}
 	return -reason_not_ip;
 }
@@ -42,29 +67,35 @@ static __always_inline int handle(void *ctx, void *data, void *end, __u32 length
 SEC("xdp")
 int dpclass_xdp(struct xdp_md *ctx)
 {
-	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	struct packet p = {};
-	int result = handle(ctx, data, end, end - data, &p, direction_in, true);
+	struct packet p = {.ctx = ctx, .direction = direction_in, .xdp = true};
+	int result;
 
+	p.start = (void *)(long)ctx->data;
+	p.end = (void *)(long)ctx->data_end;
+	p.length = p.end - p.start;
+	result = handle(&p);
 	if (result < 0)
 		count(-result);
 	return result > 0 ? XDP_DROP : XDP_PASS;
 }
 
-/* The tc hooks: a tag that the device took off stands in the skb. Headers may lie outside the linear part; they are pulled
- * into it only then, as that may copy the packet. */
-static __always_inline int handle_skb(struct __sk_buff *skb, const int dir)
+/* The tc hooks. A tag that the device took off is in the skb. Headers may lie outside of the linear part; they are
+ * pulled into it only then, as that may copy the packet. */
+static __always_inline int handle_skb(struct __sk_buff *skb, const enum direction direction)
 {
 	int result = 0;
 
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < 2; i++) {
-		struct packet p = {};
+		struct packet p = {.ctx = skb, .direction = direction, .xdp = false};
 
 		if (vlan_in_key && skb->vlan_present)
-			p.vlan = skb->vlan_tci & 0xfff;
+			p.vlan = skb->vlan_tci & VLAN_ID;
+		p.start = (void *)(long)skb->data;
+		p.end = (void *)(long)skb->data_end;
+		p.length = skb->len;
 		p.gso_size = skb->gso_size;
-		result = handle(skb, (void *)(long)skb->data, (void *)(long)skb->data_end, skb->len, &p, dir, false);
+		result = handle(&p);
 		if (result != -reason_truncated || bpf_skb_pull_data(skb, skb->len < PULL_LEN ? skb->len : PULL_LEN))
 			break;
 	}
@@ -85,21 +116,20 @@ int dpclass_out(struct __sk_buff *skb)
 	return handle_skb(skb, direction_out);
 }
 
-/* Applies the inbox: context struct batch. Without bpf_loop at most 32 operations a run. */
+/* Applies the inbox: context struct batch. Without bpf_loop at most max_batch_unrolled operations a run. */
 SEC("syscall")
 int dpclass_apply(struct batch *ctx)
 {
 	struct batch batch = {.count = ctx->count};
 
 	if (has_bpf_loop) {
-		bpf_loop(batch.count < MAX_BATCH ? batch.count : MAX_BATCH, apply_one, &batch, 0);
+		bpf_loop(batch.count < max_batch ? batch.count : max_batch, apply_one, &batch, 0);
 	} else {
-		for (__u32 i = 0; i < 32; i++) {
+		for (__u32 i = 0; i < max_batch_unrolled; i++) {
 			if (i >= batch.count || apply_one(i, &batch))
 				break;
 		}
 	}
-	ctx->applied = batch.applied;
 	ctx->stale = batch.stale;
 	return 0;
 }

@@ -1,9 +1,149 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* The flow table: from a packet to its flow, the flow's life, its counters. */
+/* The flow tables: from a packet to its flow, the flow's life, its counters. */
 #ifndef DPCLASS_FLOW_H
 #define DPCLASS_FLOW_H
 
-#include "policy.h"
+#include <linux/bpf.h>
+#include <linux/in.h>
+#include <bpf/bpf_helpers.h>
+#include "config.h"
+#include "key.h"
+#include "labels.h"
+#include "limits.h"
+#include "packet.h"
+#include "parse.h"
+
+/* Bits of flow.state. */
+enum flow_state {
+	state_syn = 1, /* SYN or SYN-ACK seen */
+	state_fin_a = 2, /* FIN from endpoint a */
+	state_fin_b = 4,
+	state_rst = 8,
+	state_idle = 16, /* ended by time-out */
+	state_sent_a = 32, /* packets from endpoint a seen */
+	state_sent_b = 64,
+	state_first_b = 128, /* the first packet came from endpoint b */
+	state_midstream = 256, /* TCP whose SYN was not seen */
+	state_reported = 512, /* the end is in the map ended */
+	state_promoted = 1024, /* pending entry whose flow has moved to flows */
+	state_protected = 2048, /* named by the policy's protect: */
+	state_settled = 4096, /* no verdict changes any more, except by an operator: no more samples */
+};
+
+enum source {
+	source_none,
+	source_model,
+	source_operator,
+} __attribute__((packed));
+
+/* The answer to one question about a flow (flow.Task in Go). */
+struct verdict {
+	enum label label;
+	enum source source;
+	__u8 model; /* number of the model's name in the map labels; 0: none */
+	__u8 final; /* only an operator changes it */
+	__u16 confidence; /* in 65535ths */
+};
+
+/* A flow. Three cache lines (of IPv4's tables): what is mostly read, and what each direction writes. The two directions
+ * are often handled on two CPUs, and counters in one line would travel between them. */
+struct flow {
+	__u64 last_jiffies; /* of the last packet */
+	enum flow_state state; /* bits */
+	__u32 policy_epoch; /* of rule; 0: the policy is to be asked again */
+	struct verdict category;
+	struct verdict app;
+	__u8 rule; /* policy rule that acts on the flow, from 1; 0: none */
+	__u8 pad[3];
+	__u32 generation;
+	__u32 samples; /* payload packets sampled */
+	__u64 first_ns; /* CLOCK_MONOTONIC of the first packet */
+	__u64 first_jiffies;
+	__u64 dropped; /* packets dropped by policy */
+
+	__u64 packets_in;
+	__u64 bytes_in; /* IP bytes on the wire */
+	__u64 tat_in; /* policer of the flow: theoretical arrival time, ns */
+	__u64 pad_in[5];
+
+	__u64 packets_out;
+	__u64 bytes_out;
+	__u64 tat_out;
+	__u64 pad_out[5];
+};
+
+struct ended_flow {
+	struct flow_key6 key;
+	__u64 number; /* of the end, from 1; 0: the slot is empty */
+	__u8 family;
+	__u8 pad[7];
+	struct flow flow;
+};
+
+/* IPv4 5-tuple to a flow with a firm verdict. A HASH: no flood of new flows takes a decided flow out. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct flow_key);
+	__type(value, struct flow);
+} flows SEC(".maps");
+
+/* IPv6 5-tuple to a flow with a firm verdict. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct flow_key6);
+	__type(value, struct flow);
+} flows6 SEC(".maps");
+
+/* IPv4 5-tuple to a flow without a firm verdict; the least recently used goes first. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct flow_key);
+	__type(value, struct flow);
+} pending SEC(".maps");
+
+/* IPv6 5-tuple to a flow without a firm verdict. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct flow_key6);
+	__type(value, struct flow);
+} pending6 SEC(".maps");
+
+/* The last ended flows: (number - 1) % max_ended to the flow. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, max_ended);
+	__type(key, __u32);
+	__type(value, struct ended_flow);
+} ended SEC(".maps");
+
+enum sequence_slot {
+	sequence_ends, /* so far */
+	sequence_generations, /* given out */
+	sequence_count,
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, sequence_count);
+	__type(key, enum sequence_slot);
+	__type(value, __u64);
+} sequence SEC(".maps");
+
+/* The tables of one IP version. */
+struct tables {
+	void *flows;
+	void *pending;
+};
+
+/* Whether only an operator changes a verdict. */
+static __always_inline bool is_firm(const struct verdict *v)
+{
+	return v->final || v->source == source_operator;
+}
 
 static __always_inline bool has_ended(__u32 state)
 {
@@ -21,7 +161,7 @@ static __always_inline __u64 idle_timeout(__u32 state, __u8 proto)
 
 /* Whether the packet begins a new flow on a key that is in the table: any packet where the time-out ended the old
  * one; a SYN on a closed or timed-out TCP flow; anything on a timed-out UDP flow. A SYN on a live flow never does. */
-static __always_inline bool begins_anew(const struct flow *f, const struct packet *p, __u64 now)
+static __always_inline bool begins_again(const struct flow *f, const struct packet *p, __u64 now)
 {
 	bool syn = p->proto == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 	__u32 state = f->state;
@@ -35,22 +175,27 @@ static __always_inline bool begins_anew(const struct flow *f, const struct packe
 	return (__s64)(now - f->last_jiffies) > (__s64)idle_timeout(state, p->proto);
 }
 
+static __always_inline __u64 *sequence_at(enum sequence_slot slot)
+{
+	return bpf_map_lookup_elem(&sequence, &slot);
+}
+
 /* Remembers the end of a flow, unless that was done already. */
 __noinline int report_end(struct flow *f, const struct flow_key6 *key, int family)
 {
 	struct ended_flow *slot;
-	__u32 zero = 0, index;
 	__u64 *ends, number;
+	__u32 index;
 
 	if (!f || !key)
 		return 0;
 	if (__sync_fetch_and_or(&f->state, state_reported) & state_reported)
 		return 0;
-	ends = bpf_map_lookup_elem(&sequence, &zero);
+	ends = sequence_at(sequence_ends);
 	if (!ends)
 		return 0;
 	number = __sync_fetch_and_add(ends, 1) + 1;
-	index = (number - 1) % MAX_ENDED;
+	index = (number - 1) % max_ended;
 	slot = bpf_map_lookup_elem(&ended, &index);
 	if (!slot)
 		return 0;
@@ -62,24 +207,23 @@ __noinline int report_end(struct flow *f, const struct flow_key6 *key, int famil
 }
 
 /* Takes out a flow whose key is used again. */
-static __always_inline void retire(void *flows, void *pending, const void *key, struct flow *f, const int family)
+static __always_inline void retire(const struct packet *p, const struct tables *t, struct flow *f)
 {
 	struct flow_key6 wide;
 
-	widen_key(&wide, key, family);
+	widen_key(&wide, p->key, p->family);
 	__sync_fetch_and_or(&f->state, has_ended(f->state) ? 0 : state_idle);
-	report_end(f, &wide, family);
-	bpf_map_delete_elem(flows, key);
-	bpf_map_delete_elem(pending, key);
+	report_end(f, &wide, p->family);
+	bpf_map_delete_elem(t->flows, p->key);
+	bpf_map_delete_elem(t->pending, p->key);
 }
 
-static __always_inline struct flow *begin(void *pending, const void *key, const struct packet *p, __u64 now)
+/* Begins a flow with its first packet. NULL where there is no room. */
+static __always_inline struct flow *begin(const struct packet *p, const struct tables *t, __u64 now)
 {
+	__u64 *generations = sequence_at(sequence_generations);
 	struct flow f = {};
-	__u32 one = 1;
-	__u64 *generations;
 
-	generations = bpf_map_lookup_elem(&sequence, &one);
 	if (!generations)
 		return NULL;
 	f.generation = __sync_fetch_and_add(generations, 1) + 1;
@@ -93,12 +237,32 @@ static __always_inline struct flow *begin(void *pending, const void *key, const 
 	if (p->proto == IPPROTO_TCP && !(p->tcp_flags & TCP_SYN))
 		f.state |= state_midstream;
 	/* Another CPU may have begun the same flow: both count into the one that is there. */
-	bpf_map_update_elem(pending, key, &f, BPF_NOEXIST);
-	return bpf_map_lookup_elem(pending, key);
+	bpf_map_update_elem(t->pending, p->key, &f, BPF_NOEXIST);
+	return bpf_map_lookup_elem(t->pending, p->key);
 }
 
-static __always_inline void touch(struct flow *f, const struct packet *p, __u64 now, __u64 bytes, __u32 segments,
-				  const int dir)
+/* The flow of a packet, a new one if need be. NULL where there is no room. A decided flow costs one look-up. */
+static __always_inline struct flow *find_flow(const struct packet *p, const struct tables *t, __u64 now)
+{
+	struct flow *f;
+
+	f = bpf_map_lookup_elem(t->flows, p->key);
+	if (f) {
+		if (!begins_again(f, p, now))
+			return f;
+		retire(p, t, f);
+	}
+	f = bpf_map_lookup_elem(t->pending, p->key);
+	if (f) {
+		if (!(f->state & state_promoted) && !begins_again(f, p, now))
+			return f;
+		retire(p, t, f);
+	}
+	return begin(p, t, now);
+}
+
+/* Adds a packet to its flow. */
+static __always_inline void touch(struct flow *f, const struct packet *p, __u64 now)
 {
 	__u32 seen = p->from_a ? state_sent_a : state_sent_b;
 
@@ -114,48 +278,13 @@ static __always_inline void touch(struct flow *f, const struct packet *p, __u64 
 		__sync_fetch_and_or(&f->state, seen);
 	if (f->last_jiffies != now) /* once a jiffy: the line stays shared */
 		f->last_jiffies = now;
-	if (dir == direction_in) {
-		__sync_fetch_and_add(&f->packets_in, segments);
-		__sync_fetch_and_add(&f->bytes_in, bytes);
+	if (p->direction == direction_in) {
+		__sync_fetch_and_add(&f->packets_in, p->segments);
+		__sync_fetch_and_add(&f->bytes_in, p->bytes);
 	} else {
-		__sync_fetch_and_add(&f->packets_out, segments);
-		__sync_fetch_and_add(&f->bytes_out, bytes);
+		__sync_fetch_and_add(&f->packets_out, p->segments);
+		__sync_fetch_and_add(&f->bytes_out, p->bytes);
 	}
-}
-
-/* One packet of a flow; returns whether to drop it. A decided flow costs one look-up. */
-static __always_inline bool handle_flow(void *ctx, const struct packet *p, const void *key, void *flows, void *pending,
-					const int dir, const int family, const bool xdp)
-{
-	__u64 now = bpf_jiffies64();
-	__u32 segments = wire_segments(p);
-	__u64 bytes = wire_bytes(p, segments);
-	struct flow *f;
-
-	f = bpf_map_lookup_elem(flows, key);
-	if (f && begins_anew(f, p, now)) {
-		retire(flows, pending, key, f, family);
-		f = NULL;
-	}
-	if (f) {
-		touch(f, p, now, bytes, segments, dir);
-		return enforce(ctx, p, key, f, bytes, segments, dir, family, xdp);
-	}
-
-	f = bpf_map_lookup_elem(pending, key);
-	if (f && (f->state & state_promoted || begins_anew(f, p, now))) {
-		retire(flows, pending, key, f, family);
-		f = NULL;
-	}
-	if (!f)
-		f = begin(pending, key, p, now);
-	if (!f) {
-		count(reason_table_full);
-		return false;
-	}
-	touch(f, p, now, bytes, segments, dir);
-	take_sample(ctx, p, key, f, dir, family, xdp);
-	return enforce(ctx, p, key, f, bytes, segments, dir, family, xdp);
 }
 
 #endif

@@ -3,68 +3,136 @@
 #ifndef DPCLASS_POLICY_H
 #define DPCLASS_POLICY_H
 
-#include "sample.h"
+#include <linux/bpf.h>
+#include <linux/ip.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+#include "config.h"
+#include "counters.h"
+#include "flow.h"
+#include "forget.h"
+#include "key.h"
+#include "limits.h"
+#include "packet.h"
+#include "protect.h"
 
 #define CAS_TRIES 4
-#define COARSE_TICKS 16 /* a burst this long is told by the tick: it is at most one longer */
+#define COARSE_TICKS 16 /* a burst this long is measured in ticks: it is at most one longer */
+#define MAX_LINK_LEN 63 /* link layer with tags, as a mask */
+
+/* The DSCP in the first 16 bits of the IP header. */
+#define IP4_DSCP 0x00fc
+#define IP4_DSCP_SHIFT 2
+#define IP6_DSCP 0x0fc0
+#define IP6_DSCP_SHIFT 6
+
+enum rule_flag {
+	rule_any_category = 1,
+	rule_any_app = 2,
+	rule_provisional = 4, /* acts on provisional verdicts too */
+	rule_midstream = 8, /* a drop acts on midstream flows too */
+	rule_end = 16, /* no rule: the list ends here */
+} __attribute__((packed));
+
+enum rule_action {
+	action_drop = 1,
+	action_police = 2,
+	action_dscp = 4,
+	action_per_flow = 8, /* the policer's bucket is the flow's own */
+} __attribute__((packed));
+
+struct rule {
+	__u64 categories[max_labels / 64]; /* bit set of labels */
+	__u64 apps[max_labels / 64];
+	__u64 cost; /* ns a byte at the policed rate, << 16 */
+	__u64 burst_ns; /* the burst in time at the policed rate */
+	__u16 min_confidence;
+	enum rule_flag flags; /* bits */
+	enum rule_action actions; /* bits */
+	__u8 dscp;
+	__u8 pad[3];
+};
+
+/* The policy in force: the rules of bank (epoch & 1). A new epoch puts a whole new policy in force at once. */
+struct policy_state {
+	__u32 epoch; /* never 0 */
+	__u32 source_len; /* bytes in policy_source */
+	__u64 applied_ns; /* CLOCK_REALTIME */
+};
+
+struct rule_counts {
+	__u64 packets;
+	__u64 bytes;
+	__u64 dropped;
+	__u64 dropped_bytes;
+	__u64 marked;
+};
+
+/* 0 to the policy in force. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct policy_state);
+} policy SEC(".maps");
+
+/* Two banks of rules: bank * max_rules + rule - 1. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 2 * max_rules);
+	__type(key, __u32);
+	__type(value, struct rule);
+} rules SEC(".maps");
+
+/* What the rules did, index as in rules. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 2 * max_rules);
+	__type(key, __u32);
+	__type(value, struct rule_counts);
+} rule_stats SEC(".maps");
+
+/* Token buckets of scope class, as theoretical arrival time in ns: 2 * (index as in rules) + direction. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 4 * max_rules);
+	__type(key, __u32);
+	__type(value, __u64);
+} buckets SEC(".maps");
+
+/* 0 to the text of the policy file. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, max_source);
+} policy_source SEC(".maps");
 
 static __always_inline bool in_set(const __u64 *set, __u8 label)
 {
 	return set[(label >> 6) & 3] >> (label & 63) & 1;
 }
 
-static __always_inline bool is_protected(const struct flow_key6 *key, const int family)
+/* Whether the rule may rest on a task's verdict. */
+static __always_inline bool rests_on(const struct rule *r, const struct verdict *v)
 {
-	struct protect_port port = {.proto = key->proto};
-	struct flow_key6 flow = *key;
-
-	port.port = key->port_a;
-	if (bpf_map_lookup_elem(&protect_ports, &port))
-		return true;
-	port.port = key->port_b;
-	if (bpf_map_lookup_elem(&protect_ports, &port))
-		return true;
-	flow.vlan[0] = flow.vlan[1] = flow.vlan[2] = 0;
-	if (bpf_map_lookup_elem(&protect_flows, &flow))
-		return true;
-	if (family == 4) {
-		struct lpm4 prefix = {.prefix_len = 32};
-
-		__builtin_memcpy(prefix.addr, key->addr_a, 4);
-		if (bpf_map_lookup_elem(&protect, &prefix))
-			return true;
-		__builtin_memcpy(prefix.addr, key->addr_b, 4);
-		return bpf_map_lookup_elem(&protect, &prefix);
-	} else {
-		struct lpm6 prefix = {.prefix_len = 128};
-
-		__builtin_memcpy(prefix.addr, key->addr_a, 16);
-		if (bpf_map_lookup_elem(&protect6, &prefix))
-			return true;
-		__builtin_memcpy(prefix.addr, key->addr_b, 16);
-		return bpf_map_lookup_elem(&protect6, &prefix);
-	}
+	if (v->label == undecided || v->confidence < r->min_confidence)
+		return false;
+	return is_firm(v) || r->flags & rule_provisional;
 }
 
+/* A rule rests on the verdict of each task that it names labels of; one that names none rests on either. */
 static __always_inline bool rule_matches(const struct rule *r, const struct flow *f)
 {
-	__u8 category = f->category, app = f->app;
-	__u16 confidence;
+	bool any_category = r->flags & rule_any_category, any_app = r->flags & rule_any_app;
+	bool category = rests_on(r, &f->category), app = rests_on(r, &f->app);
 
-	if (!f->final && !(r->flags & rule_provisional))
+	if (!any_category && !(category && in_set(r->categories, f->category.label)))
 		return false;
-	if (category == undecided && app == undecided)
+	if (!any_app && !(app && in_set(r->apps, f->app.label)))
 		return false;
-	if (!(r->flags & rule_any_category) &&
-	    (!in_set(r->categories, category) || f->category_confidence < r->min_confidence))
+	if (any_category && any_app && !category && !app)
 		return false;
-	if (!(r->flags & rule_any_app) && (!in_set(r->apps, app) || f->app_confidence < r->min_confidence))
-		return false;
-	if ((r->flags & (rule_any_category | rule_any_app)) == (rule_any_category | rule_any_app)) {
-		confidence = f->category_confidence > f->app_confidence ? f->category_confidence : f->app_confidence;
-		if (confidence < r->min_confidence)
-			return false;
-	}
 	if (r->actions & action_drop && f->state & state_midstream && !(r->flags & rule_midstream))
 		return false;
 	return true;
@@ -82,8 +150,8 @@ __noinline int find_rule(struct flow *f, const struct flow_key6 *key, __u32 epoc
 		__sync_fetch_and_or(&f->state, state_protected);
 	else
 		__sync_fetch_and_and(&f->state, ~state_protected);
-	for (__u32 i = 0; i < MAX_RULES; i++) {
-		__u32 index = bank * MAX_RULES + i;
+	for (__u32 i = 0; i < max_rules; i++) {
+		__u32 index = bank * max_rules + i;
 		struct rule *r;
 
 		r = bpf_map_lookup_elem(&rules, &index);
@@ -121,50 +189,60 @@ static __always_inline bool conforms(__u64 *tat, const struct rule *r, __u64 byt
 	return true;
 }
 
-/* Writes the DSCP (RFC 2474) and keeps the ECN bits; a right IPv4 checksum stays right (RFC 1624, equation 3). */
-static __always_inline bool set_dscp(void *ctx, const struct packet *p, __u8 dscp, const int family, const bool xdp)
+/* The first word of the IP header with another DSCP (RFC 2474). The ECN bits stay. */
+static __always_inline __be16 with_dscp(__be16 old, __u8 dscp, const int family)
+{
+	__u16 word = bpf_ntohs(old);
+
+	if (family == 4)
+		word = (word & ~IP4_DSCP) | dscp << IP4_DSCP_SHIFT;
+	else
+		word = (word & ~IP6_DSCP) | dscp << IP6_DSCP_SHIFT;
+	return bpf_htons(word);
+}
+
+/* Writes the DSCP and returns whether it changed. A correct IPv4 checksum stays correct (RFC 1624, equation 3). */
+static __always_inline bool set_dscp(const struct packet *p, __u8 dscp)
 {
 	__be16 old, new;
-	__u16 word;
 
-	if (xdp) {
-		struct xdp_md *md = ctx;
+	if (p->xdp) {
+		struct xdp_md *md = p->ctx;
 		void *data = (void *)(long)md->data, *end = (void *)(long)md->data_end;
-		__u32 slot = direction_in;
-		struct scratch *s = bpf_map_lookup_elem(&scratch, &slot);
-		__be16 *head;
+		__u32 slot = p->direction;
+		struct forgotten *memory = bpf_map_lookup_elem(&forgotten, &slot);
+		__be16 *head, *check;
 
-		if (!s)
+		if (!memory)
 			goto failed;
-		head = data + (forget(&s->l3_offset, p->l3_offset) & 63);
-		if ((void *)(head + 10) > end)
+		head = data + (forget(&memory->offset, p->l3_offset) & MAX_LINK_LEN);
+		if ((void *)head + sizeof(struct iphdr) > end)
 			return false;
-		old = head[0];
-		word = bpf_ntohs(old);
-		word = family == 4 ? (word & 0xff03) | dscp << 2 : (word & 0xf03f) | dscp << 6;
-		new = bpf_htons(word);
+		old = *head;
+		new = with_dscp(old, dscp, p->family);
 		if (new == old)
 			return false;
-		head[0] = new;
-		if (family == 4) {
-			__u32 sum = (__u16)~head[5] + (__u16)~old + new;
+		*head = new;
+		if (p->family == 4) {
+			check = (void *)head + offsetof(struct iphdr, check);
+
+			__u32 sum = (__u16) ~*check + (__u16)~old + new;
 
 			sum = (sum & 0xffff) + (sum >> 16);
 			sum = (sum & 0xffff) + (sum >> 16);
-			head[5] = ~sum;
+			*check = ~sum;
 		}
 		return true;
 	}
-	if (bpf_skb_load_bytes(ctx, p->l3_offset, &old, sizeof(old)))
+	if (bpf_skb_load_bytes(p->ctx, p->l3_offset, &old, sizeof(old)))
 		goto failed;
-	word = bpf_ntohs(old);
-	word = family == 4 ? (word & 0xff03) | dscp << 2 : (word & 0xf03f) | dscp << 6;
-	new = bpf_htons(word);
+	new = with_dscp(old, dscp, p->family);
 	if (new == old)
 		return false;
-	if (family == 4 && bpf_l3_csum_replace(ctx, p->l3_offset + 10, old, new, 2))
+	if (p->family == 4 &&
+	    bpf_l3_csum_replace(p->ctx, p->l3_offset + offsetof(struct iphdr, check), old, new, sizeof(new)))
 		goto failed;
-	if (bpf_skb_store_bytes(ctx, p->l3_offset, &new, sizeof(new), 0))
+	if (bpf_skb_store_bytes(p->ctx, p->l3_offset, &new, sizeof(new), 0))
 		goto failed;
 	return true;
 failed:
@@ -180,9 +258,21 @@ static __always_inline __u64 bucket_time(const struct rule *r)
 	return bpf_ktime_get_ns();
 }
 
-/* Returns whether the packet is to be dropped. */
-static __always_inline bool enforce(void *ctx, const struct packet *p, const void *key, struct flow *f, __u64 bytes,
-				    __u32 segments, const int dir, const int family, const bool xdp)
+/* Whether the packet is beyond the rate of the rule at `index`. */
+static __always_inline bool is_over_rate(const struct packet *p, struct flow *f, const struct rule *r, __u32 index)
+{
+	__u32 slot = 2 * index + p->direction;
+	__u64 *tat;
+
+	if (r->actions & action_per_flow)
+		tat = p->direction == direction_in ? &f->tat_in : &f->tat_out;
+	else
+		tat = bpf_map_lookup_elem(&buckets, &slot);
+	return tat && !conforms(tat, r, p->bytes, bucket_time(r));
+}
+
+/* Does to the packet what the policy says. Returns whether it is to be dropped. */
+static __always_inline bool enforce(const struct packet *p, struct flow *f)
 {
 	struct rule_counts *stats;
 	struct policy_state *now;
@@ -196,42 +286,33 @@ static __always_inline bool enforce(void *ctx, const struct packet *p, const voi
 	if (f->policy_epoch != now->epoch) {
 		struct flow_key6 wide;
 
-		widen_key(&wide, key, family);
-		find_rule(f, &wide, now->epoch, family);
+		widen_key(&wide, p->key, p->family);
+		find_rule(f, &wide, now->epoch, p->family);
 	}
 	if (!f->rule)
 		return false;
-	index = (f->policy_epoch & 1) * MAX_RULES + f->rule - 1;
+	index = (f->policy_epoch & 1) * max_rules + f->rule - 1;
 	r = bpf_map_lookup_elem(&rules, &index);
 	stats = bpf_map_lookup_elem(&rule_stats, &index);
 	if (!r || !stats)
 		return false;
 
-	stats->packets += segments;
-	stats->bytes += bytes;
+	stats->packets += p->segments;
+	stats->bytes += p->bytes;
 	if (!(f->state & state_protected)) {
 		if (r->actions & action_drop)
 			drop = true;
-		if (r->actions & action_police) {
-			__u32 slot = 2 * index + dir;
-			__u64 *tat;
-
-			if (r->actions & action_per_flow)
-				tat = dir == direction_in ? &f->tat_in : &f->tat_out;
-			else
-				tat = bpf_map_lookup_elem(&buckets, &slot);
-			if (tat && !conforms(tat, r, bytes, bucket_time(r)))
-				drop = true;
-		}
+		if (r->actions & action_police && is_over_rate(p, f, r, index))
+			drop = true;
 	}
 	if (drop) {
-		stats->dropped += segments;
-		stats->dropped_bytes += bytes;
-		__sync_fetch_and_add(&f->dropped, segments);
+		stats->dropped += p->segments;
+		stats->dropped_bytes += p->bytes;
+		__sync_fetch_and_add(&f->dropped, p->segments);
 		return true;
 	}
-	if (r->actions & action_dscp && set_dscp(ctx, p, r->dscp, family, xdp))
-		stats->marked += segments;
+	if (r->actions & action_dscp && set_dscp(p, r->dscp))
+		stats->marked += p->segments;
 	return false;
 }
 

@@ -196,6 +196,7 @@ func newPool(e *engine, batch, n int) *pool {
 	return p
 }
 
+// take waits for a runner that is free.
 func (p *pool) take() *runner {
 	<-p.free
 	p.mu.Lock()
@@ -205,6 +206,7 @@ func (p *pool) take() *runner {
 	return r
 }
 
+// put gives a runner back.
 func (p *pool) put(r *runner) {
 	p.mu.Lock()
 	p.idle = append(p.idle, r)

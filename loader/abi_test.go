@@ -3,53 +3,39 @@
 package loader
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"testing"
-	"unsafe"
 
 	"github.com/cilium/ebpf/btf"
 
-	"github.com/dpclass/dpclass/bpf"
 	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/abi"
+	"github.com/dpclass/dpclass/internal/vector"
 )
 
-// TestPinnedMaps holds the names and sizes of the maps against the C.
-func TestPinnedMaps(t *testing.T) {
-	spec, err := bpf.LoadDpclass()
+// TestABI fails when the pinned maps change without a new ABI: another dpclass would take
+// over maps that it misreads.
+func TestABI(t *testing.T) {
+	spec, err := loadBpf()
 	if err != nil {
 		t.Fatal(err)
 	}
-	const key4, key6 = unsafe.Sizeof(bpf.DpclassFlowKey{}), unsafe.Sizeof(bpf.DpclassFlowKey6{})
-	const value = unsafe.Sizeof(bpf.DpclassFlow{})
-	sizes := map[string][2]uintptr{
-		"flows": {key4, value}, "flows6": {key6, value}, "pending": {key4, value}, "pending6": {key6, value},
-		"samples": {0, 0}, "counters": {4, 8}, "policy": {4, unsafe.Sizeof(bpf.DpclassPolicyState{})},
-		"rules": {4, unsafe.Sizeof(bpf.DpclassRule{})}, "rule_stats": {4, unsafe.Sizeof(bpf.DpclassRuleCounts{})},
-		"buckets": {4, 8}, "policy_source": {4, maxSource},
-		"protect": {unsafe.Sizeof(bpf.DpclassLpm4{}), 1}, "protect6": {unsafe.Sizeof(bpf.DpclassLpm6{}), 1},
-		"protect_ports": {unsafe.Sizeof(bpf.DpclassProtectPort{}), 1}, "protect_flows": {key6, 1},
-		"ended": {4, unsafe.Sizeof(bpf.DpclassEndedFlow{})}, "sequence": {4, 8},
-		"interface": {4, unsafe.Sizeof(bpf.DpclassInterfaceInfo{})}, "agent": {4, unsafe.Sizeof(bpf.DpclassAgentStats{})},
-		"labels": {4, maxName},
+	if got := abi.Fingerprint(spec); got != abiFingerprint {
+		t.Errorf("the pinned maps have fingerprint %s, those of ABI %d %s: run make generate", got, ABI, abiFingerprint)
 	}
-	pins := mapPins(&bpf.DpclassMaps{})
-	for name, m := range spec.Maps {
-		if strings.HasPrefix(name, ".") || name == "inbox" || name == "scratch" {
-			continue
-		}
-		if pins[name] == nil {
-			t.Errorf("map %q is not pinned", name)
-		}
-		size, known := sizes[name]
-		if !known || size != [2]uintptr{uintptr(m.KeySize), uintptr(m.ValueSize)} {
-			t.Errorf("map %q has keys of %d and values of %d bytes, Go has %v", name, m.KeySize, m.ValueSize, size)
-		}
+}
+
+// TestPinnedMaps: every map is pinned but those of one process, and bpftool prints the fields of flows by name.
+func TestPinnedMaps(t *testing.T) {
+	spec, err := loadBpf()
+	if err != nil {
+		t.Fatal(err)
 	}
-	for name := range pins {
-		if spec.Maps[name] == nil {
-			t.Errorf("pinned map %q is none of the C's", name)
-		}
+	pins := pinnedMaps(&bpfMaps{})
+	if got, want := slices.Sorted(maps.Keys(pins)), abi.Pinned(spec); !slices.Equal(got, want) {
+		t.Errorf("pinned are %q, want %q", got, want)
 	}
 	for _, name := range []string{"flows", "flows6", "pending", "pending6"} {
 		value, ok := spec.Maps[name].Value.(*btf.Struct)
@@ -57,14 +43,37 @@ func TestPinnedMaps(t *testing.T) {
 			t.Errorf("map %q: its value has no BTF field category: %v", name, spec.Maps[name].Value)
 		}
 	}
-	if spec.Maps["rules"].MaxEntries != 2*flow.MaxRules {
-		t.Errorf("%d rules in two banks, Go has %d a bank", spec.Maps["rules"].MaxEntries, flow.MaxRules)
+}
+
+// TestEnums: the numbers that Go and C both name are the same in the object.
+func TestEnums(t *testing.T) {
+	labels := enum(t, "label")
+	labels[0] = "" // undecided
+	for n := range labels {
+		labels[n] = strings.ReplaceAll(labels[n], "_", "-")
+	}
+	if !slices.Equal(labels, flow.Vocabulary) {
+		t.Errorf("enum label is %q, the vocabulary %q: run make generate", labels, flow.Vocabulary)
+	}
+	for n, name := range enum(t, "source") {
+		if want := strings.TrimSuffix("source_"+flow.Source(n).String(), "_"); strings.TrimSuffix(name, "_none") != want {
+			t.Errorf("source %d is %q, want %q", n, name, want)
+		}
+	}
+	for n, name := range enum(t, "direction") {
+		if want := "direction_" + flow.Direction(n).String(); name != want {
+			t.Errorf("direction %d is %q, want %q", n, name, want)
+		}
+	}
+	if int(bpfLimitSnapLen) != vector.Size {
+		t.Errorf("a sample holds %d bytes, a vector %d", bpfLimitSnapLen, vector.Size)
 	}
 }
 
+// enum returns the names of an enum whose values are 0, 1, 2, ...
 func enum(t *testing.T, name string) []string {
 	t.Helper()
-	spec, err := bpf.LoadDpclass()
+	spec, err := loadBpf()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,39 +89,4 @@ func enum(t *testing.T, name string) []string {
 		names = append(names, value.Name)
 	}
 	return names
-}
-
-func TestLabelsAreTheVocabulary(t *testing.T) {
-	names := enum(t, "label")
-	names[0] = "" // undecided
-	for n := range names {
-		names[n] = strings.ReplaceAll(names[n], "_", "-")
-	}
-	if !slices.Equal(names, flow.Vocabulary) {
-		t.Errorf("enum label is %q, the vocabulary %q", names, flow.Vocabulary)
-	}
-}
-
-func TestReasons(t *testing.T) {
-	names := enum(t, "reason")
-	names = names[:len(names)-1] // reason_count
-	for n := range names {
-		names[n] = strings.TrimPrefix(names[n], "reason_")
-	}
-	if !slices.Equal(names, reasons) {
-		t.Errorf("enum reason is %q, Go has %q", names, reasons)
-	}
-}
-
-// FuzzDecodeSample: whatever stands in the ring.
-func FuzzDecodeSample(f *testing.F) {
-	f.Add([]byte{})
-	f.Add(make([]byte, sampleHeader))
-	f.Add(make([]byte, sampleHeader+1500))
-	f.Fuzz(func(t *testing.T, raw []byte) {
-		var s flow.Sample
-		if decodeSample(raw, &s) && len(s.Packet) > len(raw)-sampleHeader {
-			t.Fatalf("%d bytes out of %d", len(s.Packet), len(raw))
-		}
-	})
 }

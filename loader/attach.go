@@ -3,9 +3,9 @@
 package loader
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -13,52 +13,70 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/features"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
-	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
+	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/fault"
 	"github.com/dpclass/dpclass/internal/netns"
-
-	"github.com/dpclass/dpclass/bpf"
 )
 
+// Attachment is an interface that this process has attached and serves: no other
+// process can while it is open. Its methods may be called from several goroutines,
+// except Detach and Close, which come last.
+type Attachment struct {
+	*Pins
+	root       root
+	lock       *os.File
+	collection *ebpf.Collection
+	links      []link.Link
+	ring       *Ring
+	log        *slog.Logger
+}
+
 // Attach loads the programs and attaches them to an interface of the calling
-// thread's network namespace. Pins of ours without a live agent are taken over:
-// their flows, verdicts and policy stay. Nothing is left behind where it fails.
-func Attach(iface string, cfg Config, log *slog.Logger) (_ *Interface, err error) {
+// thread's network namespace. Where an earlier process left its pins, they are
+// taken over: flows, verdicts and policy stay, and undecided flows are sampled again.
+// Where it fails, the interface is as it was. The error wraps ErrBusy where another
+// process serves the interface, ErrForeignXDP where another XDP program is attached,
+// and ErrOldKernel. log may be nil.
+func Attach(ctx context.Context, iface string, cfg Config, log *slog.Logger) (*Attachment, error) {
+	return defaultRoot().attach(ctx, iface, cfg, log)
+}
+
+func (r root) attach(ctx context.Context, iface string, cfg Config, log *slog.Logger) (*Attachment, error) {
 	if err := cfg.setDefaults(); err != nil {
 		return nil, err
+	}
+	if log == nil {
+		log = slog.Default()
 	}
 	device, err := deviceByName(iface)
 	if err != nil {
 		return nil, err
 	}
 	if device.Attrs().Flags&net.FlagUp == 0 {
-		return nil, fmt.Errorf("interface %q is down: \"ip link set %s up\" first", iface, iface)
+		return nil, fault.Advise(fmt.Errorf("interface %q is down", iface), "set it up: ip link set %s up", iface)
 	}
 	if err := rlimit.RemoveMemlock(); err != nil {
-		return nil, fmt.Errorf("lock memory for maps (root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, are needed): %w", err)
+		return nil, fault.Advise(fmt.Errorf("lock memory for maps: %w", err), rights)
+	}
+	if err := features.HaveProgramType(ebpf.Syscall); errors.Is(err, ebpf.ErrNotSupported) {
+		return nil, fault.Advise(fmt.Errorf("%w: %w", ErrOldKernel, err), "use Linux 5.15 or newer")
 	}
 	if err := checkBPFFS(); err != nil {
 		return nil, err
 	}
-	dir, err := pinDir(iface)
+	dir, err := r.claim(iface)
 	if err != nil {
 		return nil, err
 	}
-	if other, err := findDir(iface); err == nil {
-		dir = other // a renamed interface keeps its pins
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("pin directory: %w", err)
-	}
 	lock, err := lockDir(dir)
 	if errors.Is(err, ErrBusy) {
-		return nil, fmt.Errorf("interface %q: %w (process %d): end it, or \"dpclass detach %s\"", iface, ErrBusy, agentPID(dir), iface)
+		return nil, fault.Advise(fmt.Errorf("interface %q: %w (process %d)", iface, ErrBusy, agentPID(dir)),
+			"end that agent, or run: dpclass detach %s", iface)
 	}
 	if err != nil {
 		return nil, err
@@ -68,362 +86,168 @@ func Attach(iface string, cfg Config, log *slog.Logger) (_ *Interface, err error
 		lock.Close()
 		return nil, fmt.Errorf("network namespace: %w", err)
 	}
-	i := &Interface{name: iface, dir: dir, net: ns, lock: lock, log: log, keep: cfg.Timeouts.Ended}
-	if i.keep == 0 {
-		i.keep = DefaultTimeouts.Ended
+	a := &Attachment{Pins: &Pins{name: iface, dir: dir, net: ns}, root: r, lock: lock, log: log}
+	if arePinned(dir) {
+		if err := a.adopt(ctx, device, &cfg); err != nil {
+			return nil, errors.Join(fmt.Errorf("interface %q: %w", iface, err), a.Close())
+		}
+		return a, nil
 	}
-	taken := isWhole(dir)
-	if taken {
-		// What the agent before said of itself is not this one's.
-		if err := claim(dir); err != nil {
-			return nil, errors.Join(err, i.Close())
+	if err := a.create(ctx, device, &cfg); err != nil {
+		return nil, errors.Join(fmt.Errorf("interface %q: %w", iface, err), a.Detach())
+	}
+	return a, nil
+}
+
+// rights is the advice where the process may not load programs.
+const rights = "run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+
+// claim returns the pin directory of an interface, and makes it if need be. An
+// interface that was renamed keeps its directory.
+func (r root) claim(iface string) (string, error) {
+	dir, err := r.find(iface)
+	if err == nil {
+		return dir, nil
+	}
+	if dir, err = r.dirOf(iface); err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("pin directory: %w", err)
+	}
+	return dir, nil
+}
+
+// create attaches where no process left its pins.
+func (a *Attachment) create(ctx context.Context, device netlink.Link, cfg *Config) error {
+	if err := unpinAll(a.dir); err != nil { // what a crash may have left incomplete
+		return err
+	}
+	if err := a.load(device, cfg, nil); err != nil {
+		return err
+	}
+	for name, m := range pinnedMaps(&a.maps) {
+		if err := (*m).Pin(filepath.Join(a.dir, name)); err != nil {
+			return fmt.Errorf("pin map %q: %w", name, err)
 		}
 	}
+	if err := a.rules.Clear(); err != nil {
+		return err
+	}
+	if err := a.attachHooks(ctx, device, cfg, a.newLink); err != nil {
+		return err
+	}
+	return a.begin()
+}
+
+// adopt takes over the pins of a process that ended without detaching.
+func (a *Attachment) adopt(ctx context.Context, device netlink.Link, cfg *Config) error {
+	pinned := map[string]*ebpf.Map{}
 	defer func() {
-		if err == nil {
-			return
-		}
-		if taken {
-			err = errors.Join(err, i.Close())
-		} else {
-			err = errors.Join(err, i.Detach())
+		for _, m := range pinned {
+			m.Close() // the collection has its own references
 		}
 	}()
-	if !taken {
-		// What a crash may have left half made.
-		if err := clearDir(dir); err != nil {
-			return nil, err
+	for name := range pinnedMaps(&a.maps) {
+		m, err := openMap(a.dir, name)
+		if err != nil {
+			return err
 		}
+		pinned[name] = m
 	}
-	if err := i.load(device, &cfg, taken); err != nil {
-		return nil, err
-	}
-	if err := i.hook(device, &cfg, taken); err != nil {
-		return nil, fmt.Errorf("interface %q: %w", iface, err)
-	}
-	if taken {
-		// What the agent before had not decided: its sums went with it.
-		if err := i.ResampleAll(); err != nil {
-			return nil, err
-		}
-	}
-	if i.endsSeen, err = i.ends(); err != nil {
-		return nil, err
-	}
-	// So that detach finds this process; ready comes from the agent.
-	if err := i.PublishAgent(AgentStats{PID: os.Getpid(), Started: time.Now(), Updated: time.Now()}); err != nil {
-		return nil, err
-	}
-	return i, nil
-}
-
-// claim has the pins say that this process serves them, and is not ready yet.
-func claim(dir string) error {
-	m, err := ebpf.LoadPinnedMap(filepath.Join(dir, "agent"), nil)
-	if err != nil {
-		return fmt.Errorf("pinned map %q: %w", "agent", err)
-	}
-	defer m.Close()
-	now := uint64(time.Now().UnixNano())
-	stats := bpf.DpclassAgentStats{Pid: uint32(os.Getpid()), StartedNs: now, UpdatedNs: now}
-	if err := m.Put(uint32(0), &stats); err != nil {
-		return fmt.Errorf("publish the agent's statistics: %w", err)
-	}
-	return nil
-}
-
-// isWhole tells whether all maps are pinned: those of an agent that ended
-// without detaching.
-func isWhole(dir string) bool {
-	for name := range mapPins(&bpf.DpclassMaps{}) {
-		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
-			return false
-		}
-	}
-	return true
-}
-
-func clearDir(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return fmt.Errorf("pin directory: %w", err)
-	}
-	for _, entry := range entries {
-		if err := os.Remove(filepath.Join(dir, entry.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("remove pin: %w", err)
-		}
-	}
-	return nil
-}
-
-// isL3 tells whether the device's frames begin with the IP header.
-func isL3(device netlink.Link) bool {
-	switch device.Attrs().EncapType {
-	case "none", "ppp", "rawip", "ipip", "sit", "gre", "tunnel6", "ip6gre":
-		return true
-	}
-	return len(device.Attrs().HardwareAddr) == 0 && device.Attrs().EncapType != "ether" && device.Attrs().EncapType != "loopback"
-}
-
-// jiffies converts a time-out; 0 stands for the default.
-func jiffies(d, standard time.Duration, tick uint64) uint64 {
-	if d <= 0 {
-		d = standard
-	}
-	return max(uint64(d)/tick, 1)
-}
-
-// load loads programs and maps, with the pinned maps of an earlier agent where
-// there are any, and pins the maps.
-func (i *Interface) load(device netlink.Link, cfg *Config, taken bool) error {
-	spec, err := bpf.LoadDpclass()
-	if err != nil {
-		return fmt.Errorf("BPF objects: %w", err)
-	}
-	tick, err := tickLength()
+	earlier, err := readInfo(a.dir)
 	if err != nil {
 		return err
 	}
-	timeouts := [4]uint64{
-		jiffies(cfg.Timeouts.TCPOpening, DefaultTimeouts.TCPOpening, tick),
-		jiffies(cfg.Timeouts.TCPEstablished, DefaultTimeouts.TCPEstablished, tick),
-		jiffies(cfg.Timeouts.UDPSingle, DefaultTimeouts.UDPSingle, tick),
-		jiffies(cfg.Timeouts.UDPStream, DefaultTimeouts.UDPStream, tick),
-	}
-	frags := features.HaveProgramHelper(ebpf.XDP, asm.FnXdpLoadBytes) == nil
-	l3 := isL3(device)
-	for name, value := range map[string]any{
-		"l3_device": l3, "vlan_in_key": cfg.VLAN, "has_bpf_loop": haveLoop(), "has_xdp_load_bytes": frags,
-		"sample_budget": uint32(cfg.Samples), "tick_ns": tick, "timeout_tcp_opening": timeouts[0], "timeout_tcp_established": timeouts[1],
-		"timeout_udp_single": timeouts[2], "timeout_udp_stream": timeouts[3],
-	} {
-		variable, ok := spec.Variables[name]
-		if !ok {
-			return fmt.Errorf("BPF objects: no setting %q", name)
-		}
-		if err := variable.Set(value); err != nil {
-			return fmt.Errorf("setting %q: %w", name, err)
-		}
-	}
-	if frags {
-		spec.Programs[bpf.DpclassProgDpclassXdp].Flags |= unix.BPF_F_XDP_HAS_FRAGS
-	}
-	spec.Maps["flows"].MaxEntries, spec.Maps["flows6"].MaxEntries = cfg.MaxFlows, cfg.MaxFlows
-	spec.Maps["pending"].MaxEntries, spec.Maps["pending6"].MaxEntries = cfg.MaxPending, cfg.MaxPending
-	spec.Maps["samples"].MaxEntries = cfg.RingBytes
-
-	replace := map[string]*ebpf.Map{}
-	if taken {
-		defer func() {
-			for _, m := range replace {
-				m.Close()
-			}
-		}()
-		for name := range mapPins(&i.maps) {
-			m, err := ebpf.LoadPinnedMap(filepath.Join(i.dir, name), nil)
-			if err != nil {
-				return fmt.Errorf("pinned map %q: %w", name, err)
-			}
-			replace[name] = m
-			spec.Maps[name].MaxEntries = m.MaxEntries() // tables keep their size
-		}
-	}
-	collection, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: replace})
-	if err != nil {
-		return fmt.Errorf("load the BPF programs (kernel 5.15 or newer, and root, are needed): %w", err)
-	}
-	i.collection = collection
-	for name, m := range mapPins(&i.maps) {
-		*m = collection.Maps[name]
-		if !taken {
-			if err := (*m).Pin(filepath.Join(i.dir, name)); err != nil {
-				return fmt.Errorf("pin map %q: %w", name, err)
-			}
-		}
-	}
-	if taken {
-		if err := i.names.load(i.maps.Labels); err != nil {
-			return err
-		}
-	}
-	if err := i.names.write(i.maps.Labels, cfg.Labels); err != nil {
+	// What the earlier process said of itself is not this one's.
+	if err := putAgent(pinned["agent"], &AgentStats{PID: os.Getpid(), Started: time.Now(), Updated: time.Now()}); err != nil {
 		return err
 	}
-	if !taken {
-		if err := i.clearPolicy(); err != nil {
-			return err
-		}
+	if err := a.load(device, cfg, pinned); err != nil {
+		return err
 	}
-	cookie, err := netns.Cookie()
+	if err := a.attachHooks(ctx, device, cfg, a.updateLink); err != nil {
+		return err
+	}
+	if a.info.Tc == bpfTcKindTcClsact && earlier.Tc == bpfTcKindTcOwnClsact {
+		a.info.Tc = bpfTcKindTcOwnClsact // the qdisc is still ours to remove
+	}
+	if err := a.dropOthers(device, &earlier); err != nil {
+		return err
+	}
+	return a.begin()
+}
+
+// load loads programs and maps, the pinned ones where there are any, and makes what
+// works on them.
+func (a *Attachment) load(device netlink.Link, cfg *Config, pinned map[string]*ebpf.Map) error {
+	spec, info, err := specFor(device, cfg)
 	if err != nil {
 		return err
 	}
-	i.info = bpf.DpclassInterfaceInfo{
-		NetnsCookie: cookie, TickNs: tick, AttachedNs: uint64(time.Now().UnixNano()),
-		Ifindex: uint32(device.Attrs().Index), Samples: uint32(cfg.Samples), Timeouts: timeouts,
-		Ingress: bit(cfg.Ingress), Egress: bit(cfg.Egress), Vlan: bit(cfg.VLAN), L3Device: bit(l3),
+	for name, m := range pinned {
+		spec.Maps[name].MaxEntries = m.MaxEntries() // tables keep their size
 	}
-	copy(i.info.Driver[:len(i.info.Driver)-1], driverOf(device))
-	return i.inbox.open(collection.Maps["inbox"], collection.Programs[bpf.DpclassProgDpclassApply])
-}
-
-func bit(b bool) uint8 {
-	if b {
-		return 1
-	}
-	return 0
-}
-
-// stripsTags tells whether the device takes VLAN tags off before XDP sees the frame.
-func stripsTags(device netlink.Link) bool {
-	tool, err := ethtool.NewEthtool()
+	a.collection, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: pinned})
 	if err != nil {
-		return false
+		return fault.Advise(fmt.Errorf("load the BPF programs: %w", err), rights)
 	}
-	defer tool.Close()
-	features, err := tool.Features(device.Attrs().Name)
-	return err == nil && features["rx-vlan-hw-parse"]
+	for name, m := range pinnedMaps(&a.maps) {
+		*m = a.collection.Maps[name]
+	}
+	if err := a.labels.load(a.maps.Labels); err != nil {
+		return err
+	}
+	if err := a.labels.extend(flow.Vocabulary, cfg.Labels); err != nil {
+		return err
+	}
+	a.info = info
+	a.serve(cfg.Timeouts)
+	a.ring = &Ring{iface: a.name, m: a.maps.Samples}
+	return a.table.inbox.use(a.collection)
 }
 
-func driverOf(device netlink.Link) string {
-	tool, err := ethtool.NewEthtool()
-	if err != nil {
-		return device.Type()
-	}
-	defer tool.Close()
-	name, err := tool.DriverName(device.Attrs().Name)
-	if err != nil || name == "" {
-		return device.Type()
-	}
-	return name
-}
-
-// hook attaches the programs, or puts them in the place of an earlier agent's,
-// and writes down where.
-func (i *Interface) hook(device netlink.Link, cfg *Config, taken bool) error {
-	mode := cfg.Mode
-	if cfg.Ingress && mode != TC {
-		err := i.attachLink(hookIn(Native), device, taken)
-		switch {
-		case err == nil:
-			mode = Native
-		case errors.Is(err, errNotNative) && mode == Auto:
-			i.log.Debug("no native XDP", "iface", i.name, "error", err)
-			mode = TC
-		default:
-			return err
-		}
-	} else if mode == Auto {
-		mode = TC
-	}
-	i.info.Mode = infoTC
-	if mode == Native {
-		i.info.Mode = infoNative
-		if cfg.VLAN && stripsTags(device) {
-			i.log.Warn("the device strips VLAN tags before XDP sees them: VLAN ids of received packets are 0 in the 5-tuple",
-				"iface", i.name, "do", "ethtool -K "+i.name+" rxvlan off, or --mode tc")
-		}
-	}
-	for _, h := range hooks(&i.info) {
-		if h.pin == pinXDP {
-			continue
-		}
-		if err := i.attachTC(h, device, cfg.Clsact, taken); err != nil {
-			return err
-		}
-	}
-	if taken {
-		// Hooks that this agent was not asked for.
-		want := map[string]bool{}
-		for _, h := range hooks(&i.info) {
-			want[h.pin] = true
-		}
-		for _, pin := range []string{pinXDP, pinIn, pinOut} {
-			if !want[pin] {
-				if err := unpin(filepath.Join(i.dir, pin)); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	if err := i.maps.Interface.Put(uint32(0), &i.info); err != nil {
+// begin is the last step of attaching: it writes down what was done.
+func (a *Attachment) begin() (err error) {
+	if err := a.maps.Interface.Put(uint32(0), &a.info); err != nil {
 		return fmt.Errorf("write down how the programs are attached: %w", err)
 	}
-	return nil
-}
-
-// attachLink attaches by a pinned link: the one that is there, where it is still alive.
-func (i *Interface) attachLink(h hook, device netlink.Link, taken bool) error {
-	program, pin := i.collection.Programs[h.program], filepath.Join(i.dir, h.pin)
-	if taken {
-		if state, err := pinnedHook(i.dir, h); err == nil && state.State == "attached" {
-			l, err := link.LoadPinnedLink(pin, nil)
-			if err != nil {
-				return fmt.Errorf("pinned link %q: %w", h.pin, err)
-			}
-			i.links = append(i.links, l)
-			if err := l.Update(program); err != nil {
-				return fmt.Errorf("put the program into %s: %w", h.name, err)
-			}
-			return nil
-		}
-		if err := unpin(pin); err != nil {
-			return err
-		}
-	}
-	var l link.Link
-	var err error
-	if h.pin == pinXDP {
-		l, err = attachXDP(program, device.Attrs().Index)
-	} else {
-		l, err = link.AttachTCX(link.TCXOptions{Program: program, Attach: h.attach, Interface: device.Attrs().Index})
-	}
-	if err != nil {
+	if a.table.endsSeen, err = a.table.ends(); err != nil {
 		return err
 	}
-	i.links = append(i.links, l)
-	if err := l.Pin(pin); err != nil {
-		return fmt.Errorf("pin the link of %s: %w", h.name, err)
-	}
-	return nil
+	// So that Detach finds this process; the agent says when it is ready.
+	return a.Publish(AgentStats{PID: os.Getpid(), Started: time.Now(), Updated: time.Now()})
 }
 
-func (i *Interface) attachTC(h hook, device netlink.Link, clsact, taken bool) error {
-	if !clsact {
-		err := i.attachLink(h, device, taken)
-		if err == nil {
-			return nil
-		}
-		if !errors.Is(err, ebpf.ErrNotSupported) {
-			return fmt.Errorf("attach to tcx %s: %w", h.name, err)
-		}
-	}
-	own, err := attachClsact(i.collection.Programs[h.program], device, h)
-	if own || i.info.Clsact == infoTCX {
-		i.info.Clsact = infoClsact
-		if own {
-			i.info.Clsact = infoOwnClsact
-		}
-	}
-	return err
+// Ring returns the samples of the interface.
+func (a *Attachment) Ring() *Ring { return a.ring }
+
+// Detach takes off what Attach attached, removes the pins and closes the
+// attachment.
+func (a *Attachment) Detach() error {
+	err := netns.In(a.net, func() error { return a.root.remove(a.dir, &a.info) })
+	return errors.Join(err, a.Close())
 }
 
-func unpin(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove pin: %w", err)
+// Close ends serving the interface. What is attached stays attached, and another
+// process can take it over.
+func (a *Attachment) Close() error {
+	var errs []error
+	if a.maps.Agent != nil {
+		// The next process takes the lock before it says anything: nothing here may pass for its word.
+		errs = append(errs, a.maps.Agent.Put(uint32(0), &bpfAgentStats{}))
 	}
-	return nil
-}
-
-// deviceByName finds an interface of the calling thread's namespace.
-func deviceByName(iface string) (netlink.Link, error) {
-	device, err := netlink.LinkByName(iface)
-	var missing netlink.LinkNotFoundError
-	if errors.As(err, &missing) {
-		return nil, fmt.Errorf("interface %q: there is none of that name (see \"ip link\"; in another namespace: --netns NAME)", iface)
+	for _, l := range a.links {
+		errs = append(errs, l.Close())
 	}
-	if err != nil {
-		return nil, fmt.Errorf("interface %q: %w", iface, err)
+	a.links = nil
+	errs = append(errs, a.Pins.Close())
+	if a.collection != nil {
+		a.collection.Close()
 	}
-	return device, nil
+	if a.lock != nil {
+		errs = append(errs, a.lock.Close())
+		a.lock = nil
+	}
+	return errors.Join(errs...)
 }

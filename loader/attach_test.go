@@ -3,6 +3,7 @@
 package loader
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"os"
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/fault"
 	"github.com/dpclass/dpclass/lab"
 )
 
@@ -54,16 +56,16 @@ func in(t *testing.T, h *lab.Host, fn func() error) {
 	}
 }
 
-func attachTo(h *lab.Host, iface string, cfg Config) (i *Interface, err error) {
+func attachTo(h *lab.Host, iface string, cfg Config) (i *Attachment, err error) {
 	cfg.MaxFlows, cfg.MaxPending = 256, 256
 	err = h.Do(func() error {
-		i, err = Attach(iface, cfg, slog.New(slog.DiscardHandler))
+		i, err = testRoot.attach(context.Background(), iface, cfg, slog.New(slog.DiscardHandler))
 		return err
 	})
 	return i, err
 }
 
-func attached(t *testing.T, h *lab.Host, cfg Config) *Interface {
+func attached(t *testing.T, h *lab.Host, cfg Config) *Attachment {
 	t.Helper()
 	i, err := attachTo(h, "eth0", cfg)
 	if err != nil {
@@ -76,7 +78,7 @@ func attached(t *testing.T, h *lab.Host, cfg Config) *Interface {
 // nothingLeft holds that no pin of the host is left, and no link or program of the ids.
 func nothingLeft(t *testing.T, hooks []Hook) {
 	t.Helper()
-	if names, err := dirs(); err != nil || len(names) > 0 {
+	if names, err := testRoot.dirs(); err != nil || len(names) > 0 {
 		t.Errorf("pins left: %v, %v", names, err)
 	}
 	for _, h := range hooks {
@@ -97,7 +99,7 @@ func nothingLeft(t *testing.T, hooks []Hook) {
 	}
 }
 
-func states(t *testing.T, i *Interface) []Hook {
+func states(t *testing.T, i *Attachment) []Hook {
 	t.Helper()
 	hooks, err := i.Hooks()
 	if err != nil {
@@ -143,26 +145,32 @@ func TestAttachAndDetach(t *testing.T) {
 			}
 			nothingLeft(t, hooks)
 			in(t, h, func() error {
-				if err := Detach("eth0"); err != nil { // again
+				if err := testRoot.detach(t.Context(), "eth0"); err != nil { // again
 					return err
 				}
-				if _, err := Open("eth0"); !errors.Is(err, ErrNotAttached) {
-					t.Errorf("open behind detach: %v", err)
+				if _, err := testRoot.open("eth0"); !errors.Is(err, ErrNotAttached) {
+					t.Errorf("open after detach: %v", err)
 				}
 				device, err := netlink.LinkByName("eth0")
 				if err != nil {
 					return err
 				}
-				qdiscs, err := netlink.QdiscList(device)
-				for _, q := range qdiscs {
-					if q.Type() == "clsact" {
-						t.Error("the clsact qdisc is left")
-					}
+				if hasClsact(t, device) {
+					t.Error("the clsact qdisc is left")
 				}
-				return err
+				return nil
 			})
 		})
 	}
+}
+
+func hasClsact(t *testing.T, device netlink.Link) bool {
+	t.Helper()
+	qdiscs, err := netlink.QdiscList(device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.ContainsFunc(qdiscs, func(q netlink.Qdisc) bool { return q.Type() == "clsact" })
 }
 
 // TestForeignXDP: another's program is refused, and stays.
@@ -186,8 +194,8 @@ func TestForeignXDP(t *testing.T) {
 			}
 			defer foreign.Close()
 			for _, mode := range []Mode{Auto, Native} {
-				_, err := Attach("eth0", Config{Mode: mode}, slog.New(slog.DiscardHandler))
-				if !errors.Is(err, ErrForeignXDP) || strings.Count(err.Error(), "\n") > 3 {
+				_, err := testRoot.attach(t.Context(), "eth0", Config{Mode: mode}, slog.New(slog.DiscardHandler))
+				if !errors.Is(err, ErrForeignXDP) || !isAdvised(err) {
 					t.Errorf("flags %v, mode %s: %v", flags, mode, err)
 				}
 			}
@@ -201,6 +209,11 @@ func TestForeignXDP(t *testing.T) {
 	nothingLeft(t, nil)
 }
 
+// isAdvised reports whether the error is one line and says what to do.
+func isAdvised(err error) bool {
+	return !strings.Contains(err.Error(), "\n") && len(fault.Advice(err)) > 0
+}
+
 func TestAttachRefused(t *testing.T) {
 	h, _ := wired(t)
 	in(t, h, func() error {
@@ -210,9 +223,9 @@ func TestAttachRefused(t *testing.T) {
 		}
 		return netlink.LinkSetDown(device)
 	})
-	for iface, want := range map[string]string{"eth0": "is down", "eth7": "none of that name"} {
+	for iface, want := range map[string]string{"eth0": "is down", "eth7": "does not exist"} {
 		_, err := attachTo(h, iface, Config{})
-		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), iface) || strings.Count(err.Error(), "\n") > 3 {
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), iface) || !isAdvised(err) {
 			t.Errorf("%s: %v", iface, err)
 		}
 	}
@@ -225,7 +238,7 @@ func TestTakeover(t *testing.T) {
 		h, _ := wired(t)
 		first := attached(t, h, cfg)
 		c := tcp(1)
-		run := func(i *Interface) {
+		run := func(i *Attachment) {
 			t.Helper()
 			if _, err := i.collection.Programs[progXDP].Run(&ebpf.RunOptions{Data: c.sent(syn, 0)}); err != nil {
 				t.Fatal(err)
@@ -233,10 +246,10 @@ func TestTakeover(t *testing.T) {
 		}
 		run(first)
 		verdict := flow.Verdicts{flow.Category: {Label: "voip", Confidence: 1, Source: flow.SourceOperator, Final: true}}
-		if err := first.SetVerdict(c.key(), verdict); err != nil {
+		if err := first.table.SetVerdicts(c.key(), verdict); err != nil {
 			t.Fatal(err)
 		}
-		if err := first.SetPolicy(&flow.Policy{Rules: []flow.Rule{{Action: marking(46)}}, Source: []byte("text")}); err != nil {
+		if err := first.rules.Set(&flow.Policy{Rules: []flow.Rule{{Action: marking(46)}}, Source: []byte("text")}); err != nil {
 			t.Fatal(err)
 		}
 		before := states(t, first)
@@ -244,11 +257,11 @@ func TestTakeover(t *testing.T) {
 			t.Fatal(err)
 		}
 		in(t, h, func() error { // without an agent, from the pins
-			i, err := Open("eth0")
+			i, err := testRoot.open("eth0")
 			if err != nil {
 				return err
 			}
-			if r, err := i.Lookup(c.key()); err != nil || r.Category != "voip" {
+			if r, err := i.table.Lookup(c.key()); err != nil || r.Category != "voip" {
 				t.Errorf("%+v, %v", r, err)
 			}
 			if s, err := i.Status(); err != nil || s.Agent != nil || s.Ready {
@@ -258,11 +271,11 @@ func TestTakeover(t *testing.T) {
 		})
 		second := attached(t, h, cfg)
 		run(second)
-		r, err := second.Lookup(c.key())
+		r, err := second.table.Lookup(c.key())
 		if err != nil || r.Category != "voip" || r.Packets != 2 || r.Rule != 1 {
 			t.Errorf("%+v %+v, %v", r, r.Live, err)
 		}
-		if p, stats, err := second.Policy(); err != nil || p == nil || string(p.Source) != "text" || len(stats) != 1 {
+		if p, stats, err := second.rules.Policy(); err != nil || p == nil || string(p.Source) != "text" || len(stats) != 1 {
 			t.Errorf("policy %+v, %v", p, err)
 		}
 		after := states(t, second)
@@ -278,6 +291,96 @@ func TestTakeover(t *testing.T) {
 	}
 }
 
+// TestTakeoverWithOtherHooks: the hooks of the earlier agent that the new one does not use are taken off.
+func TestTakeoverWithOtherHooks(t *testing.T) {
+	native, tcx, clsact := Config{}, Config{Mode: TC}, Config{Mode: TC, Clsact: true}
+	in1, out1 := clsact, tcx
+	in1.Ingress, out1.Egress = true, true
+	for name, configs := range map[string][2]Config{
+		"native to tcx": {native, tcx}, "tcx to native": {tcx, native}, "tcx to clsact": {tcx, clsact},
+		"clsact to tcx": {clsact, tcx}, "clsact to one": {clsact, in1}, "tcx to one": {tcx, out1}, "clsact to clsact": {clsact, clsact},
+	} {
+		h, _ := wired(t)
+		first := attached(t, h, configs[0])
+		before := states(t, first)
+		if err := first.Close(); err != nil {
+			t.Fatal(err)
+		}
+		second := attached(t, h, configs[1])
+		after := states(t, second)
+		for _, hook := range after {
+			if hook.State != hookAttached {
+				t.Errorf("%s: %+v", name, hook)
+			}
+		}
+		pins, err := filepath.Glob(filepath.Join(second.dir, "link_*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		places := len(pins)
+		in(t, h, func() error {
+			device, err := netlink.LinkByName("eth0")
+			if err != nil {
+				return err
+			}
+			for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
+				if filters, err := netlink.FilterList(device, parent); err == nil {
+					places += len(filters)
+				}
+			}
+			return nil
+		})
+		if places != len(after) {
+			t.Errorf("%s: %d programs at %d hooks", name, places, len(after))
+		}
+		if err := second.Detach(); err != nil {
+			t.Fatal(err)
+		}
+		in(t, h, func() error {
+			device, err := netlink.LinkByName("eth0")
+			if err == nil && hasClsact(t, device) {
+				t.Errorf("%s: the clsact qdisc is left", name)
+			}
+			return err
+		})
+		nothingLeft(t, append(before, after...))
+	}
+}
+
+// TestCancelled: a context that has ended ends attaching and detaching, and changes nothing.
+func TestCancelled(t *testing.T) {
+	h, _ := wired(t)
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	in(t, h, func() error {
+		if _, err := testRoot.attach(gone, "eth0", Config{}, slog.New(slog.DiscardHandler)); !errors.Is(err, context.Canceled) {
+			t.Errorf("attach: %v", err)
+		}
+		return nil
+	})
+	nothingLeft(t, nil)
+
+	a := attached(t, h, Config{})
+	if err := a.Publish(AgentStats{}); err != nil { // no process: detach has no one to end, and waits
+		t.Fatal(err)
+	}
+	in(t, h, func() error {
+		if err := testRoot.detach(gone, "eth0"); !errors.Is(err, context.Canceled) || !errors.Is(err, ErrBusy) {
+			t.Errorf("detach: %v", err)
+		}
+		return nil
+	})
+	for _, hook := range states(t, a) {
+		if hook.State != hookAttached {
+			t.Errorf("%s is %s", hook.Name, hook.State)
+		}
+	}
+	if err := a.Detach(); err != nil {
+		t.Fatal(err)
+	}
+	nothingLeft(t, nil)
+}
+
 // TestTwoNamespaces: an eth0 in each.
 func TestTwoNamespaces(t *testing.T) {
 	h, peer := wired(t)
@@ -287,7 +390,7 @@ func TestTwoNamespaces(t *testing.T) {
 	}
 	for _, host := range []*lab.Host{h, peer} {
 		in(t, host, func() error {
-			names, err := List()
+			names, err := testRoot.list()
 			if !slices.Equal(names, []string{"eth0"}) {
 				t.Errorf("listed %v", names)
 			}
@@ -366,7 +469,7 @@ func TestDeviceGone(t *testing.T) {
 		if err := i.Close(); err != nil {
 			t.Fatal(err)
 		}
-		in(t, h, func() error { return Detach("eth0") })
+		in(t, h, func() error { return testRoot.detach(t.Context(), "eth0") })
 		nothingLeft(t, nil)
 	}
 }
@@ -384,7 +487,7 @@ func TestRename(t *testing.T) {
 		if err := errors.Join(netlink.LinkSetDown(device), netlink.LinkSetName(device, "wan0"), netlink.LinkSetUp(device)); err != nil {
 			return err
 		}
-		opened, err := Open("wan0")
+		opened, err := testRoot.open("wan0")
 		if err != nil {
 			return err
 		}
@@ -393,7 +496,7 @@ func TestRename(t *testing.T) {
 	if err := i.Close(); err != nil {
 		t.Fatal(err)
 	}
-	in(t, h, func() error { return Detach("wan0") })
+	in(t, h, func() error { return testRoot.detach(t.Context(), "wan0") })
 	nothingLeft(t, hooks)
 }
 
@@ -412,14 +515,14 @@ func TestTun(t *testing.T) {
 		return netlink.LinkSetUp(tun)
 	})
 	i := attached(t, h, Config{})
-	if s, err := i.Status(); err != nil || s.Mode != TC || i.info.L3Device != 1 {
-		t.Errorf("mode %s, L3 %d, %v", s.Mode, i.info.L3Device, err)
+	if s, err := i.Status(); err != nil || s.Mode != TC {
+		t.Errorf("mode %s, %v", s.Mode, err)
 	}
 	packet := tcp(1).spec(syn, 0).Build().Data
 	if _, err := i.collection.Programs[progIn].Run(&ebpf.RunOptions{Data: packet}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := i.Lookup(tcp(1).key()); err != nil {
+	if _, err := i.table.Lookup(tcp(1).key()); err != nil {
 		t.Error(err)
 	}
 	if err := i.Detach(); err != nil {

@@ -7,8 +7,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/dpclass/dpclass/bpf"
 )
 
 // clock relates the kernel's times to the wall clock, for the moment it was made.
@@ -40,11 +38,11 @@ func (c clock) time(mono int64) time.Time { return c.wall.Add(time.Duration(mono
 
 // lastSeen returns the CLOCK_MONOTONIC of a flow's last packet: to a jiffy, and exact
 // for a flow whose packets all fell into one.
-func (c clock) lastSeen(f *bpf.DpclassFlow) int64 {
+func (c clock) lastSeen(f *bpfFlow) int64 {
 	return int64(f.FirstNs) + int64(f.LastJiffies-f.FirstJiffies)*c.tick
 }
 
 // jiffies returns the jiffies now, on the scale of the flow.
-func (c clock) jiffies(f *bpf.DpclassFlow) uint64 {
+func (c clock) jiffies(f *bpfFlow) uint64 {
 	return f.FirstJiffies + uint64((c.mono-int64(f.FirstNs))/max(c.tick, 1))
 }

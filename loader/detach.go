@@ -3,6 +3,7 @@
 package loader
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,73 +17,42 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dpclass/dpclass/internal/netns"
-
-	"github.com/dpclass/dpclass/bpf"
 )
 
-// detachWait is how long a live agent may take to end by itself.
-const detachWait = 10 * time.Second
+// Bounds of waiting for a live agent to end by itself.
+const (
+	detachWait = 10 * time.Second
+	detachPoll = 20 * time.Millisecond
+)
 
-// Detach takes off what Attach attached, removes the pins and closes the
-// interface.
-func (i *Interface) Detach() error {
-	info := i.info
-	errs := []error{netns.In(i.net, func() error { return remove(i.dir, &info) })}
-	return errors.Join(append(errs, i.Close())...)
-}
+// Detach takes dpclass off an interface of the calling thread's network namespace,
+// and ends its agent: it waits up to 10 seconds for that. It does nothing where none
+// is attached.
+func Detach(ctx context.Context, iface string) error { return defaultRoot().detach(ctx, iface) }
 
-// remove takes off everything under a pin directory. The calling thread is in
-// the interface's network namespace.
-func remove(dir string, info *bpf.DpclassInterfaceInfo) error {
-	var errs []error
-	if info.Clsact != infoTCX {
-		if device, err := netlink.LinkByIndex(int(info.Ifindex)); err == nil {
-			errs = append(errs, detachClsact(device, info.Clsact == infoOwnClsact))
-		}
-	}
-	// The links first: a program goes with the last reference to its link.
-	for _, pin := range []string{pinXDP, pinIn, pinOut} {
-		errs = append(errs, unpin(filepath.Join(dir, pin)))
-	}
-	entries, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		errs = append(errs, fmt.Errorf("pin directory: %w", err))
-	}
-	for _, entry := range entries {
-		errs = append(errs, unpin(filepath.Join(dir, entry.Name())))
-	}
-	errs = append(errs, unpin(dir))
-	// Parents that are empty now; others' pins keep them.
-	for parent := pinRoot; parent != bpffs; parent = filepath.Dir(parent) {
-		if os.Remove(parent) != nil {
-			break
-		}
-	}
-	return errors.Join(errs...)
-}
+// DetachAll takes dpclass off every interface of every network namespace. It goes on
+// after an error.
+func DetachAll(ctx context.Context) error { return defaultRoot().detachAll(ctx) }
 
-// Detach takes dpclass off an interface of this network namespace, and ends
-// its agent. It does nothing where none is attached.
-func Detach(iface string) error {
-	dir, err := findDir(iface)
+func (r root) detach(ctx context.Context, iface string) error {
+	dir, err := r.find(iface)
 	if errors.Is(err, ErrNotAttached) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	return detachDir(dir)
+	return r.detachDir(ctx, dir)
 }
 
-// DetachAll does so for every interface of every network namespace.
-func DetachAll() error {
-	names, err := dirs()
+func (r root) detachAll(ctx context.Context) error {
+	names, err := r.dirs()
 	if err != nil {
 		return err
 	}
 	var errs []error
 	for _, name := range names {
-		if err := detachDir(filepath.Join(pinRoot, name)); err != nil {
+		if err := r.detachDir(ctx, filepath.Join(string(r), name)); err != nil {
 			errs = append(errs, fmt.Errorf("%q: %w", name, err))
 		}
 	}
@@ -90,10 +60,10 @@ func DetachAll() error {
 }
 
 // detachDir ends the agent that holds the directory and removes what is left.
-func detachDir(dir string) error {
+func (r root) detachDir(ctx context.Context, dir string) error {
 	lock, err := lockDir(dir)
 	if errors.Is(err, ErrBusy) {
-		lock, err = endAgent(dir)
+		lock, err = r.endAgent(ctx, dir)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // the agent detached
@@ -102,26 +72,47 @@ func detachDir(dir string) error {
 		return err
 	}
 	defer lock.Close()
-	info, infoErr := readInfo(dir)
-	if infoErr != nil || info.Clsact == infoTCX {
-		return remove(dir, &info)
+	info, err := readInfo(dir)
+	if err != nil || info.Tc == bpfTcKindTcTcx {
+		return r.remove(dir, &info)
 	}
 	ns, err := netns.ByCookie(info.NetnsCookie)
 	if err != nil {
 		return err
 	}
 	if !ns.IsOpen() { // the namespace is gone, and its filters with it
-		return remove(dir, &bpf.DpclassInterfaceInfo{})
+		return r.remove(dir, &bpfInterfaceInfo{})
 	}
 	defer ns.Close()
-	return netns.In(ns, func() error { return remove(dir, &info) })
+	return netns.In(ns, func() error { return r.remove(dir, &info) })
+}
+
+// remove takes off everything under a pin directory. The calling thread is in the
+// interface's network namespace.
+func (r root) remove(dir string, info *bpfInterfaceInfo) error {
+	var errs []error
+	if info.Tc != bpfTcKindTcTcx {
+		if device, err := netlink.LinkByIndex(int(info.Ifindex)); err == nil {
+			errs = append(errs, detachClsact(device, info.Tc == bpfTcKindTcOwnClsact))
+		}
+	}
+	// The links first: no packet is to find a map gone.
+	for _, pin := range []string{pinXDP, pinIn, pinOut} {
+		errs = append(errs, unlink(filepath.Join(dir, pin)))
+	}
+	errs = append(errs, unpinAll(dir), r.removeDir(dir))
+	return errors.Join(errs...)
 }
 
 // endAgent asks the agent to end and waits until it has. It returns the lock of
 // the directory, or an error that wraps fs.ErrNotExist where the agent removed it.
-func endAgent(dir string) (*os.File, error) {
+func (r root) endAgent(ctx context.Context, dir string) (*os.File, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, detachWait, errors.New("it did not end in time"))
+	defer cancel()
+	poll := time.NewTicker(detachPoll)
+	defer poll.Stop()
 	pid := 0
-	for deadline := time.Now().Add(detachWait); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for {
 		// An agent that has just begun does not say yet which process it is. Another detach may hold the lock, and the
 		// number may be another process's by now.
 		if now := agentPID(dir); now > 1 && now != pid && hasOpen(now, dir) {
@@ -131,21 +122,24 @@ func endAgent(dir string) (*os.File, error) {
 			}
 		}
 		// Until it lets go of its other interfaces too: a second signal, for one of those, would cut its work short.
-		if pid > 1 && hasOpen(pid, pinRoot) {
-			continue
+		if pid <= 1 || !hasOpen(pid, string(r)) {
+			if lock, err := lockDir(dir); !errors.Is(err, ErrBusy) {
+				return lock, err
+			}
 		}
-		lock, err := lockDir(dir)
-		if !errors.Is(err, ErrBusy) {
-			return lock, err
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			if pid == 0 {
+				return nil, fmt.Errorf("%w, and it does not say which process it is: %w", ErrBusy, context.Cause(ctx))
+			}
+			return nil, fmt.Errorf("end the agent, process %d: %w", pid, context.Cause(ctx))
 		}
 	}
-	if pid == 0 {
-		return nil, fmt.Errorf("%w, and it does not say which process it is", ErrBusy)
-	}
-	return nil, fmt.Errorf("the agent, process %d, did not end within %v", pid, detachWait)
 }
 
-// hasOpen tells whether the process has the directory open, or one in it, as an agent has its pins'.
+// hasOpen reports whether the process has the directory open, or one in it, as an
+// agent has that of its pins.
 func hasOpen(pid int, dir string) bool {
 	fds := filepath.Join("/proc", strconv.Itoa(pid), "fd")
 	entries, err := os.ReadDir(fds)
@@ -153,7 +147,8 @@ func hasOpen(pid int, dir string) bool {
 		return false
 	}
 	for _, entry := range entries {
-		if target, err := os.Readlink(filepath.Join(fds, entry.Name())); err == nil && (target == dir || strings.HasPrefix(target, dir+"/")) {
+		target, err := os.Readlink(filepath.Join(fds, entry.Name()))
+		if err == nil && (target == dir || strings.HasPrefix(target, dir+"/")) {
 			return true
 		}
 	}

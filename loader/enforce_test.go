@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/vector/packettest"
@@ -27,7 +28,7 @@ func policing(seconds uint64, scope flow.Scope) flow.Action {
 
 func (k *kernel) policy(rules ...flow.Rule) {
 	k.t.Helper()
-	if err := k.SetPolicy(&flow.Policy{Rules: rules}); err != nil {
+	if err := k.rules.Set(&flow.Policy{Rules: rules}); err != nil {
 		k.t.Fatal(err)
 	}
 }
@@ -67,7 +68,7 @@ func TestRuleThatActs(t *testing.T) {
 	}
 	c := tcp(100)
 	k.pass(progXDP, c.sent(syn, 0))
-	if err := k.SetVerdict(c.key(), flow.Verdicts{flow.App: {Label: "tor", Confidence: 1, Source: flow.SourceOperator, Final: true}}); err != nil {
+	if err := k.table.SetVerdicts(c.key(), flow.Verdicts{flow.App: {Label: "tor", Confidence: 1, Source: flow.SourceOperator, Final: true}}); err != nil {
 		t.Fatal(err)
 	}
 	k.pass(progXDP, c.sent(ack, 0))
@@ -88,7 +89,7 @@ func TestDrop(t *testing.T) {
 					t.Fatalf("%s: returned %d", program, int32(verdict))
 				}
 			}
-			_, stats, err := k.Policy()
+			_, stats, err := k.rules.Policy()
 			bytes := uint64(3 * (len(c.sent(ack, 100)) - 14))
 			if err != nil || len(stats) != 1 || stats[0] != (RuleStats{Packets: 3, Bytes: bytes, Dropped: 3, DroppedBytes: bytes}) {
 				t.Errorf("%s: %+v, %v", program, stats, err)
@@ -129,13 +130,13 @@ func TestProtect(t *testing.T) {
 		"port":    {flow.Policy{Ports: []flow.PortProtect{{Proto: flow.TCP, Port: 443}}}, tcp(1), udp(1)},
 		"flow":    {flow.Policy{Flows: []flow.Key{tcp(1).key()}}, tcp(1), tcp(2)},
 	} {
-		if err := k.ClearPolicy(); err != nil {
+		if err := k.rules.Clear(); err != nil {
 			t.Fatal(err)
 		}
 		k.begun(test.passes, "chat", 1, true)
 		k.begun(test.drops, "chat", 1, true)
 		test.policy.Rules = rule
-		if err := k.SetPolicy(&test.policy); err != nil {
+		if err := k.rules.Set(&test.policy); err != nil {
 			t.Fatal(err)
 		}
 		k.pass(progXDP, test.passes.sent(ack, 0))
@@ -185,28 +186,63 @@ func TestPolice(t *testing.T) {
 				t.Errorf("scope %d, %s: %d packets passed, want %d", test.scope, program, got, test.want)
 			}
 		}
-		_, stats, _ := k.Policy()
+		_, stats, _ := k.rules.Policy()
 		if stats[0].Packets != 80 || stats[0].Dropped != uint64(80-2*test.want) || stats[0].DroppedBytes != 1000*stats[0].Dropped {
 			t.Errorf("%+v", stats[0])
 		}
 	}
 }
 
-// TestPolicerRefills: what is policed passes again.
+// TestPolicerRefills: as many packets pass again as the time that went by is worth. The test turns the bucket's
+// clock back instead of waiting.
 func TestPolicerRefills(t *testing.T) {
 	t.Parallel()
-	k := newKernel(t, Config{Samples: -1}, ethernet)
-	c := k.begun(udp(1), "streaming", 1, true)
-	k.policy(flow.Rule{Action: flow.Action{Rate: 80_000, Burst: 5000, DSCP: -1}}) // a packet in 100 ms
-	for {
-		if verdict, _ := k.run(progIn, c.sent(0, 972)); verdict == tcShot {
-			break
+	const second = uint64(time.Second)
+	for _, scope := range []flow.Scope{flow.ScopeClass, flow.ScopeFlow} {
+		k := newKernel(t, Config{Samples: -1}, ethernet)
+		c := k.begun(udp(1), "streaming", 1, true)
+		k.policy(flow.Rule{Action: policing(100, scope)}) // a packet in 100 s
+		for _, test := range []struct {
+			seconds uint64
+			want    int
+		}{{0, 6}, {0, 0}, {300, 3}, {50, 0}, {50, 1}, {10000, 6}} {
+			k.turnBack(c.key(), scope, test.seconds*second)
+			passed := 0
+			for range 20 {
+				if verdict, _ := k.run(progIn, c.sent(0, 972)); verdict == tcNext {
+					passed++
+				}
+			}
+			if passed != test.want {
+				t.Errorf("scope %d, %d s later: %d packets passed, want %d", scope, test.seconds, passed, test.want)
+			}
 		}
 	}
-	eventually(t, "refill", func() bool {
-		verdict, _ := k.run(progIn, c.sent(0, 972))
-		return verdict == tcNext
-	})
+}
+
+// turnBack makes the policer of received packets that much older: rule 1's, or the flow's.
+func (k *kernel) turnBack(key flow.Key, scope flow.Scope, by uint64) {
+	k.t.Helper()
+	if scope == flow.ScopeFlow {
+		f, _ := k.entry(key)
+		f.TatIn -= min(f.TatIn, by)
+		if err := k.maps.Flows.Put(narrowKey(key), &f); err != nil {
+			k.t.Fatal(err)
+		}
+		return
+	}
+	var state bpfPolicyState
+	if err := k.maps.Policy.Lookup(uint32(0), &state); err != nil {
+		k.t.Fatal(err)
+	}
+	bucket := 2*(state.Epoch&1)*uint32(bpfLimitMaxRules) + uint32(flow.In)
+	var tat uint64
+	if err := k.maps.Buckets.Lookup(bucket, &tat); err != nil {
+		k.t.Fatal(err)
+	}
+	if err := k.maps.Buckets.Put(bucket, tat-min(tat, by)); err != nil {
+		k.t.Fatal(err)
+	}
 }
 
 // TestDSCP: the mark is written, ECN and all else stay, the checksum is right.
@@ -236,7 +272,7 @@ func TestDSCP(t *testing.T) {
 					t.Errorf("%s, tags %v: %x, want %x", program, tags, ip, head)
 				}
 			}
-			if _, stats, _ := k.Policy(); stats[0].Marked != 2 {
+			if _, stats, _ := k.rules.Policy(); stats[0].Marked != 2 {
 				t.Errorf("%s: %d marked", program, stats[0].Marked)
 			}
 		}
@@ -250,14 +286,14 @@ func TestOperatorWins(t *testing.T) {
 	k.pass(progXDP, c.sent(syn, 0))
 	id := k.id(c.key())
 	operator := flow.Verdicts{flow.Category: {Label: "voip", Confidence: 1, Source: flow.SourceOperator, Final: true}}
-	if err := k.SetVerdict(c.key(), operator); err != nil {
+	if err := k.table.SetVerdicts(c.key(), operator); err != nil {
 		t.Fatal(err)
 	}
 	k.decide(id, "streaming", 1, true)
 	if r := k.flow(c.key()); r.Category != "voip" || r.Source != "operator" || !r.Final {
 		t.Errorf("%+v", r)
 	}
-	if err := k.SetVerdict(tcp(2).key(), operator); err == nil || !strings.Contains(err.Error(), "no such flow") {
+	if err := k.table.SetVerdicts(tcp(2).key(), operator); err == nil || !strings.Contains(err.Error(), "no such flow") {
 		t.Errorf("verdict on no flow: %v", err)
 	}
 }
@@ -277,7 +313,7 @@ func TestPolicyChange(t *testing.T) {
 	drops("none", false)
 	k.policy(flow.Rule{Action: dropping})
 	drops("first", true)
-	err := k.SetPolicy(&flow.Policy{Rules: []flow.Rule{{Action: passing}, {Categories: []string{"no label"}, Action: passing}}})
+	err := k.rules.Set(&flow.Policy{Rules: []flow.Rule{{Action: passing}, {Categories: []string{"no label"}, Action: passing}}})
 	if err == nil {
 		t.Error("an unknown label was taken")
 	}
@@ -285,7 +321,7 @@ func TestPolicyChange(t *testing.T) {
 	k.policy(flow.Rule{Action: passing})
 	drops("second", false)
 	k.policy(flow.Rule{Action: dropping})
-	if err := k.ClearPolicy(); err != nil {
+	if err := k.rules.Clear(); err != nil {
 		t.Fatal(err)
 	}
 	drops("cleared", false)
@@ -308,7 +344,7 @@ func TestPolicySwap(t *testing.T) {
 			if n%2 == 0 {
 				rules = mark
 			}
-			err = k.SetPolicy(&flow.Policy{Rules: rules})
+			err = k.rules.Set(&flow.Policy{Rules: rules})
 		}
 		done <- err
 	}()

@@ -3,36 +3,29 @@
 package loader
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/dpclass/dpclass/bpf"
+	"github.com/dpclass/dpclass/internal/fault"
 	"github.com/dpclass/dpclass/internal/netns"
 )
 
-// Kinds of mode in struct interface_info.
+// Names of the pinned links.
 const (
-	infoNative = 1
-	infoTC     = 2
+	pinXDP = "link_xdp"
+	pinIn  = "link_in"
+	pinOut = "link_out"
 )
 
-// What stands in interface_info.clsact.
-const (
-	infoTCX       = 0
-	infoClsact    = 1 // our filters in a qdisc that was there
-	infoOwnClsact = 2 // and the qdisc is ours
-)
-
-// hook is one place where a program of ours sits.
+// hook is a place for one of the programs.
 type hook struct {
 	name    string // "ingress" or "egress"
 	pin     string
@@ -43,17 +36,164 @@ type hook struct {
 
 func hookIn(mode Mode) hook {
 	if mode == Native {
-		return hook{name: "ingress", pin: pinXDP, program: bpf.DpclassProgDpclassXdp}
+		return hook{name: "ingress", pin: pinXDP, program: bpfProgDpclassXdp}
 	}
-	return hook{"ingress", pinIn, bpf.DpclassProgDpclassIn, netlink.HANDLE_MIN_INGRESS, ebpf.AttachTCXIngress}
+	return hook{"ingress", pinIn, bpfProgDpclassIn, netlink.HANDLE_MIN_INGRESS, ebpf.AttachTCXIngress}
 }
 
 func hookOut() hook {
-	return hook{"egress", pinOut, bpf.DpclassProgDpclassOut, netlink.HANDLE_MIN_EGRESS, ebpf.AttachTCXEgress}
+	return hook{"egress", pinOut, bpfProgDpclassOut, netlink.HANDLE_MIN_EGRESS, ebpf.AttachTCXEgress}
 }
 
-// errNotNative tells that the driver does not take XDP.
-var errNotNative = errors.New("the driver does not take native XDP")
+// hooksOf returns the hooks that an attached interface should have.
+func hooksOf(info *bpfInterfaceInfo) []hook {
+	var all []hook
+	if info.Ingress != 0 {
+		mode := TC
+		if info.Mode == bpfAttachModeModeNative {
+			mode = Native
+		}
+		all = append(all, hookIn(mode))
+	}
+	if info.Egress != 0 {
+		all = append(all, hookOut())
+	}
+	return all
+}
+
+// placer puts the program of a hook in its place, by a pinned link.
+type placer func(h hook, device netlink.Link) error
+
+// attachHooks attaches the programs.
+func (a *Attachment) attachHooks(ctx context.Context, device netlink.Link, cfg *Config, place placer) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	mode := cfg.Mode
+	if cfg.Ingress && mode != TC {
+		err := place(hookIn(Native), device)
+		switch {
+		case err == nil:
+			mode = Native
+		case errors.Is(err, errNotNative) && mode == Auto:
+			a.log.Debug("no native XDP", "iface", a.name, "error", err)
+			mode = TC
+		default:
+			return err
+		}
+	}
+	a.info.Mode = bpfAttachModeModeTc
+	if mode == Native {
+		a.info.Mode = bpfAttachModeModeNative
+		if cfg.VLAN && stripsTags(device) {
+			a.log.Warn("the device strips VLAN tags before XDP sees them: VLAN ids of received packets are 0 in the 5-tuple",
+				"iface", a.name, "do", "ethtool -K "+a.name+" rxvlan off, or --mode tc")
+		}
+	}
+	for _, h := range hooksOf(&a.info) {
+		if h.pin == pinXDP {
+			continue
+		}
+		if err := a.attachTC(h, device, cfg.Clsact, place); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// attachTC attaches by tcx, or, where the kernel has none, by a clsact filter.
+func (a *Attachment) attachTC(h hook, device netlink.Link, clsact bool, place placer) error {
+	if !clsact {
+		err := place(h, device)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, ebpf.ErrNotSupported) {
+			return fmt.Errorf("attach to tcx %s: %w", h.name, err)
+		}
+	}
+	own, err := attachClsact(a.collection.Programs[h.program], device, h)
+	if own {
+		a.info.Tc = bpfTcKindTcOwnClsact
+	} else if a.info.Tc == bpfTcKindTcTcx {
+		a.info.Tc = bpfTcKindTcClsact
+	}
+	return err
+}
+
+// newLink attaches by a new link and pins it.
+func (a *Attachment) newLink(h hook, device netlink.Link) (err error) {
+	program := a.collection.Programs[h.program]
+	var l link.Link
+	if h.pin == pinXDP {
+		l, err = attachXDP(program, device.Attrs().Index)
+	} else {
+		l, err = link.AttachTCX(link.TCXOptions{Program: program, Attach: h.attach, Interface: device.Attrs().Index})
+	}
+	if err != nil {
+		return err
+	}
+	a.links = append(a.links, l)
+	if err := l.Pin(filepath.Join(a.dir, h.pin)); err != nil {
+		return fmt.Errorf("pin the link of %s: %w", h.name, err)
+	}
+	return nil
+}
+
+// updateLink puts the program into the pinned link of an earlier process. A link
+// that is missing or stale is replaced by a new one.
+func (a *Attachment) updateLink(h hook, device netlink.Link) error {
+	pin := filepath.Join(a.dir, h.pin)
+	if state, err := pinnedHook(a.dir, h); err != nil || state.State != hookAttached {
+		if err := unpin(pin); err != nil {
+			return err
+		}
+		return a.newLink(h, device)
+	}
+	l, err := link.LoadPinnedLink(pin, nil)
+	if err != nil {
+		return fmt.Errorf("pinned link %q: %w", h.pin, err)
+	}
+	a.links = append(a.links, l)
+	if err := l.Update(a.collection.Programs[h.program]); err != nil {
+		return fmt.Errorf("put the program into %s: %w", h.name, err)
+	}
+	return nil
+}
+
+// dropOthers takes off what an earlier process attached, as its info says, and this
+// one did not take over.
+func (a *Attachment) dropOthers(device netlink.Link, earlier *bpfInterfaceInfo) error {
+	links := map[string]bool{pinXDP: true, pinIn: true, pinOut: true}
+	filters := map[uint32]bool{netlink.HANDLE_MIN_INGRESS: true, netlink.HANDLE_MIN_EGRESS: true}
+	for _, h := range hooksOf(&a.info) {
+		if h.pin == pinXDP || a.info.Tc == bpfTcKindTcTcx {
+			delete(links, h.pin)
+		} else {
+			delete(filters, h.parent)
+		}
+	}
+	for pin := range links {
+		if err := unlink(filepath.Join(a.dir, pin)); err != nil {
+			return err
+		}
+	}
+	if earlier.Tc == bpfTcKindTcTcx {
+		return nil
+	}
+	for parent := range filters {
+		if err := removeFilters(device, parent); err != nil {
+			return err
+		}
+	}
+	if earlier.Tc == bpfTcKindTcOwnClsact && a.info.Tc == bpfTcKindTcTcx {
+		return removeQdisc(device)
+	}
+	return nil
+}
+
+// errNotNative says that the driver does not support XDP.
+var errNotNative = errors.New("the driver does not support native XDP")
 
 // attachXDP attaches in the driver, never generic and never in another program's place.
 func attachXDP(program *ebpf.Program, ifindex int) (link.Link, error) {
@@ -62,110 +202,52 @@ func attachXDP(program *ebpf.Program, ifindex int) (link.Link, error) {
 	case err == nil:
 		return l, nil
 	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.EEXIST):
-		return nil, fmt.Errorf("%w (see \"ip link\" or \"bpftool net\"); nothing was replaced: take it off first, or use --mode tc", ErrForeignXDP)
+		return nil, fault.Advise(ErrForeignXDP, `take it off first (see "ip link" or "bpftool net"), or use --mode tc; nothing was replaced`)
 	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ERANGE), errors.Is(err, ebpf.ErrNotSupported):
 		return nil, fmt.Errorf("%w: %w", errNotNative, err)
 	}
 	return nil, fmt.Errorf("attach XDP: %w", err)
 }
 
-const filterName = "dpclass"
-
-// Priority and handle of our clsact filters. The kernel would choose a priority
-// above all others; a fixed one lets us find and replace ours.
+// States of a hook.
 const (
-	filterPriority = 0xdc
-	filterHandle   = 1
+	hookAttached = "attached"
+	hookStale    = "stale"
+	hookNone     = "none"
 )
 
-func clsactOf(device netlink.Link) *netlink.Clsact {
-	return &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
-		LinkIndex: device.Attrs().Index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
-	}}
-}
-
-func filterOf(device netlink.Link, h hook) *netlink.BpfFilter {
-	return &netlink.BpfFilter{
-		FilterAttrs: netlink.FilterAttrs{
-			LinkIndex: device.Attrs().Index, Parent: h.parent, Handle: filterHandle,
-			Priority: filterPriority, Protocol: unix.ETH_P_ALL,
-		},
-		Name: filterName, DirectAction: true,
-	}
-}
-
-// attachClsact puts a filter where the kernel has no tcx. own tells whether it
-// made the qdisc.
-func attachClsact(program *ebpf.Program, device netlink.Link, h hook) (own bool, err error) {
-	err = netlink.QdiscAdd(clsactOf(device))
-	switch {
-	case err == nil:
-		own = true
-	case !errors.Is(err, unix.EEXIST):
-		return false, fmt.Errorf("add a clsact qdisc: %w", err)
-	}
-	filters, err := netlink.FilterList(device, h.parent)
-	if err != nil {
-		return own, fmt.Errorf("list tc filters: %w", err)
-	}
-	for _, f := range filters {
-		if f.Attrs().Priority == filterPriority && !isOurs(f) {
-			return own, fmt.Errorf("a tc filter of another program has priority %d on %s of %q: take it off first",
-				filterPriority, h.name, device.Attrs().Name)
-		}
-	}
-	filter := filterOf(device, h)
-	filter.Fd = program.FD()
-	if err := netlink.FilterReplace(filter); err != nil {
-		return own, fmt.Errorf("add a tc filter: %w", err)
-	}
-	return own, nil
-}
-
-func isOurs(f netlink.Filter) bool {
-	b, ok := f.(*netlink.BpfFilter)
-	return ok && strings.HasPrefix(b.Name, filterName) && b.Priority == filterPriority
-}
-
-// detachClsact takes off our filters, and the qdisc where it is ours and empty.
-func detachClsact(device netlink.Link, ownQdisc bool) error {
-	var errs []error
-	foreign := false
-	for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
-		filters, err := netlink.FilterList(device, parent)
-		if err != nil {
-			continue // no qdisc
-		}
-		for _, f := range filters {
-			if !isOurs(f) {
-				foreign = true
-			} else if err := netlink.FilterDel(f); err != nil && !errors.Is(err, unix.ENOENT) {
-				errs = append(errs, fmt.Errorf("remove a tc filter: %w", err))
-			}
-		}
-	}
-	if ownQdisc && !foreign {
-		if err := netlink.QdiscDel(clsactOf(device)); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
-			errs = append(errs, fmt.Errorf("remove the clsact qdisc: %w", err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// Hook is the state of one hook.
+// Hook is the state of one hook. ProgID and LinkID are the kernel's ids, 0 where
+// there is none.
 type Hook struct {
 	Name    string `json:"name"` // ingress or egress
 	Program string `json:"program"`
-	ProgID  uint32 `json:"program_id,omitempty"`
-	LinkID  uint32 `json:"link_id,omitempty"`
+	ProgID  uint32 `json:"prog_id"`
+	LinkID  uint32 `json:"link_id"`
 	State   string `json:"state"` // attached, stale (the interface is gone) or none
+}
+
+// Hooks returns the state of the interface's hooks, ingress first.
+func (p *Pins) Hooks() ([]Hook, error) {
+	var states []Hook
+	for _, h := range hooksOf(&p.info) {
+		read := func() (Hook, error) { return pinnedHook(p.dir, h) }
+		if h.pin != pinXDP && p.info.Tc != bpfTcKindTcTcx {
+			read = func() (Hook, error) { return p.clsactHook(h) }
+		}
+		state, err := read()
+		if err != nil {
+			return nil, err
+		}
+		states = append(states, state)
+	}
+	return states, nil
 }
 
 // pinnedHook reads the state of a pinned link.
 func pinnedHook(dir string, h hook) (Hook, error) {
-	state := Hook{Name: h.name, Program: h.program, State: "none"}
+	state := Hook{Name: h.name, Program: h.program, State: hookNone}
 	l, err := link.LoadPinnedLink(filepath.Join(dir, h.pin), nil)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, os.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) {
 		return state, nil
 	}
 	if err != nil {
@@ -173,16 +255,16 @@ func pinnedHook(dir string, h hook) (Hook, error) {
 	}
 	defer l.Close()
 	info, err := l.Info()
+	if errors.Is(err, unix.ENOLINK) {
+		state.State = hookStale
+		return state, nil
+	}
 	if err != nil {
-		if errors.Is(err, unix.ENOLINK) {
-			state.State = "stale"
-			return state, nil
-		}
 		return state, fmt.Errorf("pinned link %q: %w", h.pin, err)
 	}
-	state.ProgID, state.LinkID, state.State = uint32(info.Program), uint32(info.ID), "attached"
+	state.ProgID, state.LinkID, state.State = uint32(info.Program), uint32(info.ID), hookAttached
 	if linkIfindex(info) == 0 {
-		state.State = "stale"
+		state.State = hookStale
 	}
 	return state, nil
 }
@@ -197,61 +279,40 @@ func linkIfindex(info *link.Info) uint32 {
 	return 0
 }
 
-// hooks returns the hooks that an attached interface should have.
-func hooks(info *bpf.DpclassInterfaceInfo) []hook {
-	var all []hook
-	if info.Ingress != 0 {
-		mode := TC
-		if info.Mode == infoNative {
-			mode = Native
-		}
-		all = append(all, hookIn(mode))
-	}
-	if info.Egress != 0 {
-		all = append(all, hookOut())
-	}
-	return all
-}
-
-// Hooks returns the state of the interface's hooks.
-func (i *Interface) Hooks() ([]Hook, error) {
-	var states []Hook
-	for _, h := range hooks(&i.info) {
-		if h.pin != pinXDP && i.info.Clsact != infoTCX {
-			state, err := i.clsactHook(h)
-			if err != nil {
-				return nil, err
-			}
-			states = append(states, state)
-			continue
-		}
-		state, err := pinnedHook(i.dir, h)
+// clsactHook reads the state of a clsact filter.
+func (p *Pins) clsactHook(h hook) (Hook, error) {
+	state := Hook{Name: h.name, Program: h.program, State: hookStale}
+	err := netns.In(p.net, func() error {
+		device, err := netlink.LinkByIndex(int(p.info.Ifindex))
 		if err != nil {
-			return nil, err
+			return nil // the interface is gone
 		}
-		states = append(states, state)
-	}
-	return states, nil
-}
-
-func (i *Interface) clsactHook(h hook) (Hook, error) {
-	state := Hook{Name: h.name, Program: h.program, State: "stale"}
-	err := netns.In(i.net, func() error {
-		device, err := netlink.LinkByIndex(int(i.info.Ifindex))
-		if err != nil {
-			return nil // gone
-		}
-		state.State = "none"
+		state.State = hookNone
 		filters, err := netlink.FilterList(device, h.parent)
 		if err != nil {
-			return nil // no qdisc any more
+			return nil // the qdisc is gone
 		}
 		for _, f := range filters {
 			if isOurs(f) {
-				state.State, state.ProgID = "attached", uint32(f.(*netlink.BpfFilter).Id)
+				state.State, state.ProgID = hookAttached, uint32(f.(*netlink.BpfFilter).Id)
 			}
 		}
 		return nil
 	})
 	return state, err
+}
+
+// unlink takes a program off its hook, and removes the pin of its link. Removing the pin
+// alone is not enough: the kernel takes the program off some time after the last
+// reference is gone.
+func unlink(pin string) error {
+	l, err := link.LoadPinnedLink(pin, nil)
+	if err != nil {
+		return unpin(pin) // there is none, or it is not a link
+	}
+	defer l.Close()
+	if err := l.Detach(); err != nil && !errors.Is(err, unix.ENOLINK) && !errors.Is(err, unix.EOPNOTSUPP) {
+		return errors.Join(fmt.Errorf("detach link %q: %w", filepath.Base(pin), err), unpin(pin))
+	}
+	return unpin(pin)
 }

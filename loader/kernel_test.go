@@ -5,12 +5,10 @@ package loader
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,15 +19,11 @@ import (
 
 	"github.com/dpclass/dpclass/internal/netns"
 
-	"github.com/dpclass/dpclass/bpf"
 	"github.com/dpclass/dpclass/flow"
 )
 
-// The pins of a test run are its own: other runs and attached agents do not see them.
-func TestMain(m *testing.M) {
-	pinRoot = filepath.Join(bpffs, "dpclass-test-"+strconv.Itoa(os.Getpid()), "v"+strconv.Itoa(ABI))
-	os.Exit(m.Run())
-}
+// testRoot is the test run's own: other runs and attached agents do not see its pins.
+var testRoot = root(filepath.Join(bpffs, "dpclass-test-"+strconv.Itoa(os.Getpid()), "v"+strconv.Itoa(ABI)))
 
 // What the programs return for a packet that they let pass.
 const (
@@ -40,9 +34,9 @@ const (
 )
 
 const (
-	progXDP = bpf.DpclassProgDpclassXdp
-	progIn  = bpf.DpclassProgDpclassIn
-	progOut = bpf.DpclassProgDpclassOut
+	progXDP = bpfProgDpclassXdp
+	progIn  = bpfProgDpclassIn
+	progOut = bpfProgDpclassOut
 )
 
 var programs = []string{progXDP, progIn, progOut}
@@ -76,14 +70,12 @@ func needRoot(t testing.TB) {
 	}
 }
 
-var kernels atomic.Int64
-
 // kernel is programs and maps without a device: they see the packets that a
 // test runs them on, and no others.
 type kernel struct {
-	*Interface
+	*Attachment
 	t      testing.TB
-	ring   *ringbuf.Reader
+	reader *ringbuf.Reader
 	record ringbuf.Record
 	out    []byte
 }
@@ -101,9 +93,6 @@ func newKernel(t testing.TB, cfg Config, kind encap) *kernel {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		t.Fatal(err)
 	}
-	if err := checkBPFFS(); err != nil {
-		t.Fatal(err)
-	}
 	if cfg.MaxFlows == 0 {
 		cfg.MaxFlows = 1024
 	}
@@ -113,32 +102,29 @@ func newKernel(t testing.TB, cfg Config, kind encap) *kernel {
 	if err := cfg.setDefaults(); err != nil {
 		t.Fatal(err)
 	}
-	i := &Interface{
-		name: "probe", dir: filepath.Join(pinRoot, fmt.Sprintf("probe%d", kernels.Add(1))),
-		net: netns.None(), log: slog.New(slog.DiscardHandler), keep: cfg.Timeouts.Ended,
-	}
-	if err := os.MkdirAll(i.dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	k := &kernel{Interface: i, t: t, out: make([]byte, 8192)}
+	a := &Attachment{Pins: &Pins{name: "probe", net: netns.None()}, log: slog.New(slog.DiscardHandler)}
+	k := &kernel{Attachment: a, t: t, out: make([]byte, 8192)}
 	t.Cleanup(func() {
-		if k.ring != nil {
-			k.ring.Close()
+		if k.reader != nil {
+			k.reader.Close()
 		}
-		if err := errors.Join(remove(i.dir, &i.info), i.Close()); err != nil {
+		if err := a.Close(); err != nil {
 			t.Errorf("clean up: %v", err)
 		}
 	})
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.EncapType = "probe", string(kind)
-	if err := i.load(&netlink.Dummy{LinkAttrs: attrs}, &cfg, false); err != nil {
+	if err := a.load(&netlink.Dummy{LinkAttrs: attrs}, &cfg, nil); err != nil {
 		t.Fatalf("%+v", err)
 	}
-	ring, err := ringbuf.NewReader(i.maps.Samples)
+	if err := a.rules.Clear(); err != nil {
+		t.Fatal(err)
+	}
+	reader, err := ringbuf.NewReader(a.maps.Samples)
 	if err != nil {
 		t.Fatal(err)
 	}
-	k.ring = ring
+	k.reader = reader
 	return k
 }
 
@@ -151,7 +137,7 @@ type skb struct {
 	_       [12]byte
 }
 
-// run runs a program on a frame and returns its verdict and the frame behind it,
+// run runs a program on a frame and returns its verdict and the frame after it,
 // which is valid until the next run.
 func (k *kernel) run(program string, frame []byte, context ...*skb) (uint32, []byte) {
 	k.t.Helper()
@@ -179,8 +165,8 @@ func (k *kernel) pass(program string, frames ...[]byte) {
 // sample returns the next record of the ring, nil where there is none.
 func (k *kernel) sample() *flow.Sample {
 	k.t.Helper()
-	k.ring.SetDeadline(time.Unix(1, 0))
-	err := k.ring.ReadInto(&k.record)
+	k.reader.SetDeadline(time.Unix(1, 0))
+	err := k.reader.ReadInto(&k.record)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return nil
 	}
@@ -207,7 +193,7 @@ func (k *kernel) samples() int {
 // flow returns the flow with a key.
 func (k *kernel) flow(key flow.Key) flow.Record {
 	k.t.Helper()
-	r, err := k.Lookup(key)
+	r, err := k.table.Lookup(key)
 	if err != nil {
 		k.t.Fatal(err)
 	}
@@ -215,7 +201,7 @@ func (k *kernel) flow(key flow.Key) flow.Record {
 }
 
 // entry returns the table entry of a flow, and whether it is decided.
-func (k *kernel) entry(key flow.Key) (f bpf.DpclassFlow, decided bool) {
+func (k *kernel) entry(key flow.Key) (f bpfFlow, decided bool) {
 	k.t.Helper()
 	wide, family := wideKey(key)
 	var mapKey any = wide
@@ -235,7 +221,7 @@ func (k *kernel) entry(key flow.Key) (f bpf.DpclassFlow, decided bool) {
 
 func (k *kernel) flows() []flow.Record {
 	k.t.Helper()
-	all, err := k.Flows()
+	all, err := k.table.Flows()
 	if err != nil {
 		k.t.Fatal(err)
 	}
@@ -244,7 +230,7 @@ func (k *kernel) flows() []flow.Record {
 
 func (k *kernel) ended() []flow.Record {
 	k.t.Helper()
-	all, err := k.Ended()
+	all, err := k.table.Ended()
 	if err != nil {
 		k.t.Fatal(err)
 	}
@@ -253,7 +239,7 @@ func (k *kernel) ended() []flow.Record {
 
 func (k *kernel) sweep() []flow.Record {
 	k.t.Helper()
-	ended, err := k.Sweep()
+	ended, err := k.table.Sweep()
 	if err != nil {
 		k.t.Fatal(err)
 	}

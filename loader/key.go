@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"net/netip"
 
-	"github.com/dpclass/dpclass/bpf"
 	"github.com/dpclass/dpclass/flow"
 )
 
@@ -25,7 +24,7 @@ func vlanBytes(vlan uint32) [3]uint8 {
 func vlanOf(b [3]uint8) uint32 { return uint32(b[0])<<16 | uint32(b[1])<<8 | uint32(b[2]) }
 
 // wideKey returns the key in the kernel's common form and the family, 4 or 6.
-func wideKey(k flow.Key) (key bpf.DpclassFlowKey6, family uint8) {
+func wideKey(k flow.Key) (key bpfFlowKey6, family uint8) {
 	family = 4
 	if k.Is6() {
 		family = 6
@@ -41,7 +40,7 @@ func wideKey(k flow.Key) (key bpf.DpclassFlowKey6, family uint8) {
 	return key, family
 }
 
-func keyOf4(k *bpf.DpclassFlowKey) flow.Key {
+func keyOf4(k *bpfFlowKey) flow.Key {
 	return flow.Key{
 		A:     netip.AddrPortFrom(netip.AddrFrom4(k.AddrA), port(k.PortA)),
 		B:     netip.AddrPortFrom(netip.AddrFrom4(k.AddrB), port(k.PortB)),
@@ -49,7 +48,7 @@ func keyOf4(k *bpf.DpclassFlowKey) flow.Key {
 	}
 }
 
-func keyOf6(k *bpf.DpclassFlowKey6) flow.Key {
+func keyOf6(k *bpfFlowKey6) flow.Key {
 	return flow.Key{
 		A:     netip.AddrPortFrom(netip.AddrFrom16(k.AddrA), port(k.PortA)),
 		B:     netip.AddrPortFrom(netip.AddrFrom16(k.AddrB), port(k.PortB)),
@@ -58,19 +57,19 @@ func keyOf6(k *bpf.DpclassFlowKey6) flow.Key {
 }
 
 // keyOf reads the common form.
-func keyOf(k *bpf.DpclassFlowKey6, family uint8) flow.Key {
+func keyOf(k *bpfFlowKey6, family uint8) flow.Key {
 	if family == 6 {
 		return keyOf6(k)
 	}
-	narrow := bpf.DpclassFlowKey{PortA: k.PortA, PortB: k.PortB, Proto: k.Proto, Vlan: k.Vlan}
+	narrow := bpfFlowKey{PortA: k.PortA, PortB: k.PortB, Proto: k.Proto, Vlan: k.Vlan}
 	copy(narrow.AddrA[:], k.AddrA[:])
 	copy(narrow.AddrB[:], k.AddrB[:])
 	return keyOf4(&narrow)
 }
 
 // narrowKey is the key of the IPv4 tables.
-func narrowKey(k flow.Key) bpf.DpclassFlowKey {
-	return bpf.DpclassFlowKey{
+func narrowKey(k flow.Key) bpfFlowKey {
+	return bpfFlowKey{
 		AddrA: k.A.Addr().As4(), AddrB: k.B.Addr().As4(),
 		PortA: port(k.A.Port()), PortB: port(k.B.Port()),
 		Proto: uint8(k.Proto), Vlan: vlanBytes(k.VLAN),

@@ -24,7 +24,7 @@ const (
 	ack = 0x10
 )
 
-// conn is a connection; its client sorts before or behind its server.
+// conn is a connection; its client sorts before or after its server.
 type conn struct {
 	proto          uint8
 	client, server netip.AddrPort
@@ -117,16 +117,16 @@ func TestEndsAndKeysUsedAgain(t *testing.T) {
 			}
 			k.pass(progXDP, c.sent(last[0], 0))
 			if r := k.flow(c.key()); r.Ended != "" {
-				t.Fatalf("ended %q behind one direction's end", r.Ended)
+				t.Fatalf("ended %q after one direction's end", r.Ended)
 			}
 			k.pass(progOut, c.answer(last[1], 0))
 			if r := k.flow(c.key()); r.Ended != want || r.Packets != 5 {
 				t.Fatalf("ended %q, want %q; %d packets", r.Ended, want, r.Packets)
 			}
-			// What comes behind the end still belongs to it.
+			// What comes after the end still belongs to the flow.
 			k.pass(progXDP, c.sent(ack, 0))
 			if r := k.flow(c.key()); r.Generation != first.Generation || r.Packets != 6 {
-				t.Fatalf("ACK behind the end: %+v", r.Live)
+				t.Fatalf("ACK after the end: %+v", r.Live)
 			}
 			k.pass(progXDP, c.sent(syn, 0))
 			r := k.flow(c.key())
@@ -195,7 +195,7 @@ func TestIdleFlowsEnd(t *testing.T) {
 	}
 }
 
-// TestTimedOutKeys: what begins a new flow on a key that is timed out, before and behind the sweep.
+// TestTimedOutKeys: what begins a new flow on a key that is timed out, before and after the sweep.
 func TestTimedOutKeys(t *testing.T) {
 	t.Parallel()
 	for _, swept := range []bool{false, true} {
@@ -228,7 +228,7 @@ func TestTimedOutKeys(t *testing.T) {
 				t.Errorf("swept %v, %q: %+v", swept, c.key(), r.Live)
 			}
 			if c == silent && swept && !r.Midstream {
-				t.Errorf("%q is midstream behind its time-out", c.key())
+				t.Errorf("%q is not midstream after its time-out", c.key())
 			}
 		}
 	}
@@ -236,7 +236,7 @@ func TestTimedOutKeys(t *testing.T) {
 
 func (k *kernel) decide(id flow.ID, category string, confidence float64, final bool) {
 	k.t.Helper()
-	stale, err := k.Apply([]flow.Decision{{ID: id, Settled: final, Verdicts: flow.Verdicts{
+	stale, err := k.table.Apply([]flow.Decision{{ID: id, Settled: final, Verdicts: flow.Verdicts{
 		flow.Category: {Label: category, Confidence: confidence, Source: flow.SourceModel, Model: "m", Final: final}}}})
 	if err != nil || stale != 0 {
 		k.t.Fatalf("verdict on %q: stale %d, %v", id.Key, stale, err)
@@ -252,7 +252,7 @@ func TestStaleVerdict(t *testing.T) {
 	old := flow.ID{Key: id.Key, Generation: id.Generation + 1}
 	gone := flow.ID{Key: tcp(2).key(), Generation: 1}
 	verdict := flow.Verdicts{flow.Category: {Label: "chat", Confidence: 1, Source: flow.SourceModel, Final: true}}
-	stale, err := k.Apply([]flow.Decision{{ID: old, Verdicts: verdict}, {ID: gone, Verdicts: verdict}})
+	stale, err := k.table.Apply([]flow.Decision{{ID: old, Verdicts: verdict}, {ID: gone, Verdicts: verdict}})
 	if err != nil || stale != 2 {
 		t.Errorf("stale %d, %v", stale, err)
 	}
@@ -346,20 +346,20 @@ func TestSampleBudget(t *testing.T) {
 	take("first", 0, 1, 2)
 	take("budget spent")
 	id := k.id(c.key())
-	if err := k.Resample([]flow.ID{id}); err != nil {
+	if err := k.table.Resample([]flow.ID{id}); err != nil {
 		t.Fatal(err)
 	}
 	take("one was shed", 2)
-	if err := k.ResampleAll(); err != nil {
+	if err := k.table.ResampleAll(); err != nil {
 		t.Fatal(err)
 	}
-	take("all anew", 0, 1, 2)
-	if err := k.Resample([]flow.ID{{Key: id.Key, Generation: id.Generation + 1}}); err != nil {
+	take("all again", 0, 1, 2)
+	if err := k.table.Resample([]flow.ID{{Key: id.Key, Generation: id.Generation + 1}}); err != nil {
 		t.Fatal(err)
 	}
 	take("another generation's")
 	k.decide(id, "chat", 1, true)
-	if err := k.ResampleAll(); err != nil {
+	if err := k.table.ResampleAll(); err != nil {
 		t.Fatal(err)
 	}
 	take("decided")

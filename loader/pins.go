@@ -5,168 +5,102 @@ package loader
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"sort"
-	"strconv"
-	"strings"
 
 	"github.com/cilium/ebpf"
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
+	"github.com/dpclass/dpclass/internal/fault"
 	"github.com/dpclass/dpclass/internal/netns"
-
-	"github.com/dpclass/dpclass/bpf"
 )
 
-// ABI is the version of the pinned maps. It is part of the pins' path: a
-// dpclass of another version does not touch them.
-const ABI = 1
-
-const bpffs = "/sys/fs/bpf"
-
-var pinRoot = filepath.Join(bpffs, "dpclass", "v"+strconv.Itoa(ABI))
-
-// Names of the pinned links.
-const (
-	pinXDP = "link_xdp"
-	pinIn  = "link_in"
-	pinOut = "link_out"
-)
-
-// checkBPFFS makes sure that pins can be made. A mount namespace of its own, as
-// "ip netns exec" makes, has an empty sysfs there.
-func checkBPFFS() error {
-	var stat unix.Statfs_t
-	if err := unix.Statfs(bpffs, &stat); err == nil && uint32(stat.Type) == unix.BPF_FS_MAGIC {
-		return nil
-	}
-	own, err1 := os.Readlink("/proc/self/ns/mnt")
-	first, err2 := os.Readlink("/proc/1/ns/mnt")
-	if err1 == nil && err2 == nil && own == first {
-		if err := unix.Mount("bpf", bpffs, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700"); err == nil {
-			return nil
-		}
-		return fmt.Errorf("%q is not a BPF file system: mount it by \"mount -t bpf bpf %s\"", bpffs, bpffs)
-	}
-	return fmt.Errorf("%q is not a BPF file system here (\"ip netns exec\" hides it): run dpclass outside and give it --netns NAME", bpffs)
+// Pins is an attached interface as its pinned maps show it. It works without the
+// process that attached, and any number of processes may have one. Its methods may
+// be called from several goroutines.
+type Pins struct {
+	name   string
+	dir    string // of the pins
+	net    netns.Handle
+	maps   bpfMaps
+	info   bpfInterfaceInfo
+	labels nameTable
+	table  *Table
+	rules  *Rules
 }
 
-// pinDir returns where the pins of an interface of this namespace are.
-func pinDir(iface string) (string, error) {
-	suffix, err := netnsSuffix()
-	if err != nil {
-		return "", err
-	}
-	return filepath.Join(pinRoot, iface+suffix), nil
-}
+// Open opens an attached interface of the calling thread's network namespace. The
+// error wraps ErrNotAttached where there is none of that name.
+func Open(iface string) (*Pins, error) { return defaultRoot().open(iface) }
 
-func netnsSuffix() (string, error) {
-	if netns.IsFirst() {
-		return "", nil
-	}
-	cookie, err := netns.Cookie()
-	if err != nil {
-		return "", err
-	}
-	return "@" + strconv.FormatUint(cookie, 10), nil
-}
-
-// findDir returns where the pins of an attached interface of this namespace
-// are: by its name, or, where it was renamed, by its ifindex.
-func findDir(iface string) (string, error) {
-	dir, err := pinDir(iface)
-	if err != nil {
-		return "", err
-	}
-	if _, err := os.Stat(dir); err == nil {
-		return dir, nil
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("pins of %q: %w", iface, err)
-	}
-	device, err := netlink.LinkByName(iface)
-	if err != nil {
-		return "", fmt.Errorf("interface %q: %w", iface, ErrNotAttached)
-	}
-	names, err := dirsHere()
-	if err != nil {
-		return "", err
-	}
-	for _, name := range names {
-		info, err := readInfo(filepath.Join(pinRoot, name))
-		if err == nil && int(info.Ifindex) == device.Attrs().Index {
-			return filepath.Join(pinRoot, name), nil
-		}
-	}
-	return "", fmt.Errorf("interface %q: %w", iface, ErrNotAttached)
-}
-
-// dirsHere lists the directories of this namespace's interfaces.
-func dirsHere() ([]string, error) {
-	suffix, err := netnsSuffix()
+func (r root) open(iface string) (*Pins, error) {
+	dir, err := r.find(iface)
 	if err != nil {
 		return nil, err
 	}
-	all, err := dirs()
+	ns, err := netns.Current()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("network namespace: %w", err)
 	}
-	var here []string
-	for _, name := range all {
-		base, cookie, inOther := strings.Cut(name, "@")
-		if inOther && "@"+cookie == suffix || !inOther && suffix == "" && base != "" {
-			here = append(here, name)
+	p := &Pins{name: iface, dir: dir, net: ns}
+	if err := p.open(); err != nil {
+		return nil, errors.Join(fmt.Errorf("interface %q: %w", iface, err), p.Close())
+	}
+	return p, nil
+}
+
+// open opens the maps and reads what they say of the interface.
+func (p *Pins) open() (err error) {
+	for name, m := range pinnedMaps(&p.maps) {
+		if *m, err = openMap(p.dir, name); err != nil {
+			return fault.Advise(fmt.Errorf("the pins are incomplete: %w", err), "remove them: dpclass detach %s", p.name)
 		}
 	}
-	return here, nil
+	if err := p.maps.Interface.Lookup(uint32(0), &p.info); err != nil {
+		return fmt.Errorf("read how it is attached: %w", err)
+	}
+	if err := p.labels.load(p.maps.Labels); err != nil {
+		return err
+	}
+	p.serve(DefaultTimeouts)
+	return nil
 }
 
-func dirs() ([]string, error) {
-	entries, err := os.ReadDir(pinRoot)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+// serve makes what works on the maps, once those, info and labels are there.
+func (p *Pins) serve(timeouts Timeouts) {
+	p.table = &Table{
+		iface: p.name, maps: &p.maps, labels: &p.labels, tick: p.info.TickNs, timeouts: p.info.Timeouts,
+		keep: timeouts.Ended, inbox: inbox{maps: &p.maps},
 	}
-	if err != nil {
-		return nil, fmt.Errorf("list pins: %w", err)
-	}
-	var names []string
-	for _, entry := range entries {
-		if entry.IsDir() {
-			names = append(names, entry.Name())
-		}
-	}
-	sort.Strings(names)
-	return names, nil
+	p.rules = &Rules{maps: &p.maps, labels: &p.labels}
 }
 
-// List returns the attached interfaces of this network namespace.
-func List() ([]string, error) {
-	names, err := dirsHere()
-	if err != nil {
-		return nil, err
+// Name returns the name of the interface.
+func (p *Pins) Name() string { return p.name }
+
+// Table returns the flows of the interface.
+func (p *Pins) Table() *Table { return p.table }
+
+// Rules returns the policy of the interface.
+func (p *Pins) Rules() *Rules { return p.rules }
+
+// Labels returns the labels that a verdict of this interface may have, by number.
+func (p *Pins) Labels() []string { return p.labels.list() }
+
+// Close closes the maps. What is attached stays attached.
+func (p *Pins) Close() error {
+	var errs []error
+	if p.table != nil {
+		errs = append(errs, p.table.inbox.close())
 	}
-	for n := range names {
-		names[n], _, _ = strings.Cut(names[n], "@")
+	errs = append(errs, p.maps.Close())
+	if p.net.IsOpen() {
+		errs = append(errs, p.net.Close())
 	}
-	return names, nil
+	return errors.Join(errs...)
 }
 
-// readInfo reads where and how the programs of a pin directory are attached.
-func readInfo(dir string) (bpf.DpclassInterfaceInfo, error) {
-	var info bpf.DpclassInterfaceInfo
-	m, err := ebpf.LoadPinnedMap(filepath.Join(dir, "interface"), &ebpf.LoadPinOptions{ReadOnly: true})
-	if err != nil {
-		return info, err
-	}
-	defer m.Close()
-	err = m.Lookup(uint32(0), &info)
-	return info, err
-}
-
-// mapPins lists the maps that are pinned, by name.
-func mapPins(maps *bpf.DpclassMaps) map[string]**ebpf.Map {
+// pinnedMaps returns the maps that are pinned, by name.
+func pinnedMaps(maps *bpfMaps) map[string]**ebpf.Map {
 	return map[string]**ebpf.Map{
 		"flows": &maps.Flows, "flows6": &maps.Flows6, "pending": &maps.Pending, "pending6": &maps.Pending6,
 		"samples": &maps.Samples, "counters": &maps.Counters, "policy": &maps.Policy, "rules": &maps.Rules,
@@ -177,80 +111,31 @@ func mapPins(maps *bpf.DpclassMaps) map[string]**ebpf.Map {
 	}
 }
 
-// Open gives access to an attached interface of this network namespace, from
-// its pins alone. The error wraps ErrNotAttached where there are none.
-func Open(iface string) (*Interface, error) {
-	dir, err := findDir(iface)
-	if err != nil {
-		return nil, err
-	}
-	ns, err := netns.Current()
-	if err != nil {
-		return nil, fmt.Errorf("network namespace: %w", err)
-	}
-	i := &Interface{name: iface, dir: dir, net: ns, keep: DefaultTimeouts.Ended}
-	for name, m := range mapPins(&i.maps) {
-		*m, err = ebpf.LoadPinnedMap(filepath.Join(dir, name), nil)
-		if err != nil {
-			err = fmt.Errorf("pins of %q are not whole, \"dpclass detach %s\" removes them: map %q: %w", iface, iface, name, err)
-			return nil, errors.Join(err, i.Close())
+// arePinned reports whether all maps are pinned.
+func arePinned(dir string) bool {
+	for name := range pinnedMaps(&bpfMaps{}) {
+		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+			return false
 		}
 	}
-	if err := i.maps.Interface.Lookup(uint32(0), &i.info); err != nil {
-		return nil, errors.Join(fmt.Errorf("interface %q: %w", iface, err), i.Close())
-	}
-	if err := i.names.load(i.maps.Labels); err != nil {
-		return nil, errors.Join(err, i.Close())
-	}
-	return i, nil
+	return true
 }
 
-// lockDir takes the lock that a live agent holds on its pin directory.
-func lockDir(dir string) (*os.File, error) {
-	f, err := os.Open(dir)
+func openMap(dir, name string) (*ebpf.Map, error) {
+	m, err := ebpf.LoadPinnedMap(filepath.Join(dir, name), nil)
 	if err != nil {
-		return nil, fmt.Errorf("pin directory: %w", err)
+		return nil, fmt.Errorf("pinned map %q: %w", name, err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, ErrBusy
-		}
-		return nil, fmt.Errorf("lock %q: %w", dir, err)
-	}
-	// A second lock, of the kind that can be asked for without taking it.
-	shared := unix.Flock_t{Type: unix.F_RDLCK}
-	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &shared); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("lock %q: %w", dir, err)
-	}
-	return f, nil
+	return m, nil
 }
 
-// isLocked tells whether a live agent holds the pin directory.
-func isLocked(dir string) (bool, error) {
-	f, err := os.Open(dir)
+// readInfo reads where and how the programs of a pin directory are attached.
+func readInfo(dir string) (info bpfInterfaceInfo, err error) {
+	m, err := ebpf.LoadPinnedMap(filepath.Join(dir, "interface"), &ebpf.LoadPinOptions{ReadOnly: true})
 	if err != nil {
-		return false, fmt.Errorf("pin directory: %w", err)
-	}
-	defer f.Close()
-	wanted := unix.Flock_t{Type: unix.F_WRLCK}
-	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &wanted); err != nil {
-		return false, fmt.Errorf("lock %q: %w", dir, err)
-	}
-	return wanted.Type != unix.F_UNLCK, nil
-}
-
-// agentPID returns the process that last said it serves the pins, or 0.
-func agentPID(dir string) int {
-	m, err := ebpf.LoadPinnedMap(filepath.Join(dir, "agent"), &ebpf.LoadPinOptions{ReadOnly: true})
-	if err != nil {
-		return 0
+		return info, err
 	}
 	defer m.Close()
-	var stats bpf.DpclassAgentStats
-	if err := m.Lookup(uint32(0), &stats); err != nil {
-		return 0
-	}
-	return int(stats.Pid)
+	err = m.Lookup(uint32(0), &info)
+	return info, err
 }

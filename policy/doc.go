@@ -3,6 +3,5 @@
 // Package policy reads the policy file: it parses and checks it strictly,
 // compiles it to a flow.Policy and explains that to people.
 //
-// A file is taken whole or not at all. What is wrong is said with file, line and
-// column.
+// A file is valid as a whole or not at all. Errors name file, line and column.
 package policy

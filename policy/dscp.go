@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/dpclass/dpclass/internal/fault"
 	"github.com/dpclass/dpclass/internal/near"
 )
 
@@ -42,7 +43,7 @@ func ParseDSCP(text string) (int, error) {
 	for _, c := range codepoints {
 		names = append(names, c.name)
 	}
-	return 0, fmt.Errorf("DSCP %q is not known%s (CS0 to CS7, AF11 to AF43, EF, VA, LE or 0 to 63)", text, near.Hint(text, names))
+	return 0, fault.Advise(fmt.Errorf("DSCP %q is not known%s", text, near.Hint(text, names)), "write CS0 to CS7, AF11 to AF43, EF, VA, LE or 0 to 63")
 }
 
 // FormatDSCP returns the name of a DSCP with its number, or the number alone.

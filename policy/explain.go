@@ -11,6 +11,28 @@ import (
 	"github.com/dpclass/dpclass/flow"
 )
 
+// Help describes the policy file for people.
+const Help = `A policy file is YAML; the first rule that matches a flow wins:
+
+  version: 1
+  rules:
+    - match: {category: voip}
+      action: {dscp: EF}
+    - match: {category: [streaming, vpn-streaming]}
+      action: {rate: 20mbit, scope: class}
+    - match: {app: torrent, min_confidence: 0.9}
+      action: {drop: true}
+  protect: [10.0.0.0/24, udp/51820]
+  default: {pass: true}
+
+match:  category and app (a label or a list of labels), vpn: true|false,
+        min_confidence, final: false (act on provisional verdicts too),
+        midstream: true (let a drop act on TCP connections whose beginning was
+        not seen)
+` + actionHelp + `
+What protect names, the SSH connection that applies the policy, ARP, ND and ICMP
+are never dropped or policed.`
+
 // Explain writes the compiled policy as a table for people.
 func Explain(w io.Writer, p *flow.Policy) error {
 	rows := [][2]string{{"MATCH", "ACTION"}}
@@ -62,26 +84,27 @@ func DescribeMatch(r flow.Rule) string {
 	return strings.Join(parts, ", ")
 }
 
-// DescribeAction says what a rule does, with every default written out.
-func DescribeAction(a flow.Action) string {
-	if a.Drop {
-		return "drop"
-	}
-	var parts []string
-	if a.Rate > 0 {
-		bucket := "one bucket for the rule and direction"
-		if a.Scope == flow.ScopeFlow {
-			bucket = "one bucket for each flow and direction"
+// RuleLine is a compiled rule as JSON.
+type RuleLine struct {
+	Rule          int      `json:"rule"` // number in the policy, from 1
+	Category      []string `json:"category,omitempty"`
+	App           []string `json:"app,omitempty"`
+	MinConfidence float64  `json:"min_confidence"`
+	Final         bool     `json:"final"` // false: the rule acts on provisional verdicts too
+	Midstream     bool     `json:"midstream"`
+	ActionLine
+}
+
+// Lines returns the rules of a policy for JSON.
+func Lines(p *flow.Policy) []RuleLine {
+	lines := make([]RuleLine, len(p.Rules))
+	for i, r := range p.Rules {
+		lines[i] = RuleLine{
+			Rule: i + 1, Category: r.Categories, App: r.Apps, MinConfidence: r.MinConfidence,
+			Final: !r.Provisional, Midstream: r.Midstream, ActionLine: actionLine(r.Action),
 		}
-		parts = append(parts, fmt.Sprintf("police to %s, burst %s, %s", FormatRate(a.Rate), FormatSize(a.Burst), bucket))
 	}
-	if a.DSCP >= 0 {
-		parts = append(parts, "mark DSCP "+FormatDSCP(a.DSCP))
-	}
-	if len(parts) == 0 {
-		return "pass"
-	}
-	return strings.Join(parts, "; ")
+	return lines
 }
 
 // DescribeProtected lists what the policy never drops or polices.

@@ -15,28 +15,30 @@ import (
 	"github.com/dpclass/dpclass/internal/near"
 )
 
-// Labels are the names that a policy may use beyond flow.Vocabulary: the labels
-// of the models on an interface that are their own.
+// Labels are the names that a policy may use beside flow.Vocabulary: labels of the
+// operator's own models.
 type Labels []string
 
-// Warning is something in a policy that is taken, but probably not meant.
+// Warning is something in a policy that is valid, but probably not meant. Text begins
+// with file, line and column.
 type Warning struct{ Text string }
 
-// String returns the warning with file, line and column.
+// String returns the text.
 func (w Warning) String() string { return w.Text }
 
 // MaxProtected is the number of prefixes, and of ports, that protect may name.
 const MaxProtected = 1024
 
-// Parse reads a policy file; name is what errors call it. It gives a whole
-// policy or an error of at most four lines.
+// Parse reads a policy file; name is what errors call it. It returns either a policy
+// or an error: [errors.Join] of one-line errors, one for each problem, that begin with
+// "name:line:column:".
 func Parse(name string, data []byte, labels Labels) (*flow.Policy, []Warning, error) {
 	r := &reader{file: name}
 	p := parsing{reader: r, labels: labels, policy: &flow.Policy{Source: slices.Clone(data)}}
 	if root := r.document(data); root != nil {
 		p.root(root)
 	}
-	if len(r.faults) == 0 {
+	if len(r.problems) == 0 {
 		p.reachable()
 	}
 	if err := r.err(); err != nil {
@@ -60,9 +62,9 @@ func (p *parsing) root(node ast.Node) {
 		return
 	}
 	if version, ok := entries["version"]; !ok {
-		p.addf(node, "version is missing; write version: 1")
+		p.addf(node, "version is missing").advise("write version: 1")
 	} else if text, ok := p.text(version.value, "version"); ok && text != "1" {
-		p.addf(version.value, "version %q is not known; this dpclass reads version 1", text)
+		p.addf(version.value, "version %q is not known", text).advise("write version: 1")
 	}
 	if rules, ok := entries["rules"]; ok {
 		p.rules(rules.value)
@@ -83,25 +85,25 @@ func (p *parsing) fallback(node ast.Node) {
 	}
 	pass, ok := entries["pass"]
 	if !ok {
-		p.addf(node, "default is {pass: true}, nothing else")
+		p.addf(node, "default is empty").advise("the only default is {pass: true}")
 		return
 	}
 	if value, ok := p.boolean(pass.value, "pass"); ok && !value {
-		p.addf(pass.value, "default is {pass: true}, nothing else; a rule without match words acts on every decided flow")
+		p.addf(pass.value, "the only default is {pass: true}").advise("write a last rule with match: {}, which acts on every decided flow")
 	}
 }
 
 func (p *parsing) rules(node ast.Node) {
 	if node.Type() == ast.NullType {
-		return // "rules:" and nothing: no rules
+		return // "rules:" with nothing after it
 	}
 	list, ok := node.(*ast.SequenceNode)
 	if !ok {
-		p.addf(node, "rules is %s; want a list of rules, each with match and action", kind(node))
+		p.addf(node, "rules is %s; want a list", kind(node)).advise("each rule has a match and an action")
 		return
 	}
 	if len(list.Values) > flow.MaxRules {
-		p.addf(list.Values[flow.MaxRules], "%d rules; a policy has at most %d", len(list.Values), flow.MaxRules)
+		p.addf(list.Values[flow.MaxRules], "%d rules; at most %d are allowed", len(list.Values), flow.MaxRules)
 		return
 	}
 	for i, item := range list.Values {
@@ -111,7 +113,7 @@ func (p *parsing) rules(node ast.Node) {
 }
 
 func (p *parsing) rule(node ast.Node, what string) flow.Rule {
-	rule := flow.Rule{Action: flow.Action{DSCP: -1}}
+	rule := flow.Rule{Action: passAction}
 	entries, ok := p.mapping(node, what, "match", "action", "final", "midstream")
 	if !ok {
 		return rule
@@ -119,18 +121,18 @@ func (p *parsing) rule(node ast.Node, what string) flow.Rule {
 	if match, ok := entries["match"]; ok {
 		p.match(&rule, match.value, what+"'s match")
 	} else {
-		p.addf(node, "%s has no match; match: {} is every decided flow", what)
+		p.addf(node, "%s has no match", what).advise("match: {} matches every decided flow")
 	}
 	p.life(&rule, entries)
 	if action, ok := entries["action"]; ok {
 		p.action(&rule, action.value, what+"'s action")
 	} else {
-		p.addf(node, "%s has no action (drop, rate, dscp or pass)", what)
+		p.addf(node, "%s has no action", what).advise("the actions are %s", actionNames)
 	}
 	return rule
 }
 
-// life reads final and midstream, which may stand in the match or beside it.
+// life reads final and midstream, which may be in the match or beside it.
 func (p *parsing) life(rule *flow.Rule, entries map[string]entry) {
 	if e, ok := entries["final"]; ok {
 		if value, ok := p.boolean(e.value, "final"); ok {
@@ -149,7 +151,7 @@ func (p *parsing) match(rule *flow.Rule, node ast.Node, what string) {
 	if !ok {
 		return
 	}
-	faults := len(p.faults)
+	problems := len(p.problems)
 	if e, ok := entries["category"]; ok {
 		rule.Categories = p.names(e.value, "category", flow.Categories, flow.Apps)
 	}
@@ -157,7 +159,7 @@ func (p *parsing) match(rule *flow.Rule, node ast.Node, what string) {
 		rule.Apps = p.names(e.value, "app", flow.Apps, flow.Categories)
 	}
 	if e, ok := entries["vpn"]; ok {
-		if want, ok := p.boolean(e.value, "vpn"); ok && len(p.faults) == faults {
+		if want, ok := p.boolean(e.value, "vpn"); ok && len(p.problems) == problems {
 			p.vpn(rule, e.value, want)
 		}
 	}
@@ -165,7 +167,7 @@ func (p *parsing) match(rule *flow.Rule, node ast.Node, what string) {
 		if text, ok := p.text(e.value, "min_confidence"); ok {
 			value, err := strconv.ParseFloat(text, 64)
 			if err != nil || !(value >= 0 && value <= 1) {
-				p.addf(e.value, "min_confidence %q; want a number from 0 to 1, as 0.9", text)
+				p.addf(e.value, "min_confidence %q is not a number from 0 to 1", text)
 			} else {
 				rule.MinConfidence = value
 			}
@@ -188,21 +190,21 @@ func (p *parsing) names(node ast.Node, task string, known, others []string) []st
 		switch {
 		case !ok:
 		case slices.Contains(names, name):
-			p.addf(item, "%s %q stands twice", task, name)
+			p.addf(item, "%s %q appears twice", task, name)
 		case slices.Contains(known, name):
 			names = append(names, name)
 		case slices.Contains(others, name) && task == "category":
-			p.addf(item, "category %q is not known; it is an app: write app: %s", name, name)
+			p.addf(item, "category %q is not known; it is an app", name).advise("write app: %s", name)
 		case slices.Contains(others, name):
-			p.addf(item, "app %q is not known; it is a category: write category: %s", name, name)
+			p.addf(item, "app %q is not known; it is a category", name).advise("write category: %s", name)
 		default:
-			p.addf(item, "%s %q is not known%s (%s)", task, name, near.Hint(name, known), strings.Join(known, ", "))
+			p.addf(item, "%s %q is not known%s", task, name, near.Hint(name, known)).advise("known: %s", strings.Join(known, ", "))
 		}
 	}
 	return names
 }
 
-// vpn writes a vpn: match out as the categories that it covers. A flow whose
+// vpn turns a vpn: match into the list of categories that it covers. A flow whose
 // category is unknown is neither.
 func (p *parsing) vpn(rule *flow.Rule, node ast.Node, want bool) {
 	from := rule.Categories
@@ -216,118 +218,21 @@ func (p *parsing) vpn(rule *flow.Rule, node ast.Node, want bool) {
 		}
 	}
 	if len(kept) == 0 {
-		p.addf(node, "vpn: %t leaves none of the categories %s", want, strings.Join(from, ", "))
+		p.addf(node, "vpn: %t matches none of the categories %s", want, strings.Join(from, ", "))
 		return
 	}
 	rule.Categories = kept
 }
 
-// categoryLabels are the models' own labels that are no known app.
+// categoryLabels are the models' own labels that are not a known app.
 func (p *parsing) categoryLabels() []string {
 	return slices.DeleteFunc(slices.Clone(p.labels), func(name string) bool {
 		return slices.Contains(flow.Apps, name) || slices.Contains(flow.Categories, name) || name == flow.Unknown || name == ""
 	})
 }
 
-func (p *parsing) action(rule *flow.Rule, node ast.Node, what string) {
-	entries, ok := p.mapping(node, what, "pass", "drop", "rate", "burst", "scope", "dscp")
-	if !ok {
-		return
-	}
-	// drop and pass stand alone
-	alone := func(name string) bool {
-		e, ok := entries[name]
-		if !ok {
-			return false
-		}
-		value, isBool := p.boolean(e.value, name)
-		switch {
-		case !isBool:
-		case !value:
-			p.addf(e.value, "%s: false says nothing; leave it out", name)
-		case len(entries) > 1:
-			p.addf(e.key, "%s excludes every other action", name)
-		}
-		return value
-	}
-	rule.Action.Drop = alone("drop")
-	alone("pass")
-	if e, ok := entries["dscp"]; ok {
-		if text, ok := p.text(e.value, "dscp"); ok {
-			value, err := ParseDSCP(text)
-			if err != nil {
-				p.addf(e.value, "%s", err)
-			} else {
-				rule.Action.DSCP = value
-			}
-		}
-	}
-	p.policer(&rule.Action, entries)
-	if len(entries) == 0 {
-		p.addf(node, "%s is empty (drop, rate, dscp or pass)", what)
-	} else if _, drop := entries["drop"]; drop && rule.Action.Drop && rule.Provisional {
-		p.warnf(node, "drop with final: false acts on first guesses; without it the rule waits for the final verdict")
-	}
-}
-
-// policer reads rate, burst and scope.
-func (p *parsing) policer(action *flow.Action, entries map[string]entry) {
-	e, policed := entries["rate"]
-	for _, name := range []string{"burst", "scope"} {
-		if e, ok := entries[name]; ok && !policed {
-			p.addf(e.key, "%s is set without a rate", name)
-		}
-	}
-	if !policed {
-		return
-	}
-	if text, ok := p.text(e.value, "rate"); ok {
-		rate, err := ParseRate(text)
-		if err != nil {
-			p.addf(e.value, "%s", err)
-			return
-		}
-		action.Rate, action.Burst = rate, DefaultBurst(rate)
-	}
-	if e, ok := entries["scope"]; ok {
-		switch text, ok := p.text(e.value, "scope"); {
-		case !ok:
-		case text == "class":
-			action.Scope = flow.ScopeClass
-		case text == "flow":
-			action.Scope = flow.ScopeFlow
-		default:
-			p.addf(e.value, "scope %q; want class (one bucket for the rule and direction) or flow (one for each flow and direction)", text)
-		}
-	}
-	if e, ok := entries["burst"]; ok && action.Rate > 0 {
-		p.burst(action, e.value)
-	}
-}
-
-func (p *parsing) burst(action *flow.Action, node ast.Node) {
-	text, ok := p.text(node, "burst")
-	if !ok {
-		return
-	}
-	burst, err := ParseSize(text)
-	switch least := DefaultBurst(action.Rate); {
-	case err != nil:
-		p.addf(node, "%s", strings.Replace(err.Error(), "size", "burst", 1))
-	case burst < MinBurst:
-		p.addf(node, "burst %q is less than one packet; want %d bytes at the least, %s is the default for this rate",
-			text, MinBurst, FormatSize(least))
-	default:
-		action.Burst = burst
-		if burst < least {
-			p.warnf(node, "burst %s is small for %s: TCP will stay far below the rate; leave it out for %s",
-				FormatSize(burst), FormatRate(action.Rate), FormatSize(least))
-		}
-	}
-}
-
 func (p *parsing) warnf(node ast.Node, format string, args ...any) {
-	p.warnings = append(p.warnings, Warning{p.at(fault{place(node), fmt.Sprintf(format, args...)})})
+	p.warnings = append(p.warnings, Warning{p.at(place(node), fmt.Sprintf(format, args...))})
 }
 
 func (p *parsing) protect(node ast.Node) {
@@ -369,35 +274,34 @@ func cutPort(text string) (flow.Proto, string, bool) {
 func (p *parsing) protectPort(node ast.Node, text string, proto flow.Proto, port string) {
 	number, err := strconv.ParseUint(port, 10, 16)
 	if err != nil || number == 0 {
-		p.addf(node, "protect %q: want a port from 1 to 65535, as %s/443", text, proto)
+		p.addf(node, "protect %q; want a port from 1 to 65535", text).advise("write it as %s/443", proto)
 		return
 	}
 	entry := flow.PortProtect{Proto: proto, Port: uint16(number)}
 	if slices.Contains(p.policy.Ports, entry) {
-		p.addf(node, "protect %q stands twice", text)
+		p.addf(node, "protect %q appears twice", text)
 		return
 	}
 	p.policy.Ports = append(p.policy.Ports, entry)
 }
 
 func (p *parsing) protectPrefix(node ast.Node, text string) {
-	const want = "want a prefix (10.0.0.0/24, fd00::/8) or a port (tcp/22, udp/51820)"
 	prefix, err := netip.ParsePrefix(text)
 	if err != nil {
 		addr, addrErr := netip.ParseAddr(text)
 		if addrErr != nil || addr.Zone() != "" {
-			p.addf(node, "protect %q; %s", text, want)
+			p.addf(node, "protect %q; want a prefix or a port", text).advise("write it as 10.0.0.0/24, fd00::/8, tcp/22 or udp/51820")
 			return
 		}
 		prefix = netip.PrefixFrom(addr, addr.BitLen())
 	}
 	switch {
 	case prefix.Addr().Is4In6():
-		p.addf(node, "protect %q is an IPv4 address written as IPv6; write %s", text, prefix.Addr().Unmap())
+		p.addf(node, "protect %q is an IPv4 address written as IPv6", text).advise("write %s", prefix.Addr().Unmap())
 	case prefix != prefix.Masked():
-		p.addf(node, "protect %q has bits behind the mask; write %s or %s", text, prefix.Masked(), prefix.Addr())
+		p.addf(node, "protect %q has bits outside its mask", text).advise("write %s or %s", prefix.Masked(), prefix.Addr())
 	case slices.Contains(p.policy.Prefixes, prefix):
-		p.addf(node, "protect %q stands twice", text)
+		p.addf(node, "protect %q appears twice", text)
 	default:
 		p.policy.Prefixes = append(p.policy.Prefixes, prefix)
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/dpclass/dpclass/flow"
 )
 
-// anyOther stands for a label that no rule names, "" for a task without verdict.
+// anyOther means a label that no rule names; "" means a task without a verdict.
 const anyOther = "\x00"
 
 // reachable refuses a rule that can never match because earlier ones take every
@@ -27,16 +27,16 @@ func (p *parsing) reachable() {
 			names = append(names, fmt.Sprint(m+1))
 		}
 		if len(names) == 1 {
-			p.addAt(p.places[n], "rule %d can never match: rule %s covers it; put it before that rule or remove it", n+1, names[0])
+			p.addAt(p.places[n], "rule %d can never match: rule %s covers it", n+1, names[0]).advise("put it before that rule, or remove it")
 		} else {
-			p.addAt(p.places[n], "rule %d can never match: rules %s cover it; put it before them or remove it", n+1, strings.Join(names, ", "))
+			p.addAt(p.places[n], "rule %d can never match: rules %s cover it", n+1, strings.Join(names, ", ")).advise("put it before them, or remove it")
 		}
 	}
 }
 
 // coveredBy tells whether the earlier rules take every flow that the rule could
-// act on, and which of them do. Every pair of a category and an app is looked at
-// by itself, so that several rules together can cover one.
+// act on, and which of them do. It checks every pair of a category and an app, so that
+// several rules together can cover one.
 func coveredBy(earlier []flow.Rule, rule flow.Rule) (covering []int, covered bool) {
 	for _, category := range universe(rule, earlier, func(r flow.Rule) []string { return r.Categories }) {
 		for _, app := range universe(rule, earlier, func(r flow.Rule) []string { return r.Apps }) {
@@ -58,9 +58,8 @@ func coveredBy(earlier []flow.Rule, rule flow.Rule) (covering []int, covered boo
 	return covering, len(covering) > 0
 }
 
-// universe returns the labels of one task that have to be told apart to judge a
-// rule: its own, or where it takes any, all that the earlier rules name and two
-// more.
+// universe returns the labels of one task to check a rule with: its own, or, where it
+// takes any, all that the earlier rules name and two more.
 func universe(rule flow.Rule, earlier []flow.Rule, labels func(flow.Rule) []string) []string {
 	if own := labels(rule); own != nil {
 		return own

@@ -3,10 +3,13 @@
 package policy
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
 	"strings"
+
+	"github.com/dpclass/dpclass/internal/fault"
 )
 
 // The units are those of tc(8), section PARAMETERS: rates with bit are bits and
@@ -41,10 +44,10 @@ const (
 func ParseRate(text string) (uint64, error) {
 	value, err := quantity(text, rateUnits)
 	if err != nil {
-		return 0, fmt.Errorf("rate %q: %w (as 512kbit, 20mbit, 1.5gbit; kbps and mbps are bytes a second)", text, err)
+		return 0, fault.Advise(fmt.Errorf("rate %q: %w", text, err), "write it as 512kbit, 20mbit or 1.5gbit; kbps and mbps are bytes a second")
 	}
 	if value < MinRate || value > MaxRate {
-		return 0, fmt.Errorf("rate %q is out of range (1kbit to 1tbit)", text)
+		return 0, fmt.Errorf("rate %q is not between 1kbit and 1tbit", text)
 	}
 	return uint64(math.Round(value)), nil
 }
@@ -53,15 +56,15 @@ func ParseRate(text string) (uint64, error) {
 func ParseSize(text string) (uint64, error) {
 	value, err := quantity(text, sizeUnits)
 	if err != nil {
-		return 0, fmt.Errorf("size %q: %w (as 4000, 256kb, 1mb)", text, err)
+		return 0, fault.Advise(fmt.Errorf("size %q: %w", text, err), "write it as 4000, 256kb or 1mb")
 	}
 	if value > MaxBurst {
-		return 0, fmt.Errorf("size %q is out of range (up to 4 GB)", text)
+		return 0, fmt.Errorf("size %q is more than 4 GB", text)
 	}
 	return uint64(math.Round(value)), nil
 }
 
-// quantity reads a number without sign or exponent and the unit behind it.
+// quantity reads a number without sign or exponent, and the unit after it.
 func quantity(text string, units map[string]float64) (float64, error) {
 	end := strings.IndexFunc(text, func(r rune) bool { return (r < '0' || r > '9') && r != '.' })
 	if end < 0 {
@@ -69,7 +72,7 @@ func quantity(text string, units map[string]float64) (float64, error) {
 	}
 	number, err := strconv.ParseFloat(text[:end], 64)
 	if err != nil {
-		return 0, fmt.Errorf("no number")
+		return 0, errors.New("no number")
 	}
 	unit := strings.ToLower(strings.TrimSpace(text[end:]))
 	factor, ok := units[unit]

@@ -14,11 +14,12 @@ import (
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
 
+	"github.com/dpclass/dpclass/internal/fault"
 	"github.com/dpclass/dpclass/internal/near"
 )
 
-// maxFile is the size that a policy file may have; it is kept in the kernel's
-// pinned maps for policy show.
+// maxFile bounds the size of a policy file in bytes: "policy show" prints it from a
+// pinned map of the kernel.
 const maxFile = 64 << 10
 
 // maxNesting bounds the brackets of a file: the YAML parser recurses.
@@ -27,64 +28,79 @@ const maxNesting = 32
 // position is a place in the file, from 1.
 type position struct{ line, column int }
 
-// fault is something wrong at a place in the file.
-type fault struct {
+// problem is something wrong at a place in the file.
+type problem struct {
 	position
-	text string
+	text   string
+	advice string // what to do, "" where the text says enough
 }
 
-// reader collects the faults of one file.
+// advise adds what to do about a problem.
+func (p *problem) advise(format string, args ...any) {
+	p.advice = fmt.Sprintf(format, args...)
+}
+
+// reader collects the problems of one file.
 type reader struct {
-	file   string
-	faults []fault
+	file     string
+	problems []*problem
 }
 
-// addf notes a fault at a node.
-func (r *reader) addf(node ast.Node, format string, args ...any) {
-	r.addAt(place(node), format, args...)
+// addf notes a problem at a node.
+func (r *reader) addf(node ast.Node, format string, args ...any) *problem {
+	return r.addAt(place(node), format, args...)
 }
 
-func (r *reader) addAt(at position, format string, args ...any) {
-	r.faults = append(r.faults, fault{at, fmt.Sprintf(format, args...)})
+func (r *reader) addAt(at position, format string, args ...any) *problem {
+	p := &problem{position: at, text: fmt.Sprintf(format, args...)}
+	r.problems = append(r.problems, p)
+	return p
 }
 
-// maxFaults is the number of faults that are printed: an error has at most four
-// lines.
-const maxFaults = 3
+// addError notes an error, with its advice, as a problem at a node.
+func (r *reader) addError(node ast.Node, err error) {
+	r.addf(node, "%s", err).advise("%s", strings.Join(fault.Advice(err), "; "))
+}
 
-// maxFaultText bounds the text of a fault, which may quote the file.
-const maxFaultText = 500
+// maxProblems bounds the problems of an error.
+const maxProblems = 20
 
-// err returns the faults as one error, or nil.
+// maxText bounds the text of a problem, which may quote the file.
+const maxText = 500
+
+// err returns each problem as one error, joined; nil where there is none.
 func (r *reader) err() error {
-	if len(r.faults) == 0 {
-		return nil
+	var all []error
+	for _, p := range r.problems[:min(maxProblems, len(r.problems))] {
+		one := errors.New(r.at(p.position, p.text))
+		if p.advice != "" {
+			one = fault.New(one.Error(), oneLine(p.advice))
+		}
+		all = append(all, one)
 	}
-	var lines []string
-	for _, f := range r.faults[:min(maxFaults, len(r.faults))] {
-		lines = append(lines, r.at(f))
-	}
-	if more := len(r.faults) - len(lines); more > 0 {
-		lines = append(lines, fmt.Sprintf("and %d more", more))
-	}
-	return errors.New(strings.Join(lines, "\n"))
+	return errors.Join(all...)
 }
 
-// at is a fault as one line, whatever the file's text has in it.
-func (r *reader) at(f fault) string {
-	f.text = strings.Map(func(c rune) rune {
+// at returns a text with its place in the file.
+func (r *reader) at(where position, text string) string {
+	if where.line == 0 {
+		return fmt.Sprintf("%s: %s", r.file, oneLine(text))
+	}
+	return fmt.Sprintf("%s:%d:%d: %s", r.file, where.line, where.column, oneLine(text))
+}
+
+// oneLine makes one printable line of a text that may quote the file.
+func oneLine(text string) string {
+	text = strings.Map(func(c rune) rune {
 		if !unicode.IsPrint(c) {
 			return '?'
 		}
 		return c
-	}, f.text)
-	if len(f.text) > maxFaultText {
-		f.text = strings.ToValidUTF8(f.text[:maxFaultText], "") + "..."
+	}, text)
+	if len(text) > maxText {
+		text = strings.ToValidUTF8(text[:maxText], "") + "..."
 	}
-	if f.line == 0 {
-		return fmt.Sprintf("%s: %s", r.file, f.text)
-	}
-	return fmt.Sprintf("%s:%d:%d: %s", r.file, f.line, f.column, f.text)
+	return text
 }
 
 func place(node ast.Node) position {
@@ -108,10 +124,10 @@ func tokenPlace(t *token.Token) position {
 	return position{t.Position.Line, t.Position.Column}
 }
 
-// document returns the root node of the file, or nil with a fault noted.
+// document returns the root node of the file, or nil with a problem noted.
 func (r *reader) document(data []byte) ast.Node {
 	if len(data) > maxFile {
-		r.addAt(position{}, "%d bytes; a policy file has at most %d", len(data), maxFile)
+		r.addAt(position{}, "the file has %d bytes; at most %d are allowed", len(data), maxFile)
 		return nil
 	}
 	if at, deep := nesting(data); deep {
@@ -129,13 +145,13 @@ func (r *reader) document(data []byte) ast.Node {
 			continue
 		}
 		if body != nil {
-			r.addf(doc.Body, "a second YAML document; a policy file holds one")
+			r.addf(doc.Body, "a second YAML document; a policy file has one")
 			return nil
 		}
 		body = doc.Body
 	}
 	if body == nil {
-		r.addAt(position{}, "the file is empty; it begins with: version: 1")
+		r.addAt(position{}, "the file is empty").advise("begin with version: 1")
 	}
 	return body
 }
@@ -151,8 +167,8 @@ func parse(data []byte) (file *ast.File, err error) {
 	return parser.ParseBytes(data, 0)
 }
 
-// nesting finds the place where brackets are nested too deep. Brackets in
-// strings and comments count too: no policy has so many.
+// nesting finds the place where brackets are nested too deep. Brackets in strings and
+// comments count too: no real policy has so many.
 func nesting(data []byte) (position, bool) {
 	at, depth := position{1, 0}, 0
 	for _, c := range data {
@@ -188,10 +204,9 @@ type entry struct {
 	value ast.Node
 }
 
-// mapping returns the entries of a mapping by key. Keys that are not known, or
-// stand twice, are faults. The second result is false where the node is no
-// mapping.
-func (r *reader) mapping(node ast.Node, what string, known ...string) (map[string]entry, bool) {
+// mapping returns the entries of a mapping by key. Unknown and repeated keys are
+// problems. ok is false where the node is not a mapping.
+func (r *reader) mapping(node ast.Node, what string, known ...string) (entries map[string]entry, ok bool) {
 	var values []*ast.MappingValueNode
 	switch node := node.(type) {
 	case *ast.MappingNode:
@@ -199,17 +214,17 @@ func (r *reader) mapping(node ast.Node, what string, known ...string) (map[strin
 	case *ast.MappingValueNode:
 		values = []*ast.MappingValueNode{node}
 	default:
-		r.addf(node, "%s is %s; want a mapping of %s", what, kind(node), strings.Join(known, ", "))
+		r.addf(node, "%s is %s; want a mapping", what, kind(node)).advise("the keys are %s", strings.Join(known, ", "))
 		return nil, false
 	}
-	entries := map[string]entry{}
+	entries = map[string]entry{}
 	for _, value := range values {
 		key := scalar(value.Key)
 		switch _, twice := entries[key]; {
 		case !slices.Contains(known, key):
-			r.addf(value.Key, "unknown key %q in %s%s (%s)", key, what, near.Hint(key, known), strings.Join(known, ", "))
+			r.addf(value.Key, "unknown key %q in %s%s", key, what, near.Hint(key, known)).advise("the keys are %s", strings.Join(known, ", "))
 		case twice:
-			r.addf(value.Key, "key %q stands twice in %s", key, what)
+			r.addf(value.Key, "key %q appears twice in %s", key, what)
 		default:
 			entries[key] = entry{value.Key, value.Value}
 		}
@@ -273,7 +288,7 @@ func kind(node ast.Node) string {
 	case *ast.SequenceNode:
 		return "a list"
 	case *ast.AnchorNode, *ast.AliasNode, *ast.MergeKeyNode, *ast.TagNode:
-		return "a YAML anchor, alias, merge or tag (not taken in a policy)"
+		return "a YAML anchor, alias, merge or tag, which a policy may not have"
 	case *ast.LiteralNode:
 		return "a block of text"
 	default:

@@ -24,6 +24,14 @@ skip() { printf '\n!!! SKIPPED: %s\n\n' "$*" >&2; }
 
 have() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || [ -x "/sbin/$1" ]; }
 
+# have_research reports whether .venv has the packages of scripts/research besides those of scripts/train.
+have_research() {
+	"$root/.venv/bin/python" 2>/dev/null - <<-END
+		import importlib.util, sys
+		sys.exit(not all(map(importlib.util.find_spec, ("jinja2", "lightgbm", "matplotlib", "pandas", "scipy"))))
+	END
+}
+
 # as_root runs a command as root, with sudo if the user is not root.
 as_root() {
 	if [ "$(id -u)" = 0 ]; then

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Runs the trainer, from any directory: dptrain.sh train default --data DIR --run DIR. dptrain.sh --help lists the verbs.
+# Runs the trainer from any directory: dptrain.sh train default --data DIR --run DIR. dptrain.sh --help lists the verbs.
 
 # shellcheck source=common.sh
 . "$(dirname "$0")/common.sh"

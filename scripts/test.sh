@@ -35,13 +35,18 @@ fi
 step "trainer"
 if [ -x .venv/bin/python ]; then
 	(cd scripts/train && "$root/.venv/bin/python" -m pytest -q -p no:cacheprovider)
+	if have_research; then
+		(cd scripts/research && "$root/.venv/bin/python" -m pytest -q -p no:cacheprovider)
+	else
+		skip "the tests of scripts/research: its packages are missing (scripts/train-deps.sh research installs them)"
+	fi
 else
 	skip "the trainer's tests and TestEndToEnd/Train, which trains a model on five captures and attaches it: .venv is missing (make train-deps creates it, 6 GB)"
 fi
 
 step "demo"
 make --no-print-directory bin/dplab
-scripts/as-root.sh bin/dplab
+scripts/as-root.sh bin/dplab demo
 
 step "tests"
 [ "$(id -u)" = 0 ] || have sudo || skip "all tests that need root: you are not root, and sudo is not installed"

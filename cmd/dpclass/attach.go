@@ -4,22 +4,25 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"slices"
+	"os/signal"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/dpclass/dpclass/agent"
+	"github.com/dpclass/dpclass/agent/sink"
 	"github.com/dpclass/dpclass/classifier"
 	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/classifier/ort"
 	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/cli"
 	"github.com/dpclass/dpclass/internal/fault"
+	"github.com/dpclass/dpclass/internal/tui"
 	"github.com/dpclass/dpclass/loader"
 )
 
@@ -37,88 +40,74 @@ type attachFlags struct {
 	logFormat       string
 }
 
-func newAttachCommand(g *globals) *cobra.Command {
+func newAttachCommand(g *cli.Globals) *cobra.Command {
 	f := attachFlags{mode: string(loader.Auto), direction: "both", logFormat: "text"}
 	cmd := &cobra.Command{
 		Use:   "attach IFACE...",
 		Short: "Watch interfaces, classify their flows and enforce a policy",
 		Long: `Load the programs into the kernel, attach them to the interfaces, and classify
-flows until SIGINT or SIGTERM; then detach and leave nothing behind, unless
---persist. Several interfaces share one classifier.
+flows until SIGINT or SIGTERM. Then detach and leave nothing behind, unless
+--persist is given. Several interfaces share one classifier.
 
---mode auto takes native XDP where the driver has it and tcx otherwise; what was
-obtained is printed. The packets themselves are never held up: when something
-fails, they pass. SIGHUP reads the choice of models anew ("dpclass models use")
-and samples undecided flows again.
+--mode auto uses native XDP where the driver has it, else tc; the output says
+which. Packets are never held up: when something fails, they pass. SIGHUP reads
+the choice of models again ("dpclass models use") and samples undecided flows
+again.
 
-With --persist the programs and the policy go on working after the agent's end:
-flows keep their verdicts, and new ones stay undecided until it is attached again.
+With --persist the programs and the policy stay after the end: flows keep their
+verdicts, and new flows stay undecided until the next attach.
 
-With --log-format json every flow that ends is one JSON object on standard
-output, with the fields of "dpclass flows -o json"; the log goes to standard error.`,
+With --log-format json, standard output has one JSON object for every flow that
+ends, with the fields of "dpclass flows -o json"; the log goes to standard error.`,
 		Example: `  dpclass attach eth0
   dpclass attach eth0 eth1 --policy policy.yaml
   dpclass attach eth0 --model cnn-traffic --model cnn-app --samples 10
   dpclass attach eth0 --direction ingress --no-classify
   dpclass attach veth1 --netns lab --log-format json > flows.jsonl`,
-		Args:              interfaces,
+		Args:              interfaceArgs,
 		ValidArgsFunction: completeInterfaces(g),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return g.inNetns(func() error { return attach(cmd, g, &f, args) })
+			return g.InNetns(func() error { return attach(cmd, g, &f, args) })
 		},
 	}
 	flags := cmd.Flags()
-	flags.Var(choice{&f.mode, []string{"auto", "native", "tc"}}, "mode", "where ingress is watched: native XDP or tcx")
-	flags.Var(choice{&f.direction, []string{"both", "ingress", "egress"}}, "direction", "what is watched")
-	flags.StringArrayVar(&f.models, "model", nil, "model: `NAME` of a shipped one or FILE.onnx; may be given once for each task (default: the choice of \"dpclass models use\")")
-	flags.StringVar(&f.policy, "policy", "", "policy `FILE` to enforce; checked before anything is attached")
-	flags.IntVar(&f.samples, "samples", 0, "payload packets of a flow to look at, 1 to 255 (default: the model's)")
-	flags.Float64Var(&f.minConfidence, "min-confidence", 0, "final verdicts less confident than this are \"unknown\" (0 to 1)")
-	flags.BoolVar(&f.persist, "persist", false, "leave programs, flows and policy in the kernel at the end")
-	flags.BoolVar(&f.noClassify, "no-classify", false, "count flows only; needs no ONNX Runtime")
+	flags.Var(&cli.Choice{Value: &f.mode, Words: []string{"auto", "native", "tc"}}, "mode", "where received packets are watched: native XDP or tc")
+	flags.Var(&cli.Choice{Value: &f.direction, Words: []string{"both", "ingress", "egress"}}, "direction", "packets to watch: received, sent or both")
+	flags.StringArrayVar(&f.models, "model", nil, "model: `NAME` of a shipped one, or FILE.onnx; twice for one model per task (default: the choice of \"dpclass models use\")")
+	flags.StringVar(&f.policy, "policy", "", "policy `FILE` to enforce; it is checked before anything is attached")
+	flags.IntVar(&f.samples, "samples", 0, "payload packets to read of a flow, 1 to 255 (default: the model's)")
+	flags.Float64Var(&f.minConfidence, "min-confidence", 0, "probability, 0 to 1, below which a final verdict becomes \"unknown\"")
+	flags.BoolVar(&f.persist, "persist", false, "keep programs, flows and policy in the kernel after the end")
+	flags.BoolVar(&f.noClassify, "no-classify", false, "count flows without verdicts; needs no ONNX Runtime")
 	flags.BoolVar(&f.vlan, "vlan", false, "tell flows of different VLANs apart")
-	flags.Uint32Var(&f.maxFlows, "max-flows", 0, "decided flows that are kept for each IP version (default: the loader's)")
-	flags.Var(choice{&f.logFormat, []string{"text", "json"}}, "log-format", "format of the log")
-	mustComplete(cmd, "mode", "auto", "native", "tc")
-	mustComplete(cmd, "direction", "both", "ingress", "egress")
-	mustComplete(cmd, "log-format", "text", "json")
-	mustCompleteFunc(cmd, "model", completeModels)
-	mustCompleteFunc(cmd, "policy", completePolicyFiles)
+	flags.Uint32Var(&f.maxFlows, "max-flows", 0, "decided flows to keep for each IP version (default: 65536)")
+	flags.Var(&cli.Choice{Value: &f.logFormat, Words: sink.Names()}, "log-format", "format of the log")
+	cli.Complete(cmd, "mode", "auto", "native", "tc")
+	cli.Complete(cmd, "direction", "both", "ingress", "egress")
+	cli.Complete(cmd, "log-format", sink.Names()...)
+	cli.CompleteFunc(cmd, "model", completeModels)
+	cli.CompleteFunc(cmd, "policy", completePolicyFiles)
 	return cmd
-}
-
-// interfaces checks the arguments of attach.
-func interfaces(_ *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		return usagef("IFACE is missing")
-	}
-	for i, name := range args {
-		if slices.Contains(args[:i], name) {
-			return usagef("interface %q stands twice", name)
-		}
-	}
-	return nil
 }
 
 func (f *attachFlags) check() error {
 	switch {
 	case f.samples < 0 || f.samples > 255:
-		return usagef("--samples %d: want 1 to 255", f.samples)
+		return cli.Usagef("--samples %d: want 1 to 255", f.samples)
 	case !(f.minConfidence >= 0 && f.minConfidence <= 1):
-		return usagef("--min-confidence %g: want a number from 0 to 1", f.minConfidence)
+		return cli.Usagef("--min-confidence %g: want a number from 0 to 1", f.minConfidence)
 	case f.noClassify && (len(f.models) > 0 || f.minConfidence > 0):
-		return usagef("--no-classify excludes --model and --min-confidence")
+		return cli.Usagef("--no-classify cannot be used with --model or --min-confidence")
 	}
 	return nil
 }
 
-// attach is the verb: everything that can be wrong is found before anything is
-// attached.
-func attach(cmd *cobra.Command, g *globals, f *attachFlags, names []string) (err error) {
+// attach is the verb. It checks everything it can before it attaches anything.
+func attach(cmd *cobra.Command, g *cli.Globals, f *attachFlags, names []string) (err error) {
 	if err := f.check(); err != nil {
 		return err
 	}
-	log := g.logger(cmd.ErrOrStderr(), f.logFormat)
+	log := g.Logger(cmd.ErrOrStderr(), f.logFormat)
 	models, engine, err := f.classifier(g)
 	if err != nil {
 		return err
@@ -129,29 +118,44 @@ func attach(cmd *cobra.Command, g *globals, f *attachFlags, names []string) (err
 	labels := model.NewLabels(models)
 	var rules *flow.Policy
 	if f.policy != "" {
-		if rules, err = readPolicy(f.policy, cmd.InOrStdin(), labels, cmd.ErrOrStderr()); err != nil {
+		if rules, err = readPolicy(cmd, f.policy, labels); err != nil {
 			return err
 		}
 		protectSSH(rules)
 	}
-	attached, err := attachAll(names, f.config(engine, labels), rules, log)
-	if err != nil {
+	attached, err := attachAll(cmd.Context(), names, f.config(engine, labels), rules, log)
+	if err != nil || len(attached) == 0 {
 		return err
 	}
-	defer func() { err = errors.Join(err, f.finish(attached, log)) }()
+	// A reader of the log that goes away does not end the agent: the write fails.
+	signal.Ignore(syscall.SIGPIPE)
+	exporter, err := sink.New(f.logFormat, cmd.OutOrStdout(), log)
+	if err != nil {
+		return errors.Join(err, f.finish(attached, log))
+	}
+	var ports []agent.Port
+	for _, iface := range attached {
+		ports = append(ports, agent.NewPort(iface))
+	}
+	a := agent.New(agent.Config{
+		Ports: ports, Log: log, Sinks: []agent.Sink{exporter}, Reload: cli.Hangups(cmd.Context()),
+		Classifier: agent.NewClassifier(engine, func() ([]*model.Model, error) { return loadModels(f.models) }),
+	})
+	defer func() {
+		// Detach first: the reader of the log may be slow or gone.
+		err = errors.Join(err, f.finish(attached, log))
+		if lost := a.Close(context.WithoutCancel(cmd.Context())); lost != nil {
+			log.Warn("the flow log is not complete", "error", lost)
+		}
+	}()
 	if err := f.announce(cmd.OutOrStdout(), log, attached, models); err != nil {
 		return err
 	}
-	ended := newFlowLog(cmd.OutOrStdout(), log, f.logFormat)
-	return agent.New(agent.Config{
-		Interfaces: attached, Classifier: engine, Log: log, Ended: ended,
-		Reload: hangups(cmd.Context()),
-		Models: func() ([]*model.Model, error) { return loadModels(f.models) },
-	}).Run(cmd.Context())
+	return a.Run(cmd.Context())
 }
 
 // classifier loads the models and opens ONNX Runtime, unless --no-classify.
-func (f *attachFlags) classifier(g *globals) ([]*model.Model, *classifier.Classifier, error) {
+func (f *attachFlags) classifier(g *cli.Globals) ([]*model.Model, *classifier.Classifier, error) {
 	if f.noClassify {
 		return nil, nil, nil
 	}
@@ -160,10 +164,10 @@ func (f *attachFlags) classifier(g *globals) ([]*model.Model, *classifier.Classi
 		return nil, nil, err
 	}
 	engine, err := classifier.New(classifier.Options{
-		Library: g.onnxruntime, Models: models, Samples: f.samples, MinConfidence: f.minConfidence,
+		Library: g.Library, Models: models, Samples: f.samples, MinConfidence: f.minConfidence,
 	})
 	if errors.Is(err, ort.ErrNoLibrary) {
-		return nil, nil, fault.Advise(err, "to watch without verdicts, give --no-classify")
+		return nil, nil, fault.Advise(err, "use --no-classify to count flows without verdicts")
 	}
 	return models, engine, err
 }
@@ -178,16 +182,20 @@ func (f *attachFlags) config(engine *classifier.Classifier, labels []string) loa
 	case engine != nil:
 		config.Samples = engine.Samples()
 	case f.samples == 0:
-		config.Samples = -1 // nobody reads them
+		config.Samples = -1 // nothing reads them
 	}
 	return config
 }
 
-// attachAll attaches every interface and sets the policy on it, or none.
-func attachAll(names []string, config loader.Config, rules *flow.Policy, log *slog.Logger) (attached []*loader.Interface, err error) {
+// attachAll attaches every interface and sets the policy on it. If one fails, it detaches
+// the others. If the context ends first, it attaches none and returns no error.
+func attachAll(ctx context.Context, names []string, config loader.Config, rules *flow.Policy, log *slog.Logger) (attached []*loader.Attachment, err error) {
 	defer func() {
 		if err == nil {
 			return
+		}
+		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+			err = nil // a signal ends the agent, which is no failure
 		}
 		for _, iface := range attached {
 			err = errors.Join(err, iface.Detach())
@@ -195,7 +203,7 @@ func attachAll(names []string, config loader.Config, rules *flow.Policy, log *sl
 		attached = nil
 	}()
 	for _, name := range names {
-		iface, err := loader.Attach(name, config, log)
+		iface, err := loader.Attach(ctx, name, config, log)
 		if err != nil {
 			return attached, err
 		}
@@ -203,15 +211,15 @@ func attachAll(names []string, config loader.Config, rules *flow.Policy, log *sl
 		if rules == nil {
 			continue
 		}
-		if err := iface.SetPolicy(rules); err != nil {
+		if err := iface.Rules().Set(rules); err != nil {
 			return attached, fmt.Errorf("policy on %q: %w", name, err)
 		}
 	}
 	return attached, nil
 }
 
-// finish ends the work on the interfaces.
-func (f *attachFlags) finish(attached []*loader.Interface, log *slog.Logger) error {
+// finish detaches the interfaces, or with --persist lets go of them.
+func (f *attachFlags) finish(attached []*loader.Attachment, log *slog.Logger) error {
 	var problems []error
 	for _, iface := range attached {
 		if f.persist {
@@ -225,8 +233,8 @@ func (f *attachFlags) finish(attached []*loader.Interface, log *slog.Logger) err
 	return errors.Join(problems...)
 }
 
-// announce says what was obtained.
-func (f *attachFlags) announce(out io.Writer, log *slog.Logger, attached []*loader.Interface, models []*model.Model) error {
+// announce prints how the interfaces are attached.
+func (f *attachFlags) announce(out io.Writer, log *slog.Logger, attached []*loader.Attachment, models []*model.Model) error {
 	for _, iface := range attached {
 		status, err := iface.Status()
 		if err != nil {
@@ -245,35 +253,10 @@ func (f *attachFlags) announce(out io.Writer, log *slog.Logger, attached []*load
 				"model", model, "samples", status.Samples, "rules", status.Rules)
 			continue
 		}
-		if _, err := fmt.Fprintf(out, "%s: attached, mode %s, driver %s, hooks %s; model %s, %d samples a flow; %d policy rules\n",
-			iface.Name(), status.Mode, orNone(status.Driver), strings.Join(hooks, " and "), model, status.Samples, status.Rules); err != nil {
+		if _, err := fmt.Fprintf(out, "%s: attached, mode %s, driver %s, hooks %s; model %s, %d samples per flow; %d policy rules\n",
+			iface.Name(), status.Mode, tui.OrNone(status.Driver), strings.Join(hooks, " and "), model, status.Samples, status.Rules); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func orNone(text string) string {
-	if text == "" {
-		return "none"
-	}
-	return text
-}
-
-// newFlowLog returns what is done with each flow that ended: one JSON object a
-// line, or a line of the log with --verbose.
-func newFlowLog(out io.Writer, log *slog.Logger, format string) func(flow.Record) {
-	if format != "json" {
-		return func(r flow.Record) {
-			ended := live(&r).Ended
-			log.Log(context.Background(), slog.LevelDebug, "flow ended", "iface", r.Iface, "flow", r.Key().String(), "ended", ended,
-				"category", r.Category, "app", r.App, "packets", r.Packets, "bytes", r.Bytes)
-		}
-	}
-	encoder := json.NewEncoder(out)
-	return func(r flow.Record) {
-		if err := encoder.Encode(r); err != nil {
-			log.Error("flow record cannot be written", "error", err)
-		}
-	}
 }

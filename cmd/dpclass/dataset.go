@@ -10,13 +10,16 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/dpclass/dpclass/classifier/model"
+	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/cli"
 	"github.com/dpclass/dpclass/internal/dataset"
 )
 
-func newDatasetCommand(g *globals) *cobra.Command {
-	command := newGroupCommand("dataset", "Make the data that models are trained on",
-		"Turn labelled captures into the directory of arrays that the trainer reads.",
-		"  dpclass dataset build --captures captures -o dataset\n  dpclass dataset build --manifest corpus/manifest.csv -o dataset")
+func newDatasetCommand() *cobra.Command {
+	command := cli.Group("dataset", "Make the data that models are trained on",
+		"Turn labelled captures into the dataset directory that the trainer reads.",
+		"  dpclass dataset build --captures captures --out dataset\n  dpclass dataset build --manifest corpus/manifest.csv --out dataset")
 	command.AddCommand(newDatasetBuildCommand())
 	return command
 }
@@ -31,44 +34,44 @@ type datasetFlags struct {
 }
 
 func newDatasetBuildCommand() *cobra.Command {
-	var flags datasetFlags
+	flags := datasetFlags{task: flow.Category.String()}
 	command := &cobra.Command{
-		Use:   "build --captures DIR | --manifest CSV | --iscx DIR -o DIR",
+		Use:   "build --captures DIR | --manifest CSV | --iscx DIR --out DIR",
 		Short: "Turn labelled captures into a directory of NumPy arrays",
-		Long: `Turn labelled captures into a directory of memory-mappable NumPy arrays: one row
-for each payload packet (packet, category, app, flow, capture, set, index, time,
-length, l4_offset, payload_offset), and meta.json with the names.
+		Long: `Turn labelled captures into a directory of memory-mappable NumPy arrays with one
+row for each payload packet (packet, category, app, flow, capture, set, index,
+time, length, l4_offset, payload_offset), and a file meta.json with the names.
 
-The captures are those of a directory, labelled by where they are in it
-(DIR/LABEL/any.pcap, DIR/LABEL.pcap); those of a manifest (a CSV file with the
-columns path, category and app; set, vpn, capture and use where there are any);
-or the files of the original UNB ISCX VPN-nonVPN 2016 release, by their names.
+The captures come from one of three places:
+  --captures DIR   a directory; the first name below it is a capture's label:
+                   DIR/LABEL/any.pcap or DIR/LABEL.pcap
+  --manifest CSV   a CSV file with the columns path, category and app, and
+                   optionally set, vpn, capture and use
+  --iscx DIR       the files of the UNB ISCX VPN-nonVPN 2016 release, by their names
 
-Labels of your own are as good as those that dpclass knows. With --captures,
-"other" and "background" hold traffic that is to be of no label.`,
-		Example: `  dpclass dataset build --captures captures -o dataset
-  dpclass dataset build --captures captures --task app -o dataset
-  dpclass dataset build --manifest corpus/manifest.csv -o dataset
-  dpclass dataset build --manifest labels.csv --root /captures --set office -o dataset
-  dpclass dataset build --iscx /data/ISCX-VPN-NonVPN-2016 -o iscx
-  dpclass dataset build --manifest labels.csv --checksums --per-flow 0 -o all`,
-		Args: exactly(),
+You can use labels of your own. With --captures, put traffic of no label into
+"other" or "background".`,
+		Example: `  dpclass dataset build --captures captures --out dataset
+  dpclass dataset build --captures captures --task app --out dataset
+  dpclass dataset build --manifest corpus/manifest.csv --out dataset
+  dpclass dataset build --manifest labels.csv --root /captures --set office --out dataset
+  dpclass dataset build --iscx /data/ISCX-VPN-NonVPN-2016 --out iscx
+  dpclass dataset build --manifest labels.csv --checksums --per-flow 0 --out all`,
+		Args: cli.Exactly(),
 		RunE: func(command *cobra.Command, _ []string) error { return buildDataset(command, &flags) },
 	}
 	set := command.Flags()
-	set.StringVar(&flags.captures, "captures", "", "directory of captures: the first name below it is a capture's label")
-	flags.task = dataset.TaskCategory
-	set.Var(choice{&flags.task, []string{dataset.TaskCategory, dataset.TaskApp}}, "task", "with --captures: what the labels say")
-	set.StringVar(&flags.manifest, "manifest", "", "CSV file that lists and labels the captures")
-	set.StringVar(&flags.root, "root", "", "directory of the manifest's paths (default the manifest's own)")
-	set.StringArrayVar(&flags.sets, "set", nil, "take only the manifest's rows of this set (may be given more than once)")
-	set.StringVar(&flags.iscx, "iscx", "", "directory of the original ISCX VPN-nonVPN 2016 captures")
-	set.BoolVar(&flags.skipUnknown, "skip-unknown", false, "with --iscx: leave out files whose names are not known")
-	// -o is the format of the output everywhere else.
-	set.StringVarP(&flags.out, "output", "o", "", "`directory` to write, new or empty")
+	set.StringVar(&flags.captures, "captures", "", "`DIR` of captures; the first name below it is a capture's label")
+	set.Var(&cli.Choice{Value: &flags.task, Words: []string{flow.Category.String(), flow.App.String()}}, "task", "with --captures: what the labels are")
+	set.StringVar(&flags.manifest, "manifest", "", "CSV `FILE` that lists and labels the captures")
+	set.StringVar(&flags.root, "root", "", "`DIR` of the manifest's relative paths (default: the manifest's own)")
+	set.StringArrayVar(&flags.sets, "set", nil, "use only the manifest's rows of this set; may be given more than once")
+	set.StringVar(&flags.iscx, "iscx", "", "`DIR` of the ISCX VPN-nonVPN 2016 captures")
+	set.BoolVar(&flags.skipUnknown, "skip-unknown", false, "with --iscx: leave out files with unknown names")
+	set.StringVar(&flags.out, "out", "", "`DIR` to write, which must be empty or not exist")
 	set.BoolVar(&flags.checksums, "checksums", false, "keep the checksums in the vectors")
-	set.IntVar(&flags.perFlow, "per-flow", dataset.PerFlow, "payload packets kept of each flow, 0 for all")
-	mustComplete(command, "task", dataset.TaskCategory, dataset.TaskApp)
+	set.IntVar(&flags.perFlow, "per-flow", dataset.PerFlow, "payload packets to keep of each flow (0: all)")
+	cli.Complete(command, "task", flow.Category.String(), flow.App.String())
 	return command
 }
 
@@ -81,39 +84,46 @@ func buildDataset(command *cobra.Command, flags *datasetFlags) error {
 	}
 	switch {
 	case flags.out == "":
-		return usagef("dataset build: -o is missing; name the directory to write, as -o dataset")
+		return cli.Usagef("--out is missing: name the directory to write")
 	case sources != 1:
-		return usagef("dataset build: want one of --captures DIR, --manifest CSV and --iscx DIR")
+		return cli.Usagef("want one of --captures DIR, --manifest CSV and --iscx DIR")
 	case flags.manifest == "" && (flags.root != "" || len(flags.sets) > 0):
-		return usagef("dataset build: --root and --set belong to --manifest")
+		return cli.Usagef("--root and --set need --manifest")
 	case flags.iscx == "" && flags.skipUnknown:
-		return usagef("dataset build: --skip-unknown belongs to --iscx")
+		return cli.Usagef("--skip-unknown needs --iscx")
 	case flags.captures == "" && command.Flags().Changed("task"):
-		return usagef("dataset build: --task belongs to --captures; a manifest has a column for each task")
+		return cli.Usagef("--task needs --captures; a manifest has a column for each task")
 	case flags.perFlow < 0:
-		return usagef("dataset build: --per-flow is %d, want 0 (all) or more", flags.perFlow)
+		return cli.Usagef("--per-flow %d: want 0 or more", flags.perFlow)
 	}
 	stderr := command.ErrOrStderr()
-	captures, err := datasetCaptures(flags, stderr)
+	task, err := flow.ParseTask(flags.task)
+	if err != nil {
+		return cli.Usage(err)
+	}
+	captures, err := datasetCaptures(flags, task, stderr)
 	if err != nil {
 		return err
 	}
 	began := time.Now()
-	progress := newProgress(stderr, "captures", len(captures))
+	progress := cli.NewProgress(stderr, "captures", len(captures))
 	meta, err := dataset.Build(command.Context(), flags.out, captures, dataset.BuildOptions{
 		Source:    flags.captures + flags.manifest + flags.iscx, // one of them
 		Checksums: flags.checksums,
 		PerFlow:   flags.perFlow,
-		Warn:      func(err error) { progress.note("dpclass: warning: %v", err) },
-		Progress:  func(captures, packets int) { progress.step(captures, fmt.Sprintf("%d packets", packets)) },
+		Aggregation: dataset.Aggregation{
+			Samples: flow.DefaultSamples, Growth: model.DefaultGrowth, Floor: model.DefaultFloor,
+		},
+		Warn:     func(err error) { progress.Note("dpclass: warning: %v", err) },
+		Progress: func(captures, packets int) { progress.Step(captures, fmt.Sprintf("%d packets", packets)) },
 	})
-	progress.done()
+	progress.Wipe()
 	if err != nil {
 		return err
 	}
 	out := command.OutOrStdout()
 	if flags.captures != "" {
-		if err := printLabels(out, stderr, meta.Captures, flags.task); err != nil {
+		if err := printLabels(out, stderr, meta.Captures, task); err != nil {
 			return err
 		}
 	}
@@ -122,17 +132,17 @@ func buildDataset(command *cobra.Command, flags *datasetFlags) error {
 	return err
 }
 
-// fewFlows is the number of flows below which a label is said to have few.
+// fewFlows is the number of flows below which a label gets a warning.
 const fewFlows = 20
 
-// printLabels prints what there is of each label, and warns of those that a model
+// printLabels prints how much there is of each label, and warns of those that a model
 // can hardly learn.
-func printLabels(out, warn io.Writer, captures []dataset.Capture, task string) error {
+func printLabels(out, warn io.Writer, captures []dataset.Capture, task flow.Task) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(table, "LABEL\tCAPTURES\tFLOWS\tPACKETS\t")
 	var labels []string
 	counts := map[string][3]int{}
-	for _, c := range captures { // by path, so that a label's stand together
+	for _, c := range captures { // sorted by path, so that those of a label are together
 		label := c.Label(task)
 		if _, known := counts[label]; !known {
 			labels = append(labels, label)
@@ -149,32 +159,25 @@ func printLabels(out, warn io.Writer, captures []dataset.Capture, task string) e
 	}
 	for _, label := range labels {
 		if n := counts[label][1]; n < fewFlows {
-			fmt.Fprintf(warn, "dpclass: warning: label %q has %d flows; a model needs two at least, and dozens to be any good\n", label, n)
+			fmt.Fprintf(warn, "dpclass: warning: label %q has %d flows; a model needs at least two, and dozens to be any good\n", label, n)
 		}
 	}
 	return nil
 }
 
 // datasetCaptures lists the captures that the flags name.
-func datasetCaptures(flags *datasetFlags, stderr io.Writer) ([]dataset.Capture, error) {
+func datasetCaptures(flags *datasetFlags, task flow.Task, stderr io.Writer) ([]dataset.Capture, error) {
 	if flags.captures != "" {
-		return dataset.ReadLabelled(flags.captures, flags.task)
+		return dataset.ReadLabelled(flags.captures, task)
 	}
 	if flags.iscx != "" {
 		var skip func(string)
 		if flags.skipUnknown {
 			skip = func(path string) {
-				fmt.Fprintf(stderr, "dpclass: warning: %q has no name of the ISCX release, left out\n", path)
+				fmt.Fprintf(stderr, "dpclass: warning: %q has no name of the ISCX release and is left out\n", path)
 			}
 		}
 		return dataset.ReadISCX(flags.iscx, skip)
 	}
-	captures, err := dataset.ReadManifest(flags.manifest, flags.root)
-	if err != nil {
-		return nil, err
-	}
-	if captures, err = dataset.OfSets(captures, flags.sets); err != nil {
-		return nil, fmt.Errorf("manifest %q: %w", flags.manifest, err)
-	}
-	return captures, nil
+	return readManifest(flags.manifest, flags.root, flags.sets)
 }

@@ -8,42 +8,43 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/dpclass/dpclass/internal/cli"
 	"github.com/dpclass/dpclass/loader"
 )
 
-func newDetachCommand(g *globals) *cobra.Command {
+func newDetachCommand(g *cli.Globals) *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
 		Use:   "detach IFACE... | --all",
 		Short: "Detach interfaces and leave nothing behind",
-		Long: `Take the programs, flows and policy off the interfaces, and end the agent that
-serves them. It is no error where nothing is attached. --all covers every
+		Long: `Remove the programs, flows and policy from the interfaces, and end the agent that
+serves them. It is not an error if nothing is attached. --all detaches every
 interface of every network namespace.`,
 		Example: "  dpclass detach eth0\n  dpclass detach veth1 --netns lab\n  dpclass detach --all",
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case all && len(args) > 0:
-				return usagef("--all excludes IFACE")
-			case all && g.netns != "":
-				return usagef("--all covers every network namespace: leave --netns out")
+				return cli.Usagef("--all cannot be used with IFACE")
+			case all && g.Netns != "":
+				return cli.Usagef("--all covers every network namespace: leave --netns out")
 			case all:
 				return nil
 			}
-			return interfaces(cmd, args)
+			return interfaceArgs(cmd, args)
 		},
 		ValidArgsFunction: completeAttached(g, cobra.ShellCompDirectiveNoFileComp),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if all {
-				return loader.DetachAll()
+				return loader.DetachAll(cmd.Context())
 			}
-			return g.inNetns(func() error {
+			return g.InNetns(func() error {
 				var problems []error
 				for _, name := range args {
-					if err := loader.Detach(name); err != nil {
+					if err := loader.Detach(cmd.Context(), name); err != nil {
 						problems = append(problems, err)
 						continue
 					}
-					if g.json() {
+					if g.JSON() {
 						continue
 					}
 					if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s: detached\n", name); err != nil {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dpclass/dpclass/internal/cli"
 	"github.com/dpclass/dpclass/lab"
 )
 
@@ -36,7 +37,7 @@ func testUsage(t *testing.T, s *suite) {
 		{"policy"}, {"policy", "apply", "eth0"}, {"policy", "check"}, {"classify"}, {"models", "nosuch"}, {"--nosuch"},
 	} {
 		got := s.run(t, h, args...)
-		if got.code != exitUsage || got.out != "" {
+		if got.code != cli.ExitUsage || got.out != "" {
 			t.Errorf("%q: exit %d, %s%s", args, got.code, got.out, got.err)
 			continue
 		}
@@ -56,13 +57,13 @@ func testUsage(t *testing.T, s *suite) {
 		{[]string{"attach", "nosuch0", "--no-classify", "--policy", "/nonexistent.yaml"}, "/nonexistent.yaml"},
 		{[]string{"attach", "lo", "--no-classify", "--policy", save(t, "bad.yaml", "version: 2\n")}, "version"},
 	} {
-		s.run(t, h, test.args...).want(t, exitFailed, test.says)
+		s.run(t, h, test.args...).want(t, cli.ExitFailed, test.says)
 	}
-	s.run(t, h, "status").want(t, exitFailed)
-	s.run(t, h, "detach", "eth0").want(t, exitDone)
-	s.run(t, h, "detach", "--all").want(t, exitDone)
-	s.run(t, h, "flows", "-o", "json").want(t, exitDone)
-	s.run(t, h, "version").want(t, exitDone)
+	s.run(t, h, "status").want(t, cli.ExitFailed)
+	s.run(t, h, "detach", "eth0").want(t, cli.ExitDone)
+	s.run(t, h, "detach", "--all").want(t, cli.ExitDone)
+	s.run(t, h, "flows", "-o", "json").want(t, cli.ExitDone)
+	s.run(t, h, "version").want(t, cli.ExitDone)
 	noPins(t)
 }
 
@@ -84,14 +85,14 @@ func testCaptures(t *testing.T, s *suite) {
 		says  string // on standard error
 		flows int
 	}{
-		{"missing.pcap", nil, exitFailed, "no such file", 0},
-		{"empty.pcap", []byte{}, exitFailed, "empty", 0},
-		{"random.pcap", random, exitFailed, "neither pcap nor pcapng", 0},
-		{"lying.pcap", lying, exitFailed, "4294967280", 0},
-		{"first-cut.pcap", whole[:50], exitFailed, "whole packet", 0},
-		{"header.pcap", whole[:24], exitDone, "", 0},
-		{"cut.pcap", whole[:len(whole)-1], exitDone, "warning", 1},
-		{"whole.pcap", whole, exitDone, "", 2},
+		{"missing.pcap", nil, cli.ExitFailed, "no such file", 0},
+		{"empty.pcap", []byte{}, cli.ExitFailed, "empty", 0},
+		{"random.pcap", random, cli.ExitFailed, "neither pcap nor pcapng", 0},
+		{"lying.pcap", lying, cli.ExitFailed, "4294967280", 0},
+		{"first-cut.pcap", whole[:50], cli.ExitFailed, "whole packet", 0},
+		{"header.pcap", whole[:24], cli.ExitDone, "", 0},
+		{"cut.pcap", whole[:len(whole)-1], cli.ExitDone, "warning", 1},
+		{"whole.pcap", whole, cli.ExitDone, "", 2},
 	} {
 		path := filepath.Join(dir, test.name)
 		if test.data != nil {
@@ -115,7 +116,7 @@ func testCaptures(t *testing.T, s *suite) {
 		}
 	}
 	// One bad file of several keeps no other from being shown.
-	got := s.run(t, h, "classify", "-o", "json", filepath.Join(dir, "empty.pcap"), filepath.Join(dir, "whole.pcap")).want(t, exitFailed, "empty.pcap")
+	got := s.run(t, h, "classify", "-o", "json", filepath.Join(dir, "empty.pcap"), filepath.Join(dir, "whole.pcap")).want(t, cli.ExitFailed, "empty.pcap")
 	if len(readRecords(t, got.out)) != 2 {
 		t.Errorf("%s", got.out)
 	}
@@ -167,13 +168,13 @@ func testModels(t *testing.T, s *suite) {
 				test.network = network
 			}
 			path := offlineSave(t, filepath.Join(dir, "mine.onnx"), test.network)
-			s.run(t, near, "classify", capture, "--model", path).want(t, exitFailed, "mine", test.says)
-			s.run(t, near, "attach", "eth0", "--model", path).want(t, exitFailed, "mine", test.says)
+			s.run(t, near, "classify", capture, "--model", path).want(t, cli.ExitFailed, "mine", test.says)
+			s.run(t, near, "attach", "eth0", "--model", path).want(t, cli.ExitFailed, "mine", test.says)
 		})
 	}
-	s.run(t, near, "attach", "eth0", "--model", "nosuch").want(t, exitFailed, "nosuch", "default")
-	s.run(t, near, "attach", "eth0", "--model", "/nonexistent.onnx").want(t, exitFailed, "/nonexistent.onnx")
-	s.run(t, near, "attach", "eth0", "--onnxruntime", "/nonexistent").want(t, exitFailed, "/nonexistent")
+	s.run(t, near, "attach", "eth0", "--model", "nosuch").want(t, cli.ExitFailed, "nosuch", "default")
+	s.run(t, near, "attach", "eth0", "--model", "/nonexistent.onnx").want(t, cli.ExitFailed, "/nonexistent.onnx")
+	s.run(t, near, "attach", "eth0", "--onnxruntime", "/nonexistent").want(t, cli.ExitFailed, "/nonexistent")
 	noPins(t)
 
 	t.Run("cnn-traffic", func(t *testing.T) {

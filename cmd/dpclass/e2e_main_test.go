@@ -12,6 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// bpffs is where pins live.
+const bpffs = "/sys/fs/bpf"
+
 // isolatedVariable says that the process has a mount namespace of its own.
 const isolatedVariable = "DPCLASS_TEST_ISOLATED"
 
@@ -27,7 +30,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// isolate starts this process anew in a mount namespace. It returns only where
+// isolate starts this process again in a mount namespace. It returns only where
 // that fails.
 func isolate() error {
 	self, err := os.Executable()

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/cli"
 	"github.com/dpclass/dpclass/internal/vector/packettest"
 	"github.com/dpclass/dpclass/lab"
 )
@@ -32,11 +33,11 @@ func testMapped(t *testing.T, s *suite) {
 	}
 	key := parseKey(t, "udp 10.0.1.2:4000 10.0.1.1:5000")
 	s.waitFlow(t, watcher, "eth0", key)
-	s.run(t, watcher, "flows", "set", "eth0", key.Mapped().String(), "--category", "voip").want(t, exitDone, "::ffff:10.0.1.1")
+	s.run(t, watcher, "flows", "set", "eth0", key.Mapped().String(), "--category", "voip").want(t, cli.ExitDone, "::ffff:10.0.1.1")
 	if got := s.flows(t, watcher, "eth0")[key]; got.Category != "voip" || got.Source != "operator" {
 		t.Errorf("%+v", got)
 	}
-	s.run(t, watcher, "flows", "set", "eth0", "udp 10.0.1.2:4000 10.0.1.1:5001", "--category", "voip").want(t, exitFailed, "10.0.1.1:5001")
+	s.run(t, watcher, "flows", "set", "eth0", "udp 10.0.1.2:4000 10.0.1.1:5001", "--category", "voip").want(t, cli.ExitFailed, "10.0.1.1:5001")
 }
 
 // testWatch follows the live table outside a terminal: one table after the other,
@@ -125,7 +126,7 @@ func testSwap(t *testing.T, s *suite) {
 	}
 	write("third", "new-label")
 	hangup()
-	if err := p.WaitOutput(testContext(t), "attach anew"); err != nil {
+	if err := p.WaitOutput(testContext(t), "attach it again"); err != nil {
 		t.Error(err)
 	}
 	write("second", "own-label")

@@ -5,6 +5,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/cli"
 	"github.com/dpclass/dpclass/lab"
 )
 
@@ -21,8 +23,6 @@ rules:
     action: {rate: 4mbit, scope: class}
   - match: {category: voip}
     action: {rate: 2mbit, scope: flow}
-  - match: {category: file-transfer}
-    action: {rate: 20mbit, scope: class}
 `
 
 // policeLoad is a UDP load of iperf3, three times over what it is policed to.
@@ -42,8 +42,8 @@ func (l policeLoad) key(t *testing.T, r *lab.Routed) flow.Key {
 	return parseKey(t, fmt.Sprintf("udp %s:%d %s:%d", client, l.port+1000, l.addr, l.port))
 }
 
-// testPolice polices UDP by class and by flow, both ways: what the receiver gets
-// is within 15 % of the rate.
+// testPolice polices UDP by class and by flow, both ways: what comes through is at most
+// the rate and the burst.
 func testPolice(t *testing.T, s *suite) {
 	rules := save(t, "police.yaml", policeRules)
 	for _, mode := range []string{"native", "tc"} {
@@ -82,49 +82,53 @@ func testPolice(t *testing.T, s *suite) {
 				s.waitFlow(t, r.Router, "eth0", load.key(t, r))
 				s.set(t, r.Router, load.key(t, r), "--category", load.category)
 			}
-			// Behind the burst: 128 kB are gone in 0.2 s.
-			from := time.Now().Add(400 * time.Millisecond)
-			time.Sleep(time.Until(from.Add(2 * time.Second)))
+			from := time.Now()
+			// Until the bursts are a small part of what was passed.
+			if err := lab.Until(ctx, "policed packets", func() (bool, error) {
+				rules := s.rules(t, r.Router)
+				passed := func(i int) uint64 { return rules[i].Counters.Bytes - rules[i].Counters.DroppedBytes }
+				return passed(0) > 2*5*policeBurst && passed(1) > 3*5*policeBurst, nil
+			}); err != nil {
+				t.Error(err)
+			}
 			for _, p := range programs {
 				p.Signal(unix.SIGKILL)
 			}
-			server, client := stopServer(), stopClient()
+			server, client := count(t, stopServer(), from), count(t, stopClient(), from)
 			flows := s.flows(t, r.Router, "eth0")
-			in, out := count(t, server, from), count(t, client, from)
-			rate := func(counts map[flow.Key]*tally, ports ...int) float64 {
-				var bytes uint64
-				var last time.Time
+			for _, check := range []struct {
+				what           string
+				sent, received map[flow.Key]*tally
+				ports          []int
+				rate           float64 // Mbit/s
+			}{
+				{"class, in, two flows", client, server, []int{5201, 5202}, 4},
+				{"class, out", server, client, []int{5203}, 4},
+				{"flow, in, IPv4", client, server, []int{5204}, 2},
+				{"flow, in, IPv6", client, server, []int{5205}, 2},
+				{"flow, out", server, client, []int{5206}, 2},
+			} {
+				var keys []flow.Key
 				for _, load := range loads {
-					for _, port := range ports {
-						c := counts[load.key(t, r)]
-						if load.port != port || c == nil {
-							continue
-						}
-						bytes += c.bytes
-						if c.last.After(last) {
-							last = c.last
-						}
+					if slices.Contains(check.ports, load.port) {
+						keys = append(keys, load.key(t, r))
 					}
 				}
-				return float64(bytes) * 8 / last.Sub(from).Seconds() / 1e6
-			}
-			for _, check := range []struct {
-				what string
-				got  float64
-				want float64 // Mbit/s
-			}{
-				{"class, in, two flows", rate(in, 5201, 5202), 4},
-				{"class, out", rate(out, 5203), 4},
-				{"flow, in, IPv4", rate(in, 5204), 2},
-				{"flow, in, IPv6", rate(in, 5205), 2},
-				{"flow, out", rate(out, 5206), 2},
-			} {
-				t.Logf("%s: %.2f Mbit/s, rate %.0f", check.what, check.got, check.want)
-				if check.got < .85*check.want || check.got > 1.15*check.want {
-					t.Errorf("%s: %.2f Mbit/s, want %.0f within 15 %%", check.what, check.got, check.want)
+				sent, elapsed := total(check.sent, keys)
+				got, _ := total(check.received, keys)
+				rated := check.rate * 1e6 / 8 * elapsed.Seconds()
+				t.Logf("%s: %d bytes of %d in %v, at the rate %.0f", check.what, got, sent, elapsed, rated)
+				// A bucket never passes more than this. The tenth is for packets that were
+				// captured later than they were policed.
+				if most := rated*1.1 + policeBurst; float64(got) > most {
+					t.Errorf("%s: %d bytes came through, at most %.0f may", check.what, got, most)
+				}
+				// How near it comes to the rate depends on the machine; a wrong unit is eight times off.
+				if least := min(rated, float64(sent)) / 5; float64(got) < least {
+					t.Errorf("%s: %d bytes came through, want %.0f at the very least", check.what, got, least)
 				}
 			}
-			// What the kernel says it dropped is the same in flows and in rules.
+			// The flows and the rules have the same number of dropped packets.
 			var dropped uint64
 			for _, record := range flows {
 				dropped += record.Dropped
@@ -136,44 +140,38 @@ func testPolice(t *testing.T, s *suite) {
 			if dropped == 0 || dropped != ruleDrops {
 				t.Errorf("flows dropped %d packets, rules %d", dropped, ruleDrops)
 			}
-			if mode == "tc" {
-				logGoodput(t, s, r)
-			}
 		})
 	}
 }
 
-// logGoodput tells what TCP makes of a policer; nothing is asserted.
-func logGoodput(t *testing.T, s *suite, r *lab.Routed) {
-	t.Helper()
-	if _, err := r.Server.IperfServer(testContext(t), 5301); err != nil {
-		t.Fatal(err)
+// policeBurst is the default burst of the rates here, in bytes.
+const policeBurst = 128 << 10
+
+// total returns the bytes of some flows in a capture, and the time from the first packet
+// to the last.
+func total(counts map[flow.Key]*tally, keys []flow.Key) (bytes uint64, elapsed time.Duration) {
+	var first, last time.Time
+	for _, key := range keys {
+		c := counts[key]
+		if c == nil {
+			continue
+		}
+		bytes += c.bytes
+		if first.IsZero() || c.first.Before(first) {
+			first = c.first
+		}
+		if c.last.After(last) {
+			last = c.last
+		}
 	}
-	load := lab.Iperf{Server: r.ServerAddr4, Port: 5301, ClientPort: 7000, Time: 30 * time.Second}
-	sender, err := r.Client.Start(testContext(t), "iperf3", load.Args()...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	key := parseKey(t, fmt.Sprintf("tcp %s:7000 %s:5301", r.ClientAddr4, r.ServerAddr4))
-	s.waitFlow(t, r.Router, "eth0", key)
-	s.set(t, r.Router, key, "--category", "file-transfer")
-	passed := func() (uint64, time.Time) {
-		counters := s.rules(t, r.Router)[2].Counters
-		return counters.Bytes - counters.DroppedBytes, time.Now()
-	}
-	time.Sleep(500 * time.Millisecond) // the burst
-	before, from := passed()
-	time.Sleep(1500 * time.Millisecond)
-	after, to := passed()
-	t.Logf("TCP through a policer of 20 Mbit/s: %.1f Mbit/s", float64(after-before)*8/to.Sub(from).Seconds()/1e6)
-	sender.Stop()
+	return bytes, last.Sub(first)
 }
 
 // rules returns the rules in force and what they counted.
-func (s *suite) rules(t *testing.T, h *lab.Host) (rules []ruleLine) {
+func (s *suite) rules(t *testing.T, h *lab.Host) (rules []countedRule) {
 	t.Helper()
-	for line := range strings.Lines(s.run(t, h, "policy", "show", "eth0", "-o", "json").want(t, exitDone).out) {
-		var rule ruleLine
+	for line := range strings.Lines(s.run(t, h, "policy", "show", "eth0", "-o", "json").want(t, cli.ExitDone).out) {
+		var rule countedRule
 		if err := json.Unmarshal([]byte(line), &rule); err != nil {
 			t.Fatalf("%v: %s", err, line)
 		}

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/cli"
 	"github.com/dpclass/dpclass/lab"
 )
 
@@ -81,7 +82,7 @@ func testMark(t *testing.T, s *suite, r *lab.Routed) {
 	if rules := s.rules(t, r.Router); len(rules) != 2 || rules[0].Counters.Marked != 80 || rules[1].Counters.Packets != 0 {
 		t.Errorf("rules %+v, want 80 packets marked by the first", rules)
 	}
-	s.run(t, r.Router, "policy", "clear", "eth0").want(t, exitDone)
+	s.run(t, r.Router, "policy", "clear", "eth0").want(t, cli.ExitDone)
 	read(ect0)
 
 	// Super-packets too: every segment has the mark.
@@ -101,7 +102,7 @@ func testMark(t *testing.T, s *suite, r *lab.Routed) {
 	if rule := s.rules(t, r.Router)[0]; rule.Counters.Marked < record.Packets-10 || record.Packets < 1<<20/1448*2 {
 		t.Errorf("%d packets, %d marked", record.Packets, rule.Counters.Marked)
 	}
-	s.run(t, r.Router, "policy", "clear", "eth0").want(t, exitDone)
+	s.run(t, r.Router, "policy", "clear", "eth0").want(t, cli.ExitDone)
 }
 
 // testDrop has nothing come through, either way, until the policy is cleared.
@@ -141,7 +142,7 @@ func testDrop(t *testing.T, s *suite, r *lab.Routed) {
 	if server[other.key] == nil || server[other.key].packets != 40 {
 		t.Errorf("flow %q: %+v at the server", other.key, server[other.key])
 	}
-	s.run(t, r.Router, "policy", "clear", "eth0").want(t, exitDone, "no policy")
+	s.run(t, r.Router, "policy", "clear", "eth0").want(t, cli.ExitDone, "no policy")
 	for _, k := range talks {
 		if got := k.ask(t, 20); got != 20 {
 			t.Errorf("flow %q: %d answers of 20 without a policy", k.key, got)
@@ -169,7 +170,7 @@ func testDropAll(t *testing.T, s *suite, r *lab.Routed) {
 			t.Errorf("ping of %s: %v", addr, err)
 		}
 	}
-	s.run(t, r.Router, "policy", "clear", "eth0").want(t, exitDone)
+	s.run(t, r.Router, "policy", "clear", "eth0").want(t, cli.ExitDone)
 }
 
 // ping has an ICMP echo request answered.
@@ -269,7 +270,7 @@ func testMidstream(t *testing.T, s *suite, r *lab.Routed, old *talkTCP) {
 func testBadPolicy(t *testing.T, s *suite, r *lab.Routed) {
 	s.apply(t, r.Router, policyRules)
 	inForce := func() string { // the file, and when it was applied
-		out := s.run(t, r.Router, "policy", "show", "eth0").want(t, exitDone, "applied ").out
+		out := s.run(t, r.Router, "policy", "show", "eth0").want(t, cli.ExitDone, "applied ").out
 		return out[:strings.Index(out, "MATCH")] + out[strings.Index(out, "applied "):]
 	}
 	before := inForce()
@@ -286,16 +287,16 @@ func testBadPolicy(t *testing.T, s *suite, r *lab.Routed) {
 		"the second is bad": "version: 1\nrules:\n  - match: {category: voip}\n    action: {drop: true}\n  - match: {app: nosuch}\n    action: {drop: true}\n",
 	} {
 		file := save(t, "bad.yaml", text)
-		s.run(t, r.Router, "policy", "check", file).want(t, exitFailed, "bad.yaml")
+		s.run(t, r.Router, "policy", "check", file).want(t, cli.ExitFailed, "bad.yaml")
 		got := s.run(t, r.Router, "policy", "apply", "eth0", file)
-		if got.code != exitFailed {
+		if got.code != cli.ExitFailed {
 			t.Errorf("%s: exit %d: %s", name, got.code, got.out+got.err)
 			continue
 		}
 		checkError(t, got.err)
 	}
-	s.run(t, r.Router, "policy", "apply", "eth0", "/nonexistent.yaml").want(t, exitFailed, "/nonexistent.yaml", "no such file")
-	s.run(t, r.Router, "policy", "apply", "eth1", save(t, "good.yaml", policyRules)).want(t, exitFailed, "eth1", "not attached")
+	s.run(t, r.Router, "policy", "apply", "eth0", "/nonexistent.yaml").want(t, cli.ExitFailed, "/nonexistent.yaml", "no such file")
+	s.run(t, r.Router, "policy", "apply", "eth1", save(t, "good.yaml", policyRules)).want(t, cli.ExitFailed, "eth1", "not attached")
 	if after := inForce(); after != before {
 		t.Errorf("the policy in force has changed: %s", after)
 	}
@@ -341,13 +342,13 @@ seq 20000
 // apply puts a policy in force.
 func (s *suite) apply(t *testing.T, h *lab.Host, rules string) {
 	t.Helper()
-	s.run(t, h, "policy", "apply", "eth0", save(t, "policy.yaml", rules)).want(t, exitDone, "policy in force")
+	s.run(t, h, "policy", "apply", "eth0", save(t, "policy.yaml", rules)).want(t, cli.ExitDone, "policy in force")
 }
 
 // set gives a flow an operator's verdict.
 func (s *suite) set(t *testing.T, h *lab.Host, key flow.Key, verdict ...string) {
 	t.Helper()
-	s.run(t, h, append([]string{"flows", "set", "eth0", key.String()}, verdict...)...).want(t, exitDone, "(operator)")
+	s.run(t, h, append([]string{"flows", "set", "eth0", key.String()}, verdict...)...).want(t, cli.ExitDone, "(operator)")
 }
 
 // talk is a UDP flow between client and server: the server answers each packet.

@@ -14,7 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/cli"
 	"github.com/dpclass/dpclass/lab"
+	"github.com/dpclass/dpclass/loader"
 )
 
 // testReplay replays a capture of real programs through an interface: every flow
@@ -35,7 +37,7 @@ func testReplay(t *testing.T, s *suite) {
 				args = append(args, "--no-classify")
 			}
 			s.attach(t, watcher, args...)
-			if got := s.status(t, watcher, "eth0").Mode; got != mode.got {
+			if got := s.status(t, watcher, "eth0").Mode; string(got) != mode.got {
 				t.Errorf("mode %s is %q, want %q", mode.asked, got, mode.got)
 			}
 			// Fast, but not so fast that a flow is over before its verdict.
@@ -73,7 +75,7 @@ func testReplay(t *testing.T, s *suite) {
 // compareVerdicts holds the verdicts on an interface against those of classify.
 func compareVerdicts(t *testing.T, s *suite, h *lab.Host, file string) {
 	t.Helper()
-	offline := readRecords(t, s.run(t, h, "classify", file, "-o", "json").want(t, exitDone).out)
+	offline := readRecords(t, s.run(t, h, "classify", file, "-o", "json").want(t, cli.ExitDone).out)
 	budget := s.status(t, h, "eth0").Samples
 	var problems error
 	err := lab.Until(testContext(t), "the verdicts of classify", func() (bool, error) {
@@ -132,7 +134,7 @@ func testVerdict(t *testing.T, s *suite) {
 	if decided.Category == "" || decided.Source != "model" || decided.Samples == 0 || decided.CategoryConfidence == 0 {
 		t.Errorf("%+v", decided)
 	}
-	if err := lab.Until(ctx, "packets behind the verdict", func() (bool, error) {
+	if err := lab.Until(ctx, "packets after the verdict", func() (bool, error) {
 		return s.rules(t, r.Router)[0].Counters.Marked > 20, nil
 	}); err != nil {
 		t.Error(err)
@@ -152,14 +154,14 @@ func testVerdict(t *testing.T, s *suite) {
 	if got := s.status(t, r.Router, "eth0"); got.Counters["sampled"] == 0 || got.Counters["ring_full"] != 0 || got.Rules != 1 || got.Samples == 0 {
 		t.Errorf("%+v", got)
 	}
-	var agent *agentLine
+	var agent *loader.AgentStats
 	if err := lab.Until(ctx, "the agent's figures", func() (bool, error) { // which it publishes each second
 		agent = s.status(t, r.Router, "eth0").Agent
 		return agent != nil && agent.Samples > 0 && agent.Verdicts > 0 && agent.P50 > 0 && agent.P99 >= agent.P50 && agent.BatchMean >= 1, nil
 	}); err != nil || agent.Shed != 0 {
 		t.Errorf("%v: %+v", err, agent)
 	}
-	t.Logf("a call is %s (%.2f) after %d samples, packet to verdict %.2f ms", decided.Category, decided.CategoryConfidence, decided.Samples, agent.P50)
+	t.Logf("a call is %s (%.2f) after %d samples, packet to verdict %.2f ms", decided.Category, decided.CategoryConfidence, decided.Samples, agent.P50.Float())
 }
 
 // testJumbo counts and decides packets of 9000 bytes.
@@ -280,7 +282,7 @@ func testOffload(t *testing.T, s *suite) {
 			ctx := testContext(t)
 			near, far := pair(t, false)
 			// The far end sees wire packets. The near end's stack hands over
-			// super-packets, which are cut behind our egress hook.
+			// super-packets, which are cut after our egress hook.
 			if err := far.SetOffload("eth0", false); err != nil {
 				t.Fatal(err)
 			}

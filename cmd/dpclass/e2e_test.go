@@ -24,8 +24,10 @@ import (
 	"github.com/dpclass/dpclass/classifier/ort"
 	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/capture"
+	"github.com/dpclass/dpclass/internal/cli"
 	"github.com/dpclass/dpclass/internal/dataset"
 	"github.com/dpclass/dpclass/lab"
+	"github.com/dpclass/dpclass/loader"
 )
 
 // TestEndToEnd runs the real binary on real interfaces in network namespaces,
@@ -53,6 +55,7 @@ func TestEndToEnd(t *testing.T) {
 		{"Persist", testPersist},
 		{"Takeover", testTakeover},
 		{"Ended", testEnded},
+		{"Log", testLog},
 		{"Mapped", testMapped},
 		{"Watch", testWatch},
 		{"Swap", testSwap},
@@ -120,7 +123,7 @@ func testContext(t *testing.T) context.Context {
 	return ctx
 }
 
-// result is what a call of dpclass came to.
+// result is the exit code and output of a run of dpclass.
 type result struct {
 	code     int
 	out, err string
@@ -172,7 +175,7 @@ func (r result) want(t *testing.T, code int, says ...string) result {
 	if r.code != code {
 		t.Fatalf("exit %d, want %d\n%s%s", r.code, code, r.out, r.err)
 	}
-	if code != exitDone && len(says) > 0 {
+	if code != cli.ExitDone && len(says) > 0 {
 		checkError(t, r.err)
 	}
 	for _, word := range says {
@@ -202,7 +205,7 @@ func (s *suite) attachEnv(t *testing.T, h *lab.Host, variables []string, args ..
 			case <-p.Done():
 				return false, fmt.Errorf("attach ended: %w: %s", p.Wait(), p.Output())
 			default:
-				return s.run(t, h, "status", arg).code == exitDone, nil
+				return s.run(t, h, "status", arg).code == cli.ExitDone, nil
 			}
 		})
 		if err != nil {
@@ -230,7 +233,7 @@ func (s *suite) startAttach(t *testing.T, h *lab.Host, variables []string, args 
 // flows returns the flows of an interface as the kernel has them.
 func (s *suite) flows(t *testing.T, h *lab.Host, iface string, args ...string) map[flow.Key]flow.Record {
 	t.Helper()
-	out := s.run(t, h, append([]string{"flows", iface, "-o", "json"}, args...)...).want(t, exitDone).out
+	out := s.run(t, h, append([]string{"flows", iface, "-o", "json"}, args...)...).want(t, cli.ExitDone).out
 	return readRecords(t, out)
 }
 
@@ -273,12 +276,12 @@ func parseKey(t *testing.T, expression string) flow.Key {
 }
 
 // status returns the status of an interface.
-func (s *suite) status(t *testing.T, h *lab.Host, iface string) (line statusLine) {
+func (s *suite) status(t *testing.T, h *lab.Host, iface string) (status loader.Status) {
 	t.Helper()
-	if err := json.Unmarshal([]byte(s.run(t, h, "status", iface, "-o", "json").out), &line); err != nil {
+	if err := json.Unmarshal([]byte(s.run(t, h, "status", iface, "-o", "json").out), &status); err != nil {
 		t.Fatal(err)
 	}
-	return line
+	return status
 }
 
 // start captures on a device; the function that it returns ends that and returns
@@ -292,13 +295,16 @@ func start(t *testing.T, h *lab.Host, iface string, filter ...string) (stop func
 	}
 	return func() string {
 		t.Helper()
-		// What it has not read when it is interrupted, it forgets.
+		// What it has not read when it is interrupted, it forgets. It may have received
+		// packets that it never reads: some from before its filter was set.
+		const settled = 20
 		err := lab.Until(testContext(t), "tcpdump has read everything", func() (bool, error) {
 			var captured, received int
-			said := strings.TrimSpace(p.Output())
-			last := said[strings.LastIndex(said, "\n")+1:]
+			said := strings.Split(strings.TrimSpace(p.Output()), "\n")
+			last := said[len(said)-1]
 			n, _ := fmt.Sscanf(last, "tcpdump: %d packets captured, %d packets received", &captured, &received)
-			return n == 2 && captured == received, p.Signal(syscall.SIGUSR1)
+			same := len(said) > settled && !slices.ContainsFunc(said[len(said)-settled:], func(line string) bool { return line != last })
+			return n == 2 && (captured == received || same), p.Signal(syscall.SIGUSR1)
 		})
 		if err == nil {
 			err = p.Interrupt()

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dpclass/dpclass/internal/cli"
 	"github.com/dpclass/dpclass/lab"
 )
 
@@ -118,10 +119,10 @@ func testTrain(t *testing.T, s *suite) {
 
 	t.Logf("captures: %.0f s", time.Since(began).Seconds())
 	set, run := filepath.Join(dir, "dataset"), filepath.Join(dir, "run")
-	s.run(t, r.Router, "dataset", "build", "--captures", captures, "-o", set).want(t, exitDone, names...)
+	s.run(t, r.Router, "dataset", "build", "--captures", captures, "--out", set).want(t, cli.ExitDone, names...)
 	for _, args := range [][]string{
 		{"train", "default", "--data", set, "--run", run, "--epochs", "12"},
-		{"export", "--data", set, "--run", run, "--name", "mine", "-o", dir},
+		{"export", "--data", set, "--run", run, "--name", "mine", "--out", dir},
 	} {
 		command := exec.CommandContext(ctx, trainer, args...)
 		command.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1") // root's files in the user's tree
@@ -133,11 +134,11 @@ func testTrain(t *testing.T, s *suite) {
 	}
 
 	model := filepath.Join(dir, "mine.onnx")
-	s.run(t, r.Router, "models", "verify", model).want(t, exitDone, "category")
-	s.run(t, r.Router, "models", "show", model).want(t, exitDone, append(names, "captures")...)
+	s.run(t, r.Router, "models", "verify", model).want(t, cli.ExitDone, "category")
+	s.run(t, r.Router, "models", "show", model).want(t, cli.ExitDone, append(names, "captures")...)
 	right, flows := 0, 0
 	for _, name := range names {
-		out := s.run(t, r.Router, "classify", filepath.Join(captures, name, "lab.pcap"), "--model", model, "-o", "json").want(t, exitDone).out
+		out := s.run(t, r.Router, "classify", filepath.Join(captures, name, "lab.pcap"), "--model", model, "-o", "json").want(t, cli.ExitDone).out
 		for _, found := range readRecords(t, out) {
 			flows++
 			if found.Category == name {
@@ -154,7 +155,7 @@ func testTrain(t *testing.T, s *suite) {
 	}
 
 	rules := save(t, "calls.yaml", "version: 1\nrules:\n  - match: {category: call}\n    action: {dscp: EF}\n")
-	s.run(t, r.Router, "policy", "check", rules, "--model", model).want(t, exitDone)
+	s.run(t, r.Router, "policy", "check", rules, "--model", model).want(t, cli.ExitDone)
 	s.attach(t, r.Router, "eth0", "--model", model, "--policy", rules)
 	call, err := callOf(ctx, r, 20100)
 	if err != nil {

@@ -4,7 +4,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"net/netip"
 	"os"
@@ -29,9 +28,7 @@ func needRuntime(t *testing.T) {
 // offlineRun runs the program with the arguments.
 func offlineRun(t *testing.T, in []byte, args ...string) (code int, out, errOut string) {
 	t.Helper()
-	var stdout, stderr bytes.Buffer
-	code = execute(context.Background(), args, bytes.NewReader(in), &stdout, &stderr)
-	return code, stdout.String(), stderr.String()
+	return call(t, string(in), args...)
 }
 
 func offlineSave(t *testing.T, path string, data []byte) string {
@@ -78,7 +75,7 @@ func TestClassify(t *testing.T) {
 	}
 	for _, field := range []string{"iface", "packets_in", "dropped", "generation", "file"} {
 		if strings.Contains(out, `"`+field+`"`) {
-			t.Errorf("field %q stands in %s", field, out)
+			t.Errorf("field %q is in %s", field, out)
 		}
 	}
 
@@ -174,7 +171,7 @@ func TestDatasetBuild(t *testing.T) {
 	offlineSave(t, filepath.Join(dir, "two.pcap"), twoFlows())
 	manifest := offlineSave(t, filepath.Join(dir, "m.csv"), []byte("path,category,app\ntwo.pcap,chat,skype\n"))
 	out := filepath.Join(dir, "set")
-	if code, text, errOut := offlineRun(t, nil, "dataset", "build", "--manifest", manifest, "-o", out); code != 0 || !strings.Contains(text, "4 packets of 2 flows in 1 captures") {
+	if code, text, errOut := offlineRun(t, nil, "dataset", "build", "--manifest", manifest, "--out", out); code != 0 || !strings.Contains(text, "4 packets of 2 flows in 1 captures") {
 		t.Errorf("exit %d, %q, %q", code, text, errOut)
 	}
 	own := filepath.Join(dir, "own")
@@ -184,7 +181,7 @@ func TestDatasetBuild(t *testing.T) {
 		}
 		offlineSave(t, filepath.Join(own, label, "a.pcap"), twoFlows())
 	}
-	code, text, errOut := offlineRun(t, nil, "dataset", "build", "--captures", own, "-o", filepath.Join(dir, "own-set"))
+	code, text, errOut := offlineRun(t, nil, "dataset", "build", "--captures", own, "--out", filepath.Join(dir, "own-set"))
 	if code != 0 || !strings.Contains(text, "gaming         1      2        4") || !strings.Contains(errOut, `"gaming" has 2 flows`) {
 		t.Errorf("exit %d, %q, %q", code, text, errOut)
 	}
@@ -195,19 +192,19 @@ func TestDatasetBuild(t *testing.T) {
 		code int
 		says string
 	}{
-		{[]string{"--manifest", manifest}, 2, "-o is missing"},
-		{[]string{"-o", out}, 2, "--manifest"},
-		{[]string{"--manifest", manifest, "--iscx", dir, "-o", out}, 2, "one of"},
-		{[]string{"--manifest", manifest, "-o", out}, 1, "not empty"},
-		{[]string{"--manifest", manifest, "-o", out + "2"}, 1, "missing.pcap"},
-		{[]string{"--manifest", manifest, "-o", out + "2", "--per-flow", "-1"}, 2, "--per-flow"},
-		{[]string{"--manifest", filepath.Join(dir, "none.csv"), "-o", out + "2"}, 1, "none.csv"},
-		{[]string{"--iscx", dir, "-o", out + "2"}, 1, "two.pcap"},
-		{[]string{"--captures", own, "--root", dir, "-o", out + "2"}, 2, "--root"},
-		{[]string{"--manifest", manifest, "--task", "app", "-o", out + "2"}, 2, "--task"},
-		{[]string{"--captures", own, "--task", "mood", "-o", out + "2"}, 2, "mood"},
-		{[]string{"--captures", filepath.Join(own, "call"), "-o", out + "2"}, 1, "only label"},
-		{[]string{"--captures", own, "-o", out + "2"}, 1, "broken.pcap"},
+		{[]string{"--manifest", manifest}, 2, "--out is missing"},
+		{[]string{"--out", out}, 2, "--manifest"},
+		{[]string{"--manifest", manifest, "--iscx", dir, "--out", out}, 2, "one of"},
+		{[]string{"--manifest", manifest, "--out", out}, 1, "not empty"},
+		{[]string{"--manifest", manifest, "--out", out + "2"}, 1, "missing.pcap"},
+		{[]string{"--manifest", manifest, "--out", out + "2", "--per-flow", "-1"}, 2, "--per-flow"},
+		{[]string{"--manifest", filepath.Join(dir, "none.csv"), "--out", out + "2"}, 1, "none.csv"},
+		{[]string{"--iscx", dir, "--out", out + "2"}, 1, "two.pcap"},
+		{[]string{"--captures", own, "--root", dir, "--out", out + "2"}, 2, "--root"},
+		{[]string{"--manifest", manifest, "--task", "app", "--out", out + "2"}, 2, "--task"},
+		{[]string{"--captures", own, "--task", "mood", "--out", out + "2"}, 2, "mood"},
+		{[]string{"--captures", filepath.Join(own, "call"), "--out", out + "2"}, 1, "only label"},
+		{[]string{"--captures", own, "--out", out + "2"}, 1, "broken.pcap"},
 	} {
 		code, _, errOut := offlineRun(t, nil, append([]string{"dataset", "build"}, test.args...)...)
 		if code != test.code || !strings.Contains(errOut, test.says) || strings.Count(errOut, "\n") > 4 {

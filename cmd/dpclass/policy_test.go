@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/cli"
 	"github.com/dpclass/dpclass/loader"
 	"github.com/dpclass/dpclass/policy"
 )
@@ -18,55 +19,38 @@ const goodPolicy = "version: 1\nrules:\n  - match: {category: voip}\n    action:
 func TestPolicyCheck(t *testing.T) {
 	good := write(t, "good.yaml", goodPolicy)
 	code, out, errOut := call(t, "", "policy", "check", good)
-	if code != exitDone || !strings.Contains(out, "mark DSCP EF (46)") || !strings.Contains(out, "police to 1 Mbit/s, burst 10 KiB") {
+	if code != cli.ExitDone || !strings.Contains(out, "mark DSCP EF (46)") || !strings.Contains(out, "police to 1 Mbit/s, burst 10 KiB") {
 		t.Errorf("exit %d: %s", code, out)
 	}
 	if !strings.HasPrefix(errOut, "warning: "+good+":6:") {
 		t.Errorf("warning %q", errOut)
 	}
-	if code, fromIn, _ := call(t, goodPolicy, "policy", "check", "-"); code != exitDone || fromIn != out {
+	if code, fromIn, _ := call(t, goodPolicy, "policy", "check", "-"); code != cli.ExitDone || fromIn != out {
 		t.Errorf("from standard input: exit %d: %s", code, fromIn)
 	}
 	code, out, _ = call(t, "", "policy", "-o", "json", "check", good)
-	var second ruleLine
+	var second policy.RuleLine
 	lines := strings.Split(strings.TrimSpace(out), "\n")
-	if code != exitDone || len(lines) != 2 {
+	if code != cli.ExitDone || len(lines) != 2 {
 		t.Fatalf("exit %d: %s", code, out)
 	}
-	if err := json.Unmarshal([]byte(lines[1]), &second); err != nil || second.RateBits != 1e6 || second.BurstBytes != 10240 || second.Scope != "class" {
+	if err := json.Unmarshal([]byte(lines[1]), &second); err != nil || second.Rate != 1e6 || second.Burst != 10240 || second.Scope != "class" {
 		t.Errorf("%v: %s", err, lines[1])
 	}
 	for _, bad := range []string{"", "version: 1\nrules:\n - {}\n - {a: 1}\n - {b: 2}\n - {}\n", "\x00\x01", "version: 1\nrule: []"} {
 		code, out, errOut := call(t, "", "policy", "check", write(t, "bad.yaml", bad))
-		if code != exitFailed || out != "" {
+		if code != cli.ExitFailed || out != "" {
 			t.Errorf("%q: exit %d, %s", bad, code, out)
 		}
 		checkError(t, errOut)
 	}
 	code, _, errOut = call(t, "", "policy", "check", t.TempDir()+"/absent.yaml")
-	if code != exitFailed || !strings.Contains(errOut, "no such file") {
+	if code != cli.ExitFailed || !strings.Contains(errOut, "no such file") {
 		t.Errorf("exit %d: %s", code, errOut)
 	}
 	code, _, errOut = call(t, "", "policy", "check", t.TempDir())
-	if code != exitFailed || !strings.Contains(errOut, "is a directory") {
+	if code != cli.ExitFailed || !strings.Contains(errOut, "is a directory") {
 		t.Errorf("exit %d: %s", code, errOut)
-	}
-}
-
-func TestSSHFlow(t *testing.T) {
-	for text, want := range map[string]string{
-		"203.0.113.9 50000 10.0.0.1 22":        "tcp 10.0.0.1:22 203.0.113.9:50000",
-		"fd00::9 50000 fd00::1 22":             "tcp [fd00::1]:22 [fd00::9]:50000",
-		"::ffff:203.0.113.9 50000 10.0.0.1 22": "tcp 10.0.0.1:22 203.0.113.9:50000",
-	} {
-		if key, ok := sshFlow(text); !ok || key.String() != want {
-			t.Errorf("%q: %v", text, key)
-		}
-	}
-	for _, text := range []string{"", "a b c d", "10.0.0.1 99999 10.0.0.2 22", "10.0.0.1 1 10.0.0.2"} {
-		if key, ok := sshFlow(text); ok {
-			t.Errorf("%q: %v", text, key)
-		}
 	}
 }
 

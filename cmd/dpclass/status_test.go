@@ -4,6 +4,9 @@ package main
 
 import (
 	"encoding/json"
+	"maps"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,7 +26,7 @@ func served(now time.Time) loader.Status {
 		Counters: map[string]uint64{"not-ip": 17, "fragment": 0, "dns": 4},
 		Agent: &loader.AgentStats{
 			PID: 99, Model: []string{"default"}, Started: now.Add(-61 * time.Second), Updated: now, Samples: 60, Verdicts: 58, Shed: 1, Batches: 30,
-			SamplesPerSecond: 12.4, VerdictsPerSecond: 12, BatchMean: 2, P50: 480 * time.Microsecond, P99: 2100 * time.Microsecond,
+			SamplesPerSecond: 12.4, VerdictsPerSecond: 12, BatchMean: 2, P50: loader.Milliseconds(480 * time.Microsecond), P99: loader.Milliseconds(2100 * time.Microsecond),
 			RingBytes: 4 << 20, RingUsed: 2 << 20, Classify: true, Ready: true,
 		},
 	}
@@ -38,11 +41,11 @@ func TestStatusText(t *testing.T) {
   agent     pid 99, up 1m01s
   model     default
   samples   12/s, 60 in all, 1 shed
-  verdicts  12/s, 58 in all, 2.0 samples a batch
+  verdicts  12/s, 58 in all, 2.0 samples per batch
   latency   p50 0.48 ms, p99 2.10 ms from packet to verdict
   ring      50.0 % of 4.2 MB
   policy    2 rules
-  flows     12 of 65536 (0.0 %) decided, 1 of 65536 (0.0 %) pending; 5 samples a flow
+  flows     12 of 65536 (0.0 %) decided, 1 of 65536 (0.0 %) pending; 5 samples per flow
   counters  dns                                 4
             not-ip                             17`
 	if got := strings.Join(statusText(served(now), now, false), "\n"); got != want {
@@ -58,14 +61,36 @@ func TestStatusText(t *testing.T) {
 	}
 }
 
+// TestStatusJSON holds the names of the fields, which scripts rely on.
 func TestStatusJSON(t *testing.T) {
-	data, err := json.Marshal(makeStatusLine(served(time.Now())))
+	want := served(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
+	want.Agent.LastError = "slow"
+	data, err := json.Marshal(want)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{`"ready":true`, `"p50_ms":0.48`, `"p99_ms":2.1`, `"not-ip":17`, `"samples_per_s":12.4`, `"state":"attached"`} {
-		if !strings.Contains(string(data), want) {
-			t.Errorf("%s is missing in %s", want, data)
+	var fields map[string]any
+	if err := json.Unmarshal(data, &fields); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		of   any
+		want string
+	}{
+		{fields, "agent attached clsact counters driver ended flows flows_max hooks iface mode netns pending pending_max ready rules samples vlan"},
+		{fields["hooks"].([]any)[0], "link_id name prog_id program state"},
+		{fields["agent"], "batch_mean batches classify last_error model p50_ms p99_ms pid ready ring_bytes ring_used samples samples_per_s " +
+			"shed started updated verdicts verdicts_per_s"},
+	} {
+		if got := strings.Join(slices.Sorted(maps.Keys(test.of.(map[string]any))), " "); got != test.want {
+			t.Errorf("got  %s\nwant %s", got, test.want)
 		}
+	}
+	if !strings.Contains(string(data), `"p50_ms":0.48`) {
+		t.Errorf("no milliseconds: %s", data)
+	}
+	var got loader.Status
+	if err := json.Unmarshal(data, &got); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("read back: %v\n%+v\n%+v", err, got, want)
 	}
 }

@@ -1,104 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command demo shows dpclass at its main job: real servers and clients in
-// network namespaces, with the real bin/dpclass on the router between them. It
-// prints the commands that it runs and what they say. Everything it makes goes
-// away when it ends, also by Ctrl-C.
+// Command dplab is for developers: it measures dpclass, and shows it at work on real
+// traffic in network namespaces.
 package main
 
 import (
-	"context"
-	"errors"
-	"fmt"
-	"os"
-	"os/signal"
-	"path/filepath"
-	"syscall"
-	"time"
+	"github.com/spf13/cobra"
 
-	"github.com/dpclass/dpclass/lab"
+	"github.com/dpclass/dpclass/internal/cli"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	err := run(ctx)
-	var left cleanupError
-	switch {
-	case err != nil && ctx.Err() != nil && !errors.As(err, &left):
-		fmt.Fprintln(os.Stderr, "\ninterrupted: all cleaned up")
-		os.Exit(1)
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "\ndemo:", err)
-		os.Exit(1)
-	}
+	g := &cli.Globals{}
+	g.Main(newRootCommand(g))
 }
 
-func run(ctx context.Context) (err error) {
-	began := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
-	defer cancel()
-	binary, err := findBinary()
-	if err != nil {
-		return err
-	}
-	if err := removeStale(ctx, binary); err != nil {
-		return err
-	}
-	l, err := lab.New("demo")
-	if err != nil {
-		return err
-	}
-	s := &show{lab: l, binary: binary, out: newScreen(os.Stdout)}
-	defer func() {
-		if closeErr := s.close(); closeErr != nil {
-			err = errors.Join(err, cleanupError{closeErr})
-		}
-		if err == nil {
-			s.out.say("Done in %.0f s. Namespaces, wires, programs, pins and files are gone.", time.Since(began).Seconds())
-		}
-	}()
-	for _, step := range []func(context.Context) error{
-		s.network, s.servers, s.attach, s.traffic, s.watch, s.status, s.measureBefore, s.policy, s.measureAfter, s.bpftool, s.detach,
-	} {
-		if err := step(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+// newRootCommand returns dplab with all its verbs.
+func newRootCommand(g *cli.Globals) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "dplab",
+		Short: "Measure and demonstrate dpclass (for developers)",
+		Long: `dplab is for developers of dpclass and for measurements. It builds networks out of
+network namespaces, runs real programs in them, and removes everything at the end,
+also after Ctrl-C. Most commands need root. It changes nothing in the network of
+the machine.
 
-// cleanupError says that something may be left behind.
-type cleanupError struct{ error }
-
-func (e cleanupError) Error() string { return "cleaning up: " + e.error.Error() }
-func (e cleanupError) Unwrap() error { return e.error }
-
-// findBinary finds bin/dpclass beside this program.
-func findBinary() (string, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return "", err
+Exit codes: 0 done, 1 failed, 2 wrong usage.`,
+		Example: `  sudo dplab demo                # dpclass on real traffic, in about a minute
+  sudo dplab bench kernel        # what a packet costs, in nanoseconds
+  dplab bench classifier         # packets per second of each model`,
 	}
-	binary := filepath.Join(filepath.Dir(self), "dpclass")
-	if _, err := os.Stat(binary); err != nil {
-		return "", fmt.Errorf("%w\nbuild it, with this program beside it: make demo", err)
-	}
-	return binary, nil
-}
-
-// removeStale detaches what a killed demo left attached; its namespaces go with
-// the next lab.
-func removeStale(ctx context.Context, binary string) error {
-	names, err := lab.Stale()
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		// A namespace without an attached interface is no failure.
-		if out, err := command(ctx, binary, "--netns", name, "detach", iface); err != nil {
-			fmt.Fprintf(os.Stderr, "demo: detaching in the left-over namespace %q: %s\n", name, out)
-		}
-	}
-	return nil
+	root.AddCommand(newBenchCommand(g), newDemoCommand(), newPictureCommand(), cli.NewVersionCommand(g, "dplab"))
+	g.Setup(root)
+	return root
 }

@@ -13,15 +13,9 @@ import (
 	"github.com/dpclass/dpclass/internal/fault"
 )
 
-// The tasks for which captures can have labels.
-const (
-	TaskCategory = "category"
-	TaskApp      = "app"
-)
-
 // Label returns the capture's label for a task, or "".
-func (c *Capture) Label(task string) string {
-	if task == TaskApp {
+func (c *Capture) Label(task flow.Task) string {
+	if task == flow.App {
 		return c.App
 	}
 	return c.Category
@@ -30,7 +24,7 @@ func (c *Capture) Label(task string) string {
 // ReadLabelled lists the captures in dir and below. The first part of a capture's path is
 // its label for the task, in lower case: dir/LABEL/any/file.pcap or dir/LABEL.pcap. Other
 // kinds of files are ignored. The name of the directory is the name of the set.
-func ReadLabelled(dir, task string) ([]Capture, error) {
+func ReadLabelled(dir string, task flow.Task) ([]Capture, error) {
 	whole, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("directory %q: %w", dir, err)
@@ -56,7 +50,7 @@ func ReadLabelled(dir, task string) ([]Capture, error) {
 			return fmt.Errorf("%q: %w", below, err)
 		}
 		c := Capture{Name: below, Set: filepath.Base(whole), Path: below, VPN: flow.IsVPN(label), Use: useTrain, File: path}
-		if task == TaskApp {
+		if task == flow.App {
 			c.App = label
 		} else {
 			c.Category = label
@@ -81,10 +75,10 @@ func ReadLabelled(dir, task string) ([]Capture, error) {
 
 // checkOwnLabel refuses labels that no model can have. It also refuses labels that dpclass
 // knows only for the other task, because policies do not accept those.
-func checkOwnLabel(label, task string) error {
-	own, other, fixed := flow.Categories, TaskApp, flow.Apps
-	if task == TaskApp {
-		own, other, fixed = flow.Apps, TaskCategory, flow.Categories
+func checkOwnLabel(label string, task flow.Task) error {
+	other := flow.App
+	if task == flow.App {
+		other = flow.Category
 	}
 	switch {
 	case label == flow.Unknown:
@@ -92,7 +86,7 @@ func checkOwnLabel(label, task string) error {
 			"put traffic without a label into \"other\"")
 	case !flow.ValidName(label):
 		return fault.Advise(fmt.Errorf("%q cannot be a label, want %s", label, flow.NameRule), "rename it")
-	case slices.Contains(fixed, label) && !slices.Contains(own, label):
+	case slices.Contains(other.Labels(), label) && !slices.Contains(task.Labels(), label):
 		return fault.Advise(fmt.Errorf("%q is a label for task %s", label, other), "use --task %s, or rename it", other)
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/fault"
 )
 
@@ -22,7 +23,7 @@ func tree(t *testing.T, files ...string) string {
 
 func TestReadLabelled(t *testing.T) {
 	dir := tree(t, "Call/monday.pcap", "call/office/tuesday.PCAPNG.gz", "Backup.cap", "vpn-voip/x.pcap.zst", "README.md", "call/notes.txt")
-	got, err := ReadLabelled(dir, TaskCategory)
+	got, err := ReadLabelled(dir, flow.Category)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,24 +40,25 @@ func TestReadLabelled(t *testing.T) {
 		t.Errorf("got %s\nwant %s", list, want)
 	}
 
-	got, err = ReadLabelled(tree(t, "zoom.pcap", "teams/a.pcap"), TaskApp)
-	if err != nil || got[0].App != "teams" || got[1].App != "zoom" || got[0].Category != "" || got[1].Label(TaskApp) != "zoom" {
+	got, err = ReadLabelled(tree(t, "zoom.pcap", "teams/a.pcap"), flow.App)
+	if err != nil || got[0].App != "teams" || got[1].App != "zoom" || got[0].Category != "" || got[1].Label(flow.App) != "zoom" {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
 
 func TestReadLabelledRefused(t *testing.T) {
 	for _, test := range []struct {
-		task, says string
-		files      []string
+		task  flow.Task
+		says  string
+		files []string
 	}{
-		{TaskCategory, "no captures", nil},
-		{TaskCategory, "no captures", []string{"call/notes.txt"}},
-		{TaskCategory, `"call" is the only label`, []string{"call/a.pcap", "call.pcap"}},
-		{TaskCategory, `"my call" cannot be a label`, []string{"my call/a.pcap", "b.pcap"}},
-		{TaskCategory, `"unknown" cannot be a label`, []string{"unknown/a.pcap", "b.pcap"}},
-		{TaskCategory, "use --task app", []string{"youtube/a.pcap", "b.pcap"}},
-		{TaskApp, "use --task category", []string{"voip/a.pcap", "b.pcap"}},
+		{flow.Category, "no captures", nil},
+		{flow.Category, "no captures", []string{"call/notes.txt"}},
+		{flow.Category, `"call" is the only label`, []string{"call/a.pcap", "call.pcap"}},
+		{flow.Category, `"my call" cannot be a label`, []string{"my call/a.pcap", "b.pcap"}},
+		{flow.Category, `"unknown" cannot be a label`, []string{"unknown/a.pcap", "b.pcap"}},
+		{flow.Category, "use --task app", []string{"youtube/a.pcap", "b.pcap"}},
+		{flow.App, "use --task category", []string{"voip/a.pcap", "b.pcap"}},
 	} {
 		dir := tree(t, append(test.files, "README")...)
 		_, err := ReadLabelled(dir, test.task)
@@ -69,7 +71,7 @@ func TestReadLabelledRefused(t *testing.T) {
 			t.Errorf("%q: %q, want %q", test.files, text, test.says)
 		}
 	}
-	if _, err := ReadLabelled(filepath.Join(t.TempDir(), "none"), TaskCategory); err == nil || !strings.Contains(err.Error(), "none") {
+	if _, err := ReadLabelled(filepath.Join(t.TempDir(), "none"), flow.Category); err == nil || !strings.Contains(err.Error(), "none") {
 		t.Errorf("%v", err)
 	}
 }

@@ -29,27 +29,43 @@ const PerFlow = 32
 // metaFile marks a directory as a dataset. It is written last.
 const metaFile = "meta.json"
 
+// NoClass lists the categories of traffic that has no class. The trainer teaches a model
+// to be unsure of it.
+var NoClass = []string{"background", "other"}
+
 // Meta is the meta.json of a dataset directory.
 type Meta struct {
-	Format     int       `json:"format"`
-	Vector     int       `json:"vector"`
-	Checksums  bool      `json:"checksums"`
-	PerFlow    int       `json:"per_flow"` // 0: all
-	Source     string    `json:"source"`
-	Packets    int       `json:"packets"`
-	Flows      int       `json:"flows"`
-	Categories []string  `json:"categories"`
-	Apps       []string  `json:"apps"`
-	Sets       []string  `json:"sets"`
-	Captures   []Capture `json:"captures"`
+	Format      int         `json:"format"`
+	Vector      int         `json:"vector"`
+	Checksums   bool        `json:"checksums"`
+	PerFlow     int         `json:"per_flow"` // 0: all
+	Source      string      `json:"source"`
+	Aggregation Aggregation `json:"aggregation"`
+	Packets     int         `json:"packets"`
+	Flows       int         `json:"flows"`
+	Categories  []string    `json:"categories"` // the numbers in the column are indices
+	NoClass     []string    `json:"no_class"`   // those of Categories that are never a model's class
+	Apps        []string    `json:"apps"`       // likewise
+	KnownApps   []string    `json:"known_apps"` // those of Apps that dpclass has a label for
+	Sets        []string    `json:"sets"`
+	Captures    []Capture   `json:"captures"`
+}
+
+// Aggregation says how the classifier joins the samples of a flow. The trainer reads it
+// here and calibrates with the same numbers.
+type Aggregation struct {
+	Samples int     `json:"samples"` // sample budget of a flow
+	Growth  float64 `json:"growth"`  // the temperature is multiplied by samples^growth
+	Floor   float64 `json:"floor"`   // probabilities below it count as it
 }
 
 // BuildOptions configures Build.
 type BuildOptions struct {
-	Source    string // where the captures come from, for the reader of the dataset
-	Checksums bool   // keep them in the vectors
-	PerFlow   int    // payload packets of a flow that are kept; 0: all
-	// Warn is told of captures that are damaged or hold nothing.
+	Source      string      // where the captures come from, as a note in the dataset
+	Checksums   bool        // keep the checksums in the vectors
+	PerFlow     int         // payload packets kept from a flow; 0: all
+	Aggregation Aggregation // copied to the meta data
+	// Warn is called with the error of each damaged capture. It may be nil.
 	Warn func(error)
 	// Progress is called after each capture. It may be nil.
 	Progress func(captures, packets int)
@@ -75,10 +91,13 @@ func Build(ctx context.Context, dir string, captures []Capture, options BuildOpt
 	b := &builder{options: options, columns: map[string]*npyFile{}}
 	b.meta = &Meta{
 		Format: Format, Vector: vector.Version, Checksums: options.Checksums, PerFlow: options.PerFlow, Source: options.Source,
-		Categories: names(flow.Categories, captures, func(c Capture) string { return c.Category }),
-		Apps:       names(flow.Apps, captures, func(c Capture) string { return c.App }),
-		Sets:       names(nil, captures, func(c Capture) string { return c.Set }),
-		Captures:   captures,
+		Aggregation: options.Aggregation,
+		Categories:  names(flow.Categories, captures, func(c Capture) string { return c.Category }),
+		NoClass:     NoClass,
+		Apps:        names(flow.Apps, captures, func(c Capture) string { return c.App }),
+		KnownApps:   flow.Apps,
+		Sets:        names(nil, captures, func(c Capture) string { return c.Set }),
+		Captures:    captures,
 	}
 	err = b.open(part)
 	for i := 0; err == nil && i < len(captures); i++ {

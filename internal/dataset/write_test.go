@@ -103,7 +103,9 @@ func TestBuild(t *testing.T) {
 		{Name: "b", Set: "s0", Path: "b.pcap", Category: "other", App: "", VPN: true, File: filepath.Join(root, "b.pcap")},
 	}
 	ticks := 0
-	meta, err := Build(context.Background(), dir, captures, BuildOptions{Source: "test", PerFlow: 3, Progress: func(int, int) { ticks++ }})
+	aggregation := Aggregation{Samples: 4, Growth: .5, Floor: 1e-9}
+	meta, err := Build(context.Background(), dir, captures,
+		BuildOptions{Source: "test", PerFlow: 3, Aggregation: aggregation, Progress: func(int, int) { ticks++ }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,13 +121,13 @@ func TestBuild(t *testing.T) {
 		t.Fatal(err)
 	}
 	if read.Format != 1 || read.Vector != vector.Version || read.PerFlow != 3 || read.Packets != 6 || len(read.Captures) != 2 ||
-		fmt.Sprint(read.Sets) != "[s0 s1]" {
+		fmt.Sprint(read.Sets) != "[s0 s1]" || read.Aggregation != aggregation || fmt.Sprint(read.NoClass) != "[background other]" {
 		t.Errorf("%+v", read)
 	}
 	if a, b := read.Captures[0], read.Captures[1]; a.Flows != 2 || a.Packets != 4 || b.Flows != 1 || b.Packets != 2 {
 		t.Errorf("captures %+v", read.Captures)
 	}
-	if read.Categories[5] != "voip" || read.Categories[13] != "other" || read.Apps[10] != "skype" || len(read.Apps) != 17 {
+	if read.Categories[5] != "voip" || read.Categories[13] != "other" || read.Apps[10] != "skype" || len(read.Apps) != 17 || len(read.KnownApps) != 17 {
 		t.Errorf("categories %v, apps %v", read.Categories, read.Apps)
 	}
 

@@ -29,19 +29,23 @@ type room struct {
 
 // A package may always import packages of its own room.
 var rooms = []room{
-	{"bpf", nil, nil},
 	{"flow", nil, nil},
 	{"models", nil, nil},
-	{"loader", []string{"bpf", "flow", "internal"}, []string{"lab"}},
+	{"loader", []string{"flow", "internal"}, []string{"lab"}},
 	{"classifier", []string{"flow", "models", "internal"}, nil},
 	{"policy", []string{"flow", "internal"}, nil},
 	{"agent", []string{"loader", "classifier", "policy", "flow", "internal"}, []string{"lab"}},
 	{"internal", []string{"flow"}, nil},
+	{"internal/doctor", []string{"classifier", "internal"}, nil},
+	{"internal/modelcard", []string{"flow", "classifier", "internal"}, nil},
 	{"internal/offline", []string{"flow", "classifier", "internal"}, nil},
-	{"lab", []string{"bpf", "flow", "models", "loader", "classifier", "policy", "agent", "internal"}, nil},
-	{"cmd/dpclass", []string{"bpf", "flow", "models", "loader", "classifier", "policy", "agent", "internal", "internal/offline"}, []string{"lab"}},
-	{"cmd/dplab", []string{"bpf", "flow", "models", "loader", "classifier", "policy", "agent", "internal", "internal/offline", "lab"}, nil},
+	{"lab", []string{"flow", "models", "loader", "classifier", "policy", "agent", "internal"}, nil},
+	{"cmd/dpclass", []string{"flow", "models", "loader", "classifier", "policy", "agent",
+		"internal", "internal/doctor", "internal/modelcard", "internal/offline"}, []string{"lab"}},
+	{"cmd/dplab", []string{"flow", "models", "loader", "classifier", "policy", "agent",
+		"internal", "lab"}, nil},
 	{"scripts", nil, nil},
+	{"docs/examples", nil, nil},
 }
 
 // kept says which packages of other modules stay inside one folder.

@@ -31,7 +31,7 @@ const (
 )
 
 // Reason says why a packet belongs to no flow. Names and meanings are the same as in
-// enum reason of bpf/types.h.
+// enum reason of bpf/counters.h.
 type Reason uint8
 
 // The reasons. Parse returns endpoints only for OK.

@@ -15,7 +15,6 @@ import (
 
 	"github.com/cilium/ebpf"
 
-	"github.com/dpclass/dpclass/bpf"
 	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/loader"
 )
@@ -44,7 +43,7 @@ type KernelResult struct {
 // kernelCase is one case: the packet, and the state that it finds in the kernel.
 type kernelCase struct {
 	name    string
-	program string // "": the XDP program
+	hook    string // "": ingress, by XDP
 	proto   flow.Proto
 	src     string // "": IPv4
 	payload int
@@ -77,7 +76,7 @@ func kernelCases() []kernelCase {
 		{name: "dscp", proto: flow.TCP, decided: true, action: &marked, remark: true},
 		{name: "undecided", proto: flow.TCP},
 		{name: "sampled", proto: flow.TCP, payload: 1440, config: loader.Config{Samples: 255}, repeat: 240, sampled: true},
-		{name: "egress-ipv4-tcp", program: bpf.DpclassProgDpclassOut, proto: flow.TCP, decided: true},
+		{name: "egress-ipv4-tcp", hook: "egress", proto: flow.TCP, decided: true},
 	}
 	for _, many := range []struct {
 		name  string
@@ -153,10 +152,25 @@ type kernelMeter struct {
 	log      *slog.Logger
 	progress func()
 
-	iface       *loader.Interface
+	iface       *loader.Attachment
 	frame       []byte
 	src, dst    netip.AddrPort
 	ours, empty *ebpf.Program
+	plain       *ebpf.Program // the ingress program
+}
+
+// program returns the program at a hook of the interface.
+func (m *kernelMeter) program(name string) (*ebpf.Program, error) {
+	hooks, err := m.iface.Hooks()
+	if err != nil {
+		return nil, err
+	}
+	for _, hook := range hooks {
+		if hook.Name == name {
+			return ebpf.NewProgramFromID(ebpf.ProgramID(hook.ProgID))
+		}
+	}
+	return nil, fmt.Errorf("no program at %s", name)
 }
 
 func (m *kernelMeter) measure(ctx context.Context) (result KernelResult, err error) {
@@ -166,7 +180,7 @@ func (m *kernelMeter) measure(ctx context.Context) (result KernelResult, err err
 		m.src, m.dst = netip.MustParseAddrPort(c.src), netip.MustParseAddrPort("[fd00::1]:443")
 	}
 	m.frame = frame(c.proto, m.src, m.dst, max(c.payload, 18))
-	if m.iface, err = loader.Attach(device, c.config, m.log); err != nil {
+	if m.iface, err = loader.Attach(ctx, device, c.config, m.log); err != nil {
 		return result, err
 	}
 	defer func() { err = errors.Join(err, m.iface.Detach()) }()
@@ -176,7 +190,7 @@ func (m *kernelMeter) measure(ctx context.Context) (result KernelResult, err err
 		return result, err
 	}
 	if c.action != nil {
-		if err := m.iface.SetPolicy(&flow.Policy{Rules: []flow.Rule{{Categories: []string{decidedAs}, Action: *c.action}}}); err != nil {
+		if err := m.iface.Rules().Set(&flow.Policy{Rules: []flow.Rule{{Categories: []string{decidedAs}, Action: *c.action}}}); err != nil {
 			return result, err
 		}
 	}
@@ -186,7 +200,7 @@ func (m *kernelMeter) measure(ctx context.Context) (result KernelResult, err err
 	if c.sampled {
 		reading, stop := context.WithCancel(ctx)
 		done := make(chan error, 1)
-		go func() { done <- m.iface.Samples(reading, func(*flow.Sample) {}) }()
+		go func() { done <- m.iface.Ring().Samples(reading, func(*flow.Sample) {}) }()
 		defer func() {
 			stop()
 			err = errors.Join(err, <-done)
@@ -206,11 +220,18 @@ func (m *kernelMeter) programs() (free func() error, err error) {
 		}
 		return errors.Join(errs...)
 	}
-	name, kind := m.case_.program, ebpf.SchedCLS
+	name, kind := m.case_.hook, ebpf.SchedCLS
 	if name == "" {
-		name, kind = bpf.DpclassProgDpclassXdp, ebpf.XDP
+		name, kind = "ingress", ebpf.XDP
 	}
-	m.ours = m.iface.Programs()[name]
+	if m.plain, err = m.program("ingress"); err != nil {
+		return free, err
+	}
+	closers = append(closers, m.plain.Close)
+	if m.ours, err = m.program(name); err != nil {
+		return free, err
+	}
+	closers = append(closers, m.ours.Close)
 	if m.empty, err = empty(kind); err != nil {
 		return free, err
 	}
@@ -247,7 +268,7 @@ func (m *kernelMeter) programs() (free func() error, err error) {
 	return free, nil
 }
 
-// keyBytes is the flow's key (struct flow_key of bpf/types.h). The source sorts first here.
+// keyBytes is the flow's key (struct flow_key of bpf/key.h). The source sorts first here.
 func (m *kernelMeter) keyBytes() []byte {
 	key := append(m.src.Addr().AsSlice(), m.dst.Addr().AsSlice()...)
 	key = binary.BigEndian.AppendUint16(key, m.src.Port())
@@ -266,27 +287,27 @@ func (m *kernelMeter) begin(ctx context.Context) error {
 		// Use up the sample budget, so that only the sampled case samples.
 		program := m.ours
 		if m.case_.alone {
-			program = m.iface.Programs()[bpf.DpclassProgDpclassXdp]
+			program = m.plain
 		}
 		if _, _, err := program.Benchmark(m.frame, 20, func() {}); err != nil {
 			return err
 		}
 		if m.case_.decided {
 			key, _ := flow.MakeKey(m.case_.proto, m.src, m.dst, 0)
-			return m.iface.SetVerdict(key, decided())
+			_, err := m.iface.Table().Apply([]flow.Decision{{ID: flow.ID{Key: key}, Verdicts: decided(), Settled: true}})
+			return err
 		}
 		return nil
 	}
 	// In parts, because the table of undecided flows is smaller than that of decided ones.
 	const part = 8192
-	plain := m.iface.Programs()[bpf.DpclassProgDpclassXdp]
 	for from := 0; from < m.case_.flows; from += part {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		m.progress()
 		n := min(part, m.case_.flows-from)
-		if err := m.beginPart(plain, from, n); err != nil {
+		if err := m.beginPart(m.plain, from, n); err != nil {
 			return err
 		}
 	}
@@ -311,7 +332,7 @@ func (m *kernelMeter) beginPart(plain *ebpf.Program, from, n int) error {
 		if _, _, err := s.Benchmark(m.frame, n, func() {}); err != nil {
 			return err
 		}
-		stale, err := m.iface.Apply(decisions)
+		stale, err := m.iface.Table().Apply(decisions)
 		if err != nil || stale == 0 {
 			return err
 		}
@@ -341,8 +362,8 @@ func (m *kernelMeter) run(ctx context.Context) (KernelResult, error) {
 		}
 		m.progress()
 		if m.case_.sampled {
-			// A new sample budget, and time for the reader to empty the ring.
-			if err := m.iface.ResampleAll(); err != nil {
+			// The budget anew, and time for the ring's reader.
+			if err := m.iface.Table().ResampleAll(); err != nil {
 				return KernelResult{}, err
 			}
 			time.Sleep(3 * time.Millisecond)
@@ -385,7 +406,7 @@ func (m *kernelMeter) check(before map[string]uint64, packets int) error {
 		}
 	}
 	if m.case_.action != nil {
-		_, stats, err := m.iface.Policy()
+		_, stats, err := m.iface.Rules().Policy()
 		if err != nil {
 			return err
 		}
@@ -394,7 +415,7 @@ func (m *kernelMeter) check(before map[string]uint64, packets int) error {
 			return fmt.Errorf("measurement invalid: %d packets, but the rule counted %+v", packets, stats)
 		}
 	}
-	flows, err := m.iface.Flows()
+	flows, err := m.iface.Table().Flows()
 	if err != nil {
 		return err
 	}

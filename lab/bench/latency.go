@@ -250,7 +250,7 @@ func (s *stopwatch) send(ctx context.Context, proto flow.Proto, n, total int, pe
 
 // result sums up. A flow counts as lost only if the kernel's maps hold no verdict for
 // it either.
-func (s *stopwatch) result(iface *loader.Interface) (LatencyResult, error) {
+func (s *stopwatch) result(iface *loader.Attachment) (LatencyResult, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var times []time.Duration
@@ -261,7 +261,7 @@ func (s *stopwatch) result(iface *loader.Interface) (LatencyResult, error) {
 			times = append(times, took)
 			continue
 		}
-		record, err := iface.Lookup(key)
+		record, err := iface.Table().Lookup(key)
 		if err != nil && !errors.Is(err, loader.ErrNoFlow) {
 			return LatencyResult{}, err
 		}

@@ -72,10 +72,10 @@ func newWire() (_ *wire, err error) {
 
 // serve attaches to the watched end and runs an agent on it, as the attach verb does.
 // The returned stop function ends the agent and detaches.
-func (w *wire) serve(ctx context.Context, mode loader.Mode, engine *classifier.Classifier, stored func([]flow.Decision), log *slog.Logger) (_ *loader.Interface, stop func() error, err error) {
-	var iface *loader.Interface
+func (w *wire) serve(ctx context.Context, mode loader.Mode, engine *classifier.Classifier, stored func([]flow.Decision), log *slog.Logger) (_ *loader.Attachment, stop func() error, err error) {
+	var iface *loader.Attachment
 	err = w.watched.Do(func() (err error) {
-		iface, err = loader.Attach(device, loader.Config{
+		iface, err = loader.Attach(ctx, device, loader.Config{
 			Mode: mode, Samples: engine.Samples(), Labels: model.NewLabels(engine.Models()),
 		}, log)
 		return err
@@ -85,7 +85,7 @@ func (w *wire) serve(ctx context.Context, mode loader.Mode, engine *classifier.C
 	}
 	running, cancel := context.WithCancel(ctx)
 	done := make(chan error, 1)
-	a := agent.New(agent.Config{Interfaces: []*loader.Interface{iface}, Classifier: engine, Log: log, Stored: stored})
+	a := agent.New(agent.Config{Ports: []agent.Port{agent.NewPort(iface)}, Classifier: agent.NewClassifier(engine, nil), Log: log, Stored: stored})
 	go func() { done <- a.Run(running) }()
 	return iface, func() error {
 		cancel()

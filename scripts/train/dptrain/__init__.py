@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training, export and evaluation of dpclass's networks.
+"""Trains dpclass's network on labelled captures and exports it.
 
-The input is one directory written by ``dpclass dataset build``; nothing here parses a capture.
+The input is a directory that ``dpclass dataset build`` wrote; nothing here parses a capture. This
+package does not import the research package: whoever trains on their own data needs only this one.
 """
+
+
+class Error(Exception):
+    """A problem that the user can solve; the message says what to do."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The dataset that ``dpclass dataset build`` writes, and what of it a task uses."""
+"""The dataset that ``dpclass dataset build`` writes, and the targets that a task makes of it."""
 
 import json
 from dataclasses import dataclass
@@ -7,50 +7,32 @@ from pathlib import Path
 
 import numpy as np
 
+from . import Error
+
 FORMAT = 1
 VECTOR = 1
 SIZE = 1500
 
-# The order of flow.Categories in the Go code, so that listings agree.
-CATEGORIES = [
-    "chat",
-    "email",
-    "file-transfer",
-    "streaming",
-    "torrent",
-    "voip",
-    "vpn-chat",
-    "vpn-email",
-    "vpn-file-transfer",
-    "vpn-streaming",
-    "vpn-torrent",
-    "vpn-voip",
-    "vpn-tunnel",
-]
-# The paper's applications that the corpus has outside a VPN: eleven of seventeen.
-APPS = [
-    "aim",
-    "email",
-    "facebook",
-    "hangouts",
-    "icq",
-    "netflix",
-    "skype",
-    "spotify",
-    "torrent",
-    "vimeo",
-    "youtube",
-]
-# Traffic of no class: a net learns to be unsure of it.
-NEGATIVE_CATEGORIES = ["background", "other"]
+# Targets that are not the number of a label.
+UNUSED = -1  # the row says nothing about this task
+NO_CLASS = -2  # traffic of no class: the network learns to be unsure of it
 
 
-class DatasetError(Exception):
+class DatasetError(Error):
     """A dataset that cannot be used; the message says which and why."""
 
 
+@dataclass(frozen=True)
+class Aggregation:
+    """How the classifier joins the samples of a flow; meta.json says it."""
+
+    samples: int  # sample budget of a flow
+    growth: float  # the temperature is multiplied by samples ** growth
+    floor: float  # probabilities below it count as it
+
+
 class Dataset:
-    """Memory-mapped arrays, one row a packet."""
+    """Memory-mapped arrays with one row a packet, and what meta.json says about them."""
 
     COLUMNS = (
         "packet",
@@ -70,13 +52,21 @@ class Dataset:
         self.directory = Path(directory)
         meta = self.directory / "meta.json"
         if not meta.is_file():
-            raise DatasetError(f"{meta}: no such file; build it with: dpclass dataset build -o DIR")
+            raise DatasetError(
+                f"{meta}: no such file; build it with: dpclass dataset build --out DIR"
+            )
         self.meta = json.loads(meta.read_text())
         for key, want in (("format", FORMAT), ("vector", VECTOR)):
             if self.meta.get(key) != want:
                 raise DatasetError(
                     f"{meta}: {key} is {self.meta.get(key)!r}, this trainer reads {want}"
                 )
+        for key in ("aggregation", "no_class", "known_apps"):
+            if key not in self.meta:
+                raise DatasetError(
+                    f"{meta}: no {key!r}: an older dpclass built this dataset; build it again"
+                )
+        self.aggregation = Aggregation(**self.meta["aggregation"])
         for name in self.COLUMNS:
             array = np.load(self.directory / f"{name}.npy", mmap_mode="r")
             setattr(self, name, array if name == "packet" else np.asarray(array))
@@ -91,72 +81,75 @@ class Dataset:
         return len(self.packet)
 
     def capture_column(self, key):
-        """A capture's property, spread over the packets."""
+        """A property of the capture of each packet, as objects [N]."""
         return np.array([c[key] for c in self.captures], dtype=object)[self.capture]
 
-    def names(self, column, vocabulary):
-        """A label column as names; rows without a label are ''."""
-        words = np.array([*self.meta[vocabulary], ""], dtype=object)
-        return words[getattr(self, column)]
+    def names(self, task):
+        """The label column of a task ("category" or "app") as names [N]; '' is no label."""
+        words = np.array([*self.vocabulary(task), ""], dtype=object)
+        return words[getattr(self, task)]
+
+    def vocabulary(self, task):
+        """All names that the label column of a task can have, in the order of their numbers."""
+        return self.meta[{"category": "categories", "app": "apps"}[task]]
+
+    def labels(self, task):
+        """The labels of a task that rows have, without those of no class."""
+        numbers = np.unique(getattr(self, task))
+        names = [self.vocabulary(task)[i] for i in numbers[numbers >= 0]]
+        return [name for name in names if name not in self.meta["no_class"]]
 
 
 @dataclass
 class Task:
-    """Which label a row has among a head's labels: -1 is none, -2 is traffic of no class."""
+    """A task's labels, and each row's target: a label's number, UNUSED or NO_CLASS."""
 
     name: str
     labels: list
     target: np.ndarray
 
 
-def labels_of(ds, task):
-    """A task's labels: the shipped list where the dataset has all of it, else what it has."""
-    vocabulary, shipped = {"category": ("categories", CATEGORIES), "app": ("apps", APPS)}[task]
-    numbers = np.unique(getattr(ds, task))
-    there = [ds.meta[vocabulary][i] for i in numbers[numbers >= 0]]
-    if set(shipped) <= set(there):
-        return list(shipped)
-    return [name for name in there if name not in NEGATIVE_CATEGORIES]
-
-
 def category_task(ds, labels=None):
-    """Category targets; background and other are negatives."""
-    labels = list(labels or labels_of(ds, "category"))
-    names = ds.names("category", "categories")
-    target = _index(names, labels)
-    target[np.isin(names, NEGATIVE_CATEGORIES)] = -2
+    """The category task with these labels, or with all that the dataset has."""
+    labels = labels or ds.labels("category")
+    target = _targets(ds, "category", labels)
+    target[np.isin(ds.names("category"), ds.meta["no_class"])] = NO_CLASS
     return Task("category", labels, target)
 
 
 def app_task(ds, labels=None):
-    """Application targets outside a VPN, as in the paper; the rest outside a VPN is negative.
+    """The application task with these labels, or with all that the dataset has.
 
-    Paper applications that are not among the labels (one flow of Gmail, say) are neither. With
-    applications of one's own, traffic in a VPN counts, and only background and other are negative.
+    Without ``labels`` only the names of no class are negative. With them it is the task of the
+    shipped models: applications are learnt outside a VPN, where all other traffic is negative. Two
+    kinds of traffic are neither: applications that dpclass knows and this model does not, and
+    variants of a label ("youtube-web").
     """
-    labels = list(labels or labels_of(ds, "app"))
-    names = ds.names("app", "apps")
-    target = _index(names, labels)
-    if not set(labels) <= set(APPS):
-        target[np.isin(names, NEGATIVE_CATEGORIES)] = -2
+    names = ds.names("app")
+    if labels is None:
+        labels = ds.labels("app")
+        target = _targets(ds, "app", labels)
+        target[np.isin(names, ds.meta["no_class"])] = NO_CLASS
         return Task("app", labels, target)
-    vpn = ds.capture_column("vpn").astype(int) != 0
-    paper = ("gmail", "scp", "tor", "ftps", "sftp", "voipbuster", "youtube-web", "facebook-zero")
-    target[(target < 0) & ~np.isin(names, paper)] = -2
-    target[vpn] = -1
+    target = _targets(ds, "app", labels)
+    neither = [
+        name
+        for name in ds.vocabulary("app")
+        if name in ds.meta["known_apps"] or name.split("-")[0] in labels
+    ]
+    target[(target < 0) & ~np.isin(names, neither)] = NO_CLASS
+    target[ds.capture_column("vpn").astype(int) != 0] = UNUSED
     return Task("app", labels, target)
 
 
-def _index(names, labels):
-    table = {name: i for i, name in enumerate(labels)}
-    return np.array([table.get(name, -1) for name in names], dtype=np.int64)
+def _targets(ds, task, labels):
+    number = {name: i for i, name in enumerate(labels)}
+    return np.array([number.get(name, UNUSED) for name in ds.names(task)], dtype=np.int64)
 
 
-def rows_for(ds, use="train", sets=None):
-    """Rows whose capture may be used for this, in the dataset's order."""
-    keep = np.ones(len(ds), dtype=bool)
-    if use:
-        keep &= ds.capture_column("use") == use
+def rows_for(ds, use, sets=None):
+    """Numbers of the rows whose capture has this use ("train", "evaluate"), in order."""
+    keep = ds.capture_column("use") == use
     if sets:
         known = set(ds.meta["sets"])
         missing = [s for s in sets if s not in known]
@@ -166,24 +159,3 @@ def rows_for(ds, use="train", sets=None):
             )
         keep &= np.isin(ds.capture_column("set"), sets)
     return np.flatnonzero(keep)
-
-
-def under_sample(rows, target, cap, seed):
-    """At most ``cap`` rows of each class, drawn at random, as the paper balances its classes."""
-    rng = np.random.default_rng(seed)
-    kept = []
-    for label in np.unique(target[rows]):
-        of_class = rows[target[rows] == label]
-        kept.append(rng.permutation(of_class)[:cap])
-    return np.sort(np.concatenate(kept))
-
-
-def training_sources(ds, rows):
-    """What a manifest says of the data: one entry a set."""
-    out = []
-    used = ds.set[rows]
-    for i, name in enumerate(ds.meta["sets"]):
-        if not np.any(used == i):
-            continue
-        out.append({"set": name, "packets": int(np.sum(used == i))})
-    return out

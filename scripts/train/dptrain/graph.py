@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ONNX graphs written operator by operator, so that nothing is in them by an exporter's habit."""
+"""The default network as an ONNX graph, written operator by operator.
+
+An exporter adds operators of its own, and some of them are slow.
+"""
 
 import numpy as np
 import onnx
@@ -14,7 +17,7 @@ INPUT = "packet"
 
 
 class Builder:
-    """Collects nodes and initializers; each operator's method gives the name of its output."""
+    """Collects nodes and initializers; the methods return the names of what they add."""
 
     def __init__(self, name):
         self.name, self.nodes, self.values, self.count = name, [], [], 0
@@ -74,46 +77,8 @@ class Builder:
         return f"{kind}_{self.count}"
 
 
-def of_cnn(model, text):
-    """The paper's CNN; batch normalisation is folded into the convolutions."""
-    g = Builder("cnn")
-    x = g.op("Mul", g.cast(INPUT, TensorProto.FLOAT), np.float32(1 / 255).reshape(1))
-    x = g.op("Reshape", x, np.array([-1, 1, 1, SIZE], dtype=np.int64))
-    layers = list(model.convolutions)
-    for conv, norm in ((layers[0], layers[1]), (layers[3], layers[4])):
-        weight, bias = _fold(conv, norm)
-        x = g.op("Conv", x, weight, bias, kernel_shape=conv.kernel_size, strides=conv.stride)
-        x = g.op("Relu", x)
-    pool = layers[6].kernel_size
-    x = g.op("MaxPool", x, kernel_shape=pool, strides=pool)
-    x = g.op("Flatten", x, axis=1)
-    return _classifier(g, x, [m for m in model.dense if hasattr(m, "weight")], model.task, text)
-
-
-def of_sae(model, text):
-    """The paper's stacked autoencoder, without its decoders."""
-    g = Builder("sae")
-    x = g.op("Mul", g.cast(INPUT, TensorProto.FLOAT), np.float32(1 / 255).reshape(1))
-    return _classifier(g, x, [*(layer[0] for layer in model.layers), model.head], model.task, text)
-
-
-def _classifier(g, x, linears, task, text):
-    for linear in linears[:-1]:
-        x = g.dense(x, linear, relu=True)
-    x = g.dense(x, linears[-1])
-    g.op("Softmax", x, axis=1, name=task)
-    return g.model([(task, linears[-1].out_features)], text)
-
-
-def _fold(conv, norm):
-    scale = (norm.weight / (norm.running_var + norm.eps).sqrt()).detach()
-    weight = conv.weight.detach() * scale.view(-1, 1, 1, 1)
-    bias = (conv.bias.detach() - norm.running_mean) * scale + norm.bias.detach()
-    return weight.numpy(), bias.numpy()
-
-
 def of_default(model, text):
-    """The default net; see net.read for what the first operators do."""
+    """The ONNX model of a DefaultNet; net.read says what the first operators do."""
     s, g = model.shape, Builder("default")
     f32, i32, i64 = TensorProto.FLOAT, TensorProto.INT32, TensorProto.INT64
     n = len(net.IP_FIELDS)
@@ -126,7 +91,7 @@ def of_default(model, text):
     v4, v6, first = g.op("Split", z, np.array([n, n, 1], dtype=np.int64), outputs=3, axis=1)
     ip = g.op("Where", g.op("Less", first, np.full(1, 96, np.float32)), v4, v6)
 
-    # The transport header's bytes, then where the payload begins, then the payload's bytes.
+    # The bytes of the transport header, the offset of the payload, the bytes of the payload.
     at = g.op("Add", g.cast(g.columns(ip, 0, 1), i64), np.array([net.L4_BYTES], dtype=np.int64))
     l4 = g.op("GatherElements", INPUT, at, axis=1)
     headers = g.op("Concat", ip, g.cast(l4, f32), axis=1)
@@ -143,8 +108,8 @@ def of_default(model, text):
     x = g.op("Clip", x, np.array(0, dtype=np.float32), np.array(1, dtype=np.float32))
     steps = g.dense(x, model.header)
 
-    # The sum of the table's rows of the bytes at their places. The table is stored in half
-    # precision: the runtime widens it once, when it loads.
+    # The sum of the table rows of all bytes. The table is stored in half precision; the runtime
+    # widens it once, when it loads the model.
     taken = g.columns(l4, net.L4_TABLE.start, net.L4_TABLE.stop)
     index = g.cast(g.op("Concat", taken, payload, axis=1), i32)
     index = g.op("Add", index, (np.arange(s.positions(), dtype=np.int32) * 256)[None])

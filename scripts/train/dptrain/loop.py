@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training loop all networks share: checkpoints, resume, early stop, time left."""
+"""The training loop: checkpoints, continuing, early stopping, averaging, time left."""
 
 import json
 import os
@@ -8,47 +8,51 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch.optim.swa_utils import AveragedModel
+
+from . import Error
 
 
 @dataclass
 class Plan:
-    """How long to train and when to stop."""
+    """How long to train and what to keep."""
 
     epochs: int
-    patience: int = 0  # epochs without a better validation loss; 0 never stops early
-    max_minutes: float = 0.0
-    average: float = 0.0  # decay of the moving average that is validated and kept; 0 is none
-    keep: str = "best"  # or "last"
+    patience: int = 0  # with keep "best": epochs without a lower validation loss; 0: no early stop
+    max_minutes: float = 0.0  # 0: no limit
+    average: float = 0.0  # decay of the moving average that is validated and kept; 0: no average
+    keep: str = "best"  # the epoch with the lowest validation loss, or "last"
 
 
 @dataclass
 class State:
-    """What a checkpoint holds beside the tensors."""
+    """What a checkpoint holds besides the tensors."""
 
-    epoch: int = 0
-    best: float = float("inf")
+    epoch: int = 0  # finished epochs
+    best: float = float("inf")  # validation loss of the weights that were kept
     best_epoch: int = -1
     seconds: float = 0.0
-    finished: str = ""
+    finished: str = ""  # why; "" while it is not
     history: list = field(default_factory=list)
 
 
 def run(model, optimizer, scheduler, plan, directory, batches, step, validate, spec, log=print):
-    """Trains into ``directory`` and returns the state; an interrupted run goes on where it was.
+    """Trains into ``directory`` and returns the state; continues a run that is there.
 
-    batches(epoch) yields batches and is a function of the epoch alone, so that a resumed run is
-    the run that was interrupted. step(model, batch) gives the loss, validate(model) a dict with
-    "loss". ``spec`` is kept beside the weights: it says what the model is and on what it trained.
+    batches(epoch) yields batches and depends on the epoch alone, so that a continued run equals an
+    uninterrupted one. step(model, batch) returns the loss, validate(model) a dict with "loss".
+    ``spec`` is saved with the weights: it says what the model is and what it was trained on.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     last, best = directory / "last.pt", directory / "best.pt"
-    averaged = _Average(model, plan.average) if plan.average else None
+    averaged = _average(model, plan.average) if plan.average else None
+    kept = averaged.module if averaged else model
     state = State()
     if last.is_file():
         saved = torch.load(last, map_location="cpu", weights_only=True)
         if saved["spec"] != spec:
-            raise SystemExit(
+            raise Error(
                 f"{last}: a checkpoint of another run; remove {directory} or use another --run"
             )
         model.load_state_dict(saved["model"])
@@ -56,9 +60,9 @@ def run(model, optimizer, scheduler, plan, directory, batches, step, validate, s
         if scheduler:
             scheduler.load_state_dict(saved["scheduler"])
         if averaged:
-            averaged.load(saved["average"])
+            averaged.load_state_dict(saved["average"])
         state = State(**saved["state"])
-        log(f"resumed behind epoch {state.epoch} of {plan.epochs}")
+        log(f"continuing after epoch {state.epoch} of {plan.epochs}")
 
     while state.epoch < plan.epochs and not state.finished:
         began = time.monotonic()
@@ -66,13 +70,12 @@ def run(model, optimizer, scheduler, plan, directory, batches, step, validate, s
         loss = _epoch(
             model, optimizer, scheduler, averaged, batches(state.epoch), step, state.epoch, log
         )
-        with _Swapped(model, averaged):
-            model.eval()
-            figures = validate(model)
-            better = plan.keep == "best" and figures["loss"] < state.best
-            if better or plan.keep == "last":
-                state.best, state.best_epoch = figures["loss"], state.epoch
-                _save(best, {"spec": spec, "model": model.state_dict(), "epoch": state.epoch})
+        kept.eval()
+        figures = validate(kept)
+        better = plan.keep == "best" and figures["loss"] < state.best
+        if better or plan.keep == "last":
+            state.best, state.best_epoch = figures["loss"], state.epoch
+            _save(best, {"spec": spec, "model": kept.state_dict(), "epoch": state.epoch})
         state.epoch += 1
         state.seconds += time.monotonic() - began
         state.history.append({"epoch": state.epoch, "train_loss": loss, **figures})
@@ -95,7 +98,7 @@ def run(model, optimizer, scheduler, plan, directory, batches, step, validate, s
                 "model": model.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "scheduler": scheduler.state_dict() if scheduler else None,
-                "average": averaged.shadow if averaged else None,
+                "average": averaged.state_dict() if averaged else None,
                 "state": vars(state),
             },
         )
@@ -105,10 +108,10 @@ def run(model, optimizer, scheduler, plan, directory, batches, step, validate, s
 
 
 def load(directory):
-    """The best weights of a run, and its spec."""
+    """(spec, weights, epoch) that a run kept."""
     path = Path(directory) / "best.pt"
     if not path.is_file():
-        raise SystemExit(f"{path}: no such file; train into {directory} first")
+        raise Error(f"{path}: no such file; train into {directory} first")
     saved = torch.load(path, map_location="cpu", weights_only=True)
     return saved["spec"], saved["model"], saved["epoch"]
 
@@ -130,7 +133,7 @@ def _epoch(model, optimizer, scheduler, averaged, batches, step, epoch, log):
         if scheduler:
             scheduler.step()
         if averaged:
-            averaged.update(model)
+            averaged.update_parameters(model)
         total += value.item()
         seen += 1
         if time.monotonic() - told > 30:
@@ -140,47 +143,19 @@ def _epoch(model, optimizer, scheduler, averaged, batches, step, epoch, log):
     return total / max(seen, 1)
 
 
+def _average(model, decay):
+    """The exponential moving average of the parameters; its decay grows in the first steps."""
+
+    def step(average, parameter, count):
+        count = int(count)
+        return torch.lerp(average, parameter, 1 - min(decay, (1 + count) / (10 + count)))
+
+    averaged = AveragedModel(model, avg_fn=step)
+    averaged.n_averaged.fill_(1)  # the initial weights count as the first ones
+    return averaged
+
+
 def _save(path, values):
     temporary = path.with_suffix(".tmp")
     torch.save(values, temporary)
     os.replace(temporary, path)
-
-
-class _Average:
-    """Exponential moving average of the parameters, warmed up."""
-
-    def __init__(self, model, decay):
-        self.decay = decay
-        self.shadow = {k: v.detach().clone() for k, v in model.named_parameters()}
-        self.shadow["steps"] = torch.zeros(1)
-
-    def update(self, model):
-        steps = self.shadow["steps"].add_(1).item()
-        decay = min(self.decay, (1 + steps) / (10 + steps))
-        for name, value in model.named_parameters():
-            self.shadow[name].lerp_(value.detach(), 1 - decay)
-
-    def load(self, values):
-        for name, value in values.items():
-            self.shadow[name].copy_(value)
-
-
-class _Swapped:
-    """The averaged parameters in the model for as long as the block runs."""
-
-    def __init__(self, model, averaged):
-        self.model, self.averaged = model, averaged
-
-    def __enter__(self):
-        if self.averaged:
-            self.kept = {k: v.detach().clone() for k, v in self.model.named_parameters()}
-            self._put(self.averaged.shadow)
-
-    def __exit__(self, *_):
-        if self.averaged:
-            self._put(self.kept)
-
-    @torch.no_grad()
-    def _put(self, values):
-        for name, parameter in self.model.named_parameters():
-            parameter.copy_(values[name])

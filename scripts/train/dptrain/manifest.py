@@ -1,120 +1,63 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The manifest beside a model: format 1, read by the classifier package."""
+"""The manifest NAME.json beside a model: format 1, which dpclass reads and checks."""
+
+import numpy as np
 
 from . import data
 
 FINAL_CONFIDENCE = 0.95
-SAMPLES = 5
-# A handful of flows kept out may all be sure; the next ones need not be as sure as that.
-MAX_THRESHOLD = 0.9
-
-# Where the packets of a set come from, and its licence; a set that is not here has its name alone.
-SOURCES = {
-    "arkime": (
-        "arkime/arkime tests/pcap (many from public Wireshark samples)",
-        "Apache-2.0",
-    ),
-    "ernest": ("ErnestThePoet/EncryptedTrafficClassification dataset", "MIT"),
-    "foxio": ("FoxIO-LLC/ja4 pcap", "FoxIO License 1.1; JA4 BSD-3-Clause"),
-    "iscx": (
-        "UNB ISCX VPN-nonVPN 2016 (Draper-Gil et al., ICISSP 2016), first 784 bytes of each flow, "
-        "by echowei/DeepTraffic",
-        "MPL-2.0 (DeepTraffic)",
-    ),
-    "ndpi": ("ntop/nDPI tests/cfgs/default/pcap", "LGPL-3.0"),
-    "openvpn": ("hqwhuang/OpenVPN-detector-generator", "GPL"),
-    "suricata": ("OISF/suricata-verify", "Copyright Open Information Security Foundation"),
-}
-
-_PAPER = [
-    "Trained and validated with the paper's split by packet: packets of one flow stand on both "
-    "sides, so its packet figures say nothing of new flows.",
-    "ISCX VPN-nonVPN 2016 alone, first 784 bytes of each flow only; classes under-sampled to "
-    "hundreds of packets, where the paper had thousands.",
-    "Reads raw header bytes: ports, IP ID, TTL and sequence numbers are shortcuts it may use.",
-    "Knows no traffic but its own classes: background and other are new to it, and so is IPv6.",
-]
-
-# By network, of what was trained on the sets above.
-WEAKNESSES = {
-    "default": [
-        "File transfer outside a VPN was learnt from Skype and a few nDPI captures: poor recall.",
-        "Most applications and VPN categories come from the captures of one or two users of 2016; "
-        "other networks and years score far lower (see docs/evaluation.md, capture split).",
-        "vpn- categories mean inner packets, as on a tun device; vpn-tunnel means outer packets.",
-        "vpn-tunnel, email, vpn-voip and vpn-file-transfer of captures that were not trained on "
-        "are hardly found: 3, 0, 4, 4 % of their flows on the capture split (docs/evaluation.md).",
-        "Almost no labelled IPv6 in the training data; its header is brought to IPv4's fields.",
-        "IPv6 extension headers are not walked: the transport header is then misread.",
-        "The application head was trained outside VPNs only.",
-    ],
-    "cnn": [
-        *_PAPER,
-        "Weights quantised to seven bits, so that processors without VNNI compute the same.",
-    ],
-    "sae": [
-        *_PAPER,
-        "Dense on absolute byte positions: IP or TCP options shift all that stands behind them.",
-    ],
-}
-# Of a model that somebody trained on data of his own.
-OWN = [
-    "Trained on captures of one's own; the figures of the validation part are of flows of the same "
-    "captures. Other networks, hosts and days were not tested: try it on a capture of another day.",
-    "Knows the labels it was given alone; traffic of no label is unknown to it only as far as its "
-    'confidence is low, or as it was shown some as "other".',
+# The text of a model that somebody trained on their own data.
+WEAKNESSES = [
+    "Trained on the user's own captures. The validation figures are of flows from the same "
+    "captures; other networks, hosts and days were not tested. Try it on a capture of another day.",
+    "It knows only the labels it was given. Other traffic becomes unknown only where the "
+    'confidence is low, or where it resembles what the captures under "other" showed.',
 ]
 
 
-def make(
-    *,
-    name,
-    spec,
-    model,
-    precision,
-    temperature,
-    threshold,
-    sources,
-    packets,
-    flows,
-    figures,
-    sha256,
-):
-    """The manifest's values in their order."""
-    sets = ", ".join(s["set"] for s in sources)
-    kind = spec["kind"].split("-")[0]
-    own = not any(s["set"] in SOURCES for s in sources)
-    weaknesses = list(OWN if own else WEAKNESSES[kind])
-    if kind != "default" and not own and spec["split"] != "packet":
-        weaknesses[0] = f"Trained with the split {spec['split']!r}, which the paper does not have."
+def make(ds, run, *, name, precision, temperature, threshold, figures, sha256, card=None):
+    """The manifest of a train.Run as a dict, in the order in which it is written.
+
+    ``card`` is the hand-written text of a shipped model: {"sources": {set: {"source", "licence"}},
+    "licence", "weaknesses": {kind: [...]}}; without it the text is that of the user's own data.
+    """
+    sets = _sets(ds, run.learnt)
+    names = ", ".join(sets)
+    sources = card["sources"] if card else {}
     return {
         "format": data.FORMAT,
         "vector": data.VECTOR,
         "name": name,
-        "task": list(spec["labels"]),
-        "labels": spec["labels"],
-        "architecture": model.describe(),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "mac": model.mac(),
+        "task": list(run.spec["labels"]),
+        "labels": run.spec["labels"],
+        "architecture": run.model.describe(),
+        "parameters": sum(p.numel() for p in run.model.parameters()),
+        "mac": run.model.mac(),
         "precision": precision,
         "temperature": temperature,
-        "unknown_threshold": {t: min(v, MAX_THRESHOLD) for t, v in threshold.items()},
+        "growth": ds.aggregation.growth,
+        "floor": ds.aggregation.floor,
+        "unknown_threshold": threshold,
         "final_confidence": FINAL_CONFIDENCE,
-        "samples": SAMPLES,
+        "samples": ds.aggregation.samples,
         "training": {
-            "data": [_with_source(s) for s in sources],
-            "split": spec["split"],
-            "seed": spec["seed"],
-            "packets": packets,
-            "flows": flows,
+            "data": [
+                {"set": s, **sources.get(s, {"source": "", "licence": ""}), "packets": n}
+                for s, n in sets.items()
+            ],
+            "split": run.spec["split"],
+            "seed": run.spec["seed"],
+            "packets": run.spec["used_packets"],
+            "flows": len(np.unique(ds.flow[run.learnt])),
         },
         "figures": figures,
-        "weaknesses": weaknesses,
+        "weaknesses": card["weaknesses"][run.spec["kind"]] if card else WEAKNESSES,
         "sha256": sha256,
-        "licence": f"own data: {sets}" if own else f"Apache-2.0; trained on {sets}",
+        "licence": f"{card['licence']}; trained on {names}" if card else f"own data: {names}",
     }
 
 
-def _with_source(entry):
-    source, licence = SOURCES.get(entry["set"], ("", ""))
-    return {"set": entry["set"], "source": source, "licence": licence, "packets": entry["packets"]}
+def _sets(ds, rows):
+    """{set: packets} of these rows."""
+    packets = np.bincount(ds.set[rows], minlength=len(ds.meta["sets"]))
+    return {name: int(n) for name, n in zip(ds.meta["sets"], packets, strict=True) if n}

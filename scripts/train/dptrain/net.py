@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The default net: header fields as thermometers, byte tables, a small dense net, two heads.
+"""The default network: header fields as thermometers, a byte table, dense layers, two heads.
 
-Everything from the 1500-byte vector on is linear maps, clips and table rows, so that the same
-arithmetic is a dozen ONNX operators. The fields stand at fixed offsets of the vector; IPv4
-options, IPv6 and TCP options only move them, and two gathers by a computed offset undo that.
+It computes everything from the 1500-byte vector by linear maps, clips and table rows, which are a
+dozen ONNX operators. The header fields are at fixed offsets of the vector; IPv4 options, IPv6 and
+TCP options move them, and two gathers at a computed offset undo that.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -13,13 +13,15 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-# What of the transport header is read: ports, data offset, flags, window. (UDP's header is padded
-# with zeros.) What names a connection or a host, and nothing else, is not: IP ID, sequence and
-# acknowledgement numbers, TCP's time stamps, the higher port, the hops behind a TTL.
+from .data import NO_CLASS
+
+# The bytes of the transport header that are read: ports, data offset, flags, window (UDP's header
+# is padded with zeros). What only identifies a connection or a host is not read: IP ID, sequence
+# and acknowledgement numbers, TCP timestamps, the higher port, the hops in a TTL.
 L4_BYTES = (0, 1, 2, 3, 12, 13, 14, 15)
-L4_TABLE = slice(4, 8)  # of these, what the position table has: all but the ports
+L4_TABLE = slice(4, 8)  # those of L4_BYTES that the position table has: all but the ports
 HEAD = 10  # bytes of the IP header that hold fields
-# Rows of the linear map from the first bytes to these fields, IPv4 and IPv6.
+# What a linear map makes of the first bytes, once for IPv4 and once for IPv6.
 IP_FIELDS = ("l4_at", "tos", "l4_length", "flags", "ttl", "proto")
 FIELDS = (
     "payload_length",
@@ -38,36 +40,36 @@ FIELDS = (
     "p34",
 )
 PAYLOAD_WORDS = 5
-# Thermometers: a name and its combination of the fields.
+# A thermometer is a row of steps over a linear combination of fields.
 THERMOMETERS = {
     **{f: {f: 1.0} for f in FIELDS if f not in ("sport", "dport")},
     "low_port": {"dport": 1.0, "port_gap": -1.0},
 }
-# Steps that are not chosen from the data: which way the lower port lies, and what a TTL began with
-# (32, 64, 128, 255; a few is a local group's).
+# Steps that are not chosen from the data: which port is the lower one, and the initial TTL (32, 64,
+# 128 or 255; below 5 it is local multicast).
 STEPS = {"port_gap": (1,), "ttl": (5, 33, 65, 129)}
 
 
 @dataclass
 class Shape:
-    """What a checkpoint has to know to build the net again."""
+    """The sizes of the network, as a checkpoint keeps them."""
 
     bins: int = 64
     header: int = 128
-    payload: int = 128  # bytes of it that are read
-    rank: int = 40  # of the position table, whose rows are summed
-    table: int = 96  # of what the sum is brought to
+    payload: int = 128  # bytes of the payload that are read
+    rank: int = 40  # columns of the position table, whose rows are summed
+    table: int = 96  # what a dense layer makes of the sum
     hidden: tuple = (256, 128)
     dropout: float = 0.3
     labels: dict = field(default_factory=dict)
 
     def positions(self):
-        """Bytes that the position table has rows for."""
+        """How many bytes the position table has rows for."""
         return len(L4_BYTES[L4_TABLE]) + self.payload
 
 
 def ip_matrices():
-    """Weights and bias of the IP fields: [HEAD, 2 * 6], IPv4's first, IPv6's behind."""
+    """Weights [HEAD, 2 * 6] and bias of the IP fields, first of IPv4, then of IPv6."""
     w = np.zeros((HEAD, 2 * len(IP_FIELDS)), dtype=np.float32)
     b = np.zeros(2 * len(IP_FIELDS), dtype=np.float32)
 
@@ -85,18 +87,18 @@ def ip_matrices():
     put(4, "ttl", b8=1.0)
     put(4, "proto", b9=1.0)
     put(6, "l4_at", 40.0)
-    # The traffic class lies across two nibbles; the flow label's four bits behind it are
-    # cut off by the floor that follows.
+    # The traffic class is in two nibbles; the floor that follows cuts off the four bits of the flow
+    # label after it.
     put(6, "tos", -16.0 * 96, b0=16.0, b1=1 / 16)
     put(6, "l4_length", b4=256.0, b5=1.0)
-    put(6, "flags", 64.0)  # IPv6 never fragments on the way: as with DF
+    put(6, "flags", 64.0)  # routers never fragment IPv6: as with DF
     put(6, "ttl", b7=1.0)
     put(6, "proto", b6=1.0)
     return w, b
 
 
 def field_matrices():
-    """Weights and bias of FIELDS from [IP fields, L4 bytes, payload's start]; a ReLU follows."""
+    """Weights and bias of FIELDS over [IP fields, L4 bytes, payload bytes]; a ReLU follows."""
     inputs = [*IP_FIELDS, *(f"l{i}" for i in L4_BYTES), *(f"p{i}" for i in range(PAYLOAD_WORDS))]
     w = np.zeros((len(inputs), len(FIELDS)), dtype=np.float32)
     b = np.zeros(len(FIELDS), dtype=np.float32)
@@ -106,7 +108,7 @@ def field_matrices():
         for source, weight in weights.items():
             w[inputs.index(source), FIELDS.index(name)] = weight
 
-    # TCP's header is byte 12 / 4 long; UDP (17) has zeros there, and 8 bytes.
+    # A TCP header has byte 12 / 4 bytes; UDP (protocol 17) has a zero there, and 8 bytes.
     put("payload_length", {"l4_length": 1.0, "l12": -0.25, "proto": -8 / 11}, 6 * 8 / 11)
     for name in ("tos", "flags", "ttl", "proto"):
         put(name, {name: 1.0})
@@ -123,15 +125,15 @@ def field_matrices():
 
 
 def payload_at(ip, l4):
-    """Where the payload begins in the vector: UDP's header is padded to 20 bytes."""
+    """Offset of the payload in the vector [N], as floats: UDP's header is padded to 20 bytes."""
     l12 = l4[:, L4_BYTES.index(12)]
     proto = ip[:, IP_FIELDS.index("proto")]
-    # Half a byte keeps the truncation that follows clear of rounding.
+    # An eighth of a byte protects the truncation that follows from rounding errors.
     return ip[:, IP_FIELDS.index("l4_at")] + l12 / 4 + (proto - 6) * (20 / 11) + 0.125
 
 
 def read(packet, payload):
-    """IP fields, L4 bytes and payload bytes of uint8 packets: the same as the ONNX graph does."""
+    """(IP fields, L4 bytes, payload bytes) of uint8 packets [N, 1500], as in the ONNX graph."""
     w, b = (torch.from_numpy(m).to(packet.device) for m in ip_matrices())
     z = torch.floor(packet[:, :HEAD].float() @ w + b)
     n = len(IP_FIELDS)
@@ -148,7 +150,7 @@ def read(packet, payload):
 
 
 def read_rows(packets, rows, payload):
-    """``read`` of these rows of an array, a slice at a time."""
+    """``read`` of these rows of an array, in slices."""
     parts = [
         read(torch.from_numpy(np.asarray(packets[r])), payload)
         for r in np.array_split(rows, max(1, len(rows) // 4096))
@@ -157,7 +159,7 @@ def read_rows(packets, rows, payload):
 
 
 def fields_of(ip, l4, payload):
-    """FIELDS as floats."""
+    """FIELDS, float [N, 14]."""
     w, b = (torch.from_numpy(m).to(ip.device) for m in field_matrices())
     return torch.relu(torch.cat([ip, l4.float(), payload[:, :PAYLOAD_WORDS].float()], 1) @ w + b)
 
@@ -169,12 +171,12 @@ def table_rows(l4, payload):
 
 
 def thermometer_values(fields):
-    """The THERMOMETERS' values, one column each."""
+    """The values of THERMOMETERS, float [N, 13]."""
     return fields @ torch.from_numpy(thermometer_matrix()).to(fields.device)
 
 
 def thermometer_matrix():
-    """[FIELDS, THERMOMETERS]."""
+    """The combinations of THERMOMETERS, float [fields, thermometers]."""
     w = np.zeros((len(FIELDS), len(THERMOMETERS)), dtype=np.float32)
     for column, combination in enumerate(THERMOMETERS.values()):
         for name, weight in combination.items():
@@ -183,7 +185,7 @@ def thermometer_matrix():
 
 
 def choose_thresholds(values, shape):
-    """For each thermometer up to ``bins`` whole numbers that part the training values evenly."""
+    """For each thermometer up to ``bins`` whole numbers that divide the training values evenly."""
     out = []
     for column, name in enumerate(THERMOMETERS):
         if name in STEPS:
@@ -203,7 +205,7 @@ def choose_thresholds(values, shape):
 
 
 class DefaultNet(nn.Module):
-    """Logits of both heads from what ``read`` gives."""
+    """Logits of the heads from what ``read`` returns."""
 
     def __init__(self, shape, thresholds):
         super().__init__()
@@ -240,13 +242,13 @@ class DefaultNet(nn.Module):
         return {task: head(x) for task, head in self.heads.items()}
 
     def mac(self):
-        """Multiplications a packet; a table row counts one addition a value."""
+        """Multiply-accumulates a packet; adding a table row counts as one for each value."""
         s = self.shape
         dense = [m.weight.numel() for m in self.modules() if isinstance(m, nn.Linear)]
         return int(sum(dense) + s.positions() * s.rank + self.expand.numel())
 
     def describe(self):
-        """One line for the manifest."""
+        """The architecture in one line, for the manifest."""
         s = self.shape
         return (
             f"{len(self.offset)} thermometer steps of header fields into {s.header}, position x "
@@ -256,10 +258,10 @@ class DefaultNet(nn.Module):
 
 
 def augment(ip, probability, rng):
-    """IP fields with, per packet, what a TTL began with drawn anew: 64, 128 or 255.
+    """IP fields in which the initial TTL of some packets is replaced by 64, 128 or 255.
 
-    That is the sender's operating system, not what it does. A TTL of a few is a local group's and
-    stays. ``rng`` is a torch generator of the CPU.
+    The initial TTL tells the sender's operating system, not what the sender does. A TTL of 8 or
+    less is local multicast and is kept. ``rng`` is a torch generator on the CPU.
     """
     ip, ttl = ip.clone(), IP_FIELDS.index("ttl")
     starts = torch.tensor([64.0, 128.0, 255.0])
@@ -270,7 +272,10 @@ def augment(ip, probability, rng):
 
 
 def sample_weights(flow, target, balance=0.5):
-    """1/sqrt(packets of the flow), then each class to the power of ``1 - balance`` of its sum."""
+    """Weights [N] for drawing rows: 1/sqrt(packets of the flow), and large classes count less.
+
+    The sum of a class becomes its power of ``1 - balance``.
+    """
     _, inverse, counts = np.unique(flow, return_inverse=True, return_counts=True)
     weight = counts[inverse] ** -0.5
     for label in np.unique(target):
@@ -280,11 +285,15 @@ def sample_weights(flow, target, balance=0.5):
 
 
 def loss(logits, targets, smoothing, negatives, weights):
-    """Cross-entropy of labelled rows; rows of no class are pulled to the uniform distribution."""
+    """Cross-entropy of labelled rows; rows of no class are pulled to the uniform distribution.
+
+    ``smoothing`` is that of the labels, ``negatives`` weighs the rows of no class, ``weights`` the
+    tasks.
+    """
     total = 0.0
     for task, out in logits.items():
         target = targets[task]
-        known, none = target >= 0, target == -2
+        known, none = target >= 0, target == NO_CLASS
         if known.any():
             total = total + weights.get(task, 1.0) * functional.cross_entropy(
                 out[known], target[known], label_smoothing=smoothing, reduction="sum"
@@ -296,10 +305,10 @@ def loss(logits, targets, smoothing, negatives, weights):
 
 
 def shape_to_dict(shape):
-    """For a checkpoint."""
+    """A shape for a checkpoint."""
     return asdict(shape)
 
 
 def shape_from_dict(values):
-    """From a checkpoint."""
+    """A shape from a checkpoint."""
     return Shape(**{**values, "hidden": tuple(values["hidden"])})

@@ -1,169 +1,206 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains one network on one split into a run directory."""
+"""Trains the default network on a dataset into a run directory."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.nn import functional
 
-from . import data, loop, net, splits, train_default, train_paper
+from . import Error, calibration, data, loop, net, split
 
-PAPER = ("cnn-app", "cnn-traffic", "sae-app", "sae-traffic")
-KINDS = ("default", *PAPER)
-# The paper's nets learn from the paper's data set; the default from everything that may be used.
-SETS = {"default": None, **{kind: ["iscx"] for kind in PAPER}}
-# Packets of a class at most, so that the paper's nets have classes that are roughly balanced.
-CAPS = {"cnn-app": 600, "cnn-traffic": 1000, "sae-app": 600, "sae-traffic": 1000}
-# With fewer packets to learn from, the default net gets smaller batches and STEPS steps at least.
+KIND = "default"
+BATCH, EPOCHS = 256, 14
+# With fewer packets to learn from: smaller batches, and STEPS steps at least.
 FEW, STEPS = 10_000, 600
-FIRST = 5  # packets of a flow that the default net learns from
+RATE, DECAY = 2e-3, 0.01
+AVERAGE = 0.995
+SMOOTHING = 0.05
+REDRAWN = 0.3  # chance that the initial TTL of a packet is replaced, see net.augment
+NEGATIVES = 0.3  # weight of traffic of no class
+# A quarter of the shipped model's packets have an application; the weight makes up for that.
+WEIGHTS = {"app": 3.0}
 
 
 @dataclass
 class Options:
-    """The command line's choices."""
+    """What the user chooses; 0 and None leave the choice to the network or the data."""
 
-    kind: str
-    split: str
     seed: int = 0
-    split_seed: int = 0
     sets: list | None = None
+    labels: dict | None = None  # by task
     epochs: int = 0
     batch: int = 0
     max_minutes: float = 0.0
-    augment: float = 0.3
-    negatives: float = 0.3
-    first: int = FIRST
-    shape: dict | None = None
+    split: str = "all"  # the name of the split that ``fit`` is given
+
+
+@dataclass
+class Run:
+    """A finished training and what it is about."""
+
+    spec: dict
+    model: torch.nn.Module
+    epoch: int
+    tasks: list
+    split: split.Split
+    learnt: np.ndarray  # rows
+
+
+def train(ds, options, directory, log=print):
+    """Trains on all flows but the tenth that calibrates the model; returns the loop's state."""
+    return fit(ds, options, directory, *problem(ds, options), log)
 
 
 def problem(ds, options):
-    """Rows, targets by task and split that a run is about; evaluation makes the same again."""
-    sets = options.sets or (SETS[options.kind] if "iscx" in ds.meta["sets"] else None)
+    """(tasks, split) of a training, checked; the export computes the same again."""
+    tasks, rows = labelled(ds, options.sets, options.labels)
+    parts = split.hold_out(ds, rows, strata(tasks), 0)
+    check(ds, rows, tasks, parts)
+    return tasks, parts
+
+
+def labelled(ds, sets=None, labels=None):
+    """(tasks, rows): the tasks that the dataset has labels for, and the rows that one uses."""
     rows = data.rows_for(ds, "train", sets)
-    if options.kind == "default":
-        tasks = _labelled(ds, [data.category_task(ds), data.app_task(ds)])
-        wanted = np.any([t.target[rows] != -1 for t in tasks], axis=0)
-        rows = rows[wanted]
-        # Split by the category and the application together: both heads meet every class.
-        target = sum(task.target * factor for task, factor in zip(tasks, (1000, 1), strict=False))
-    elif options.kind.endswith("-app"):
-        tasks = _labelled(ds, [data.app_task(ds)])
-    else:
-        # The paper's twelve; vpn-tunnel comes with the sets beside the paper's.
-        labels = data.CATEGORIES[:12] if sets == ["iscx"] else None
-        tasks = _labelled(ds, [data.category_task(ds, labels)])
-    if options.kind != "default":
-        target = tasks[0].target
-        rows = rows[target[rows] >= 0]
-    split = splits.make(options.split, ds, rows, target, options.split_seed)
-    if options.split == "all":
-        _enough_flows(ds, rows, tasks, split)
-    return tasks, split
+    labels = labels or {}
+    tasks = [data.category_task(ds, labels.get("category")), data.app_task(ds, labels.get("app"))]
+    tasks = [task for task in tasks if task.labels]
+    if not tasks:
+        raise data.DatasetError(f"{ds.directory}: no capture has a label as category or app")
+    return tasks, rows[np.any([task.target[rows] != data.UNUSED for task in tasks], axis=0)]
 
 
-def _labelled(ds, tasks):
-    """The tasks that the dataset has labels of."""
-    there = [task for task in tasks if task.labels]
-    if not there:
-        names = " or ".join(task.name for task in tasks)
-        raise data.DatasetError(f"{ds.directory}: no capture has a label as {names}")
-    return there
+def strata(tasks):
+    """One number for the targets of all tasks, so that a split has every class on each side."""
+    return sum(task.target * factor for task, factor in zip(tasks, (1000, 1), strict=False))
 
 
-def _enough_flows(ds, rows, tasks, split):
-    """Refuses labels that a model cannot have, and data of which nothing can be kept out."""
+def check(ds, rows, tasks, parts):
+    """Refuses labels that cannot be learnt, and data of which no flow can be held out."""
     for task in tasks:
-        of_label = task.target[rows], ds.flow[rows]
-        flows = [len(np.unique(of_label[1][of_label[0] == i])) for i in range(len(task.labels))]
+        target, flow = task.target[rows], ds.flow[rows]
+        flows = [len(np.unique(flow[target == i])) for i in range(len(task.labels))]
         few = [f"{name} ({n})" for name, n in zip(task.labels, flows, strict=True) if n < 2]
         if len(task.labels) < 2 or few:
             raise data.DatasetError(
                 f"{ds.directory}: {task.name} has too few labels or flows: "
                 f"{', '.join(few or task.labels)}; a model needs two labels, of two flows each"
             )
-    if not len(split.validation):
+    if not len(parts.validation):
         raise data.DatasetError(
-            f"{ds.directory}: {len(np.unique(ds.flow[rows]))} flows in all; with fewer than six "
-            "none can be kept out to calibrate the model with"
+            f"{ds.directory}: {len(np.unique(ds.flow[rows]))} flows in all; the calibration needs "
+            "flows that are held out, and fewer than six are too few for that"
         )
 
 
-def train(ds, options, directory, log=print):
-    """Trains what ``options`` say; returns the state of the loop."""
-    return fit(ds, options, directory, *problem(ds, options), log)
+def learnt_rows(ds, parts):
+    """The rows of the training part that the network learns from: what the agent samples."""
+    return parts.train[ds.index[parts.train] < ds.aggregation.samples]
 
 
-def fit(ds, options, directory, tasks, split, log=print):
-    """The same with tasks and a split that are given."""
-    if options.kind == "default":
-        enough_steps(options, len(learnt_rows(ds, options, split)))
-        return train_default.run(ds, options, directory, tasks, split, log)
-    return train_paper.run(ds, options, directory, tasks[0], split, log)
+def steps_for(options, packets):
+    """(batch, epochs): smaller batches and more epochs where there are few packets."""
+    batch, epochs = options.batch or BATCH, options.epochs or EPOCHS
+    if packets >= FEW:
+        return batch, epochs
+    batch = options.batch or min(BATCH, max(16, packets // 16))
+    return batch, options.epochs or max(EPOCHS, -(-STEPS // -(-packets // batch)))
 
 
-def enough_steps(options, rows):
-    """Smaller batches and more epochs where the default net has few packets to learn from."""
-    if rows >= FEW:
-        return
-    options.batch = options.batch or min(256, max(16, rows // 16))
-    per_epoch = -(-rows // options.batch)
-    options.epochs = options.epochs or max(14, -(-STEPS // per_epoch))
+def fit(ds, options, directory, tasks, parts, log=print):
+    """Trains on the training part of a split; returns the loop's state."""
+    rows = learnt_rows(ds, parts)
+    batch, epochs = steps_for(options, len(rows))
+    shape = net.Shape(labels={t.name: t.labels for t in tasks})
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    ip, l4, payload = net.read_rows(ds.packet, rows, shape.payload)
+    values = net.thermometer_values(net.fields_of(ip, l4, payload)).numpy()
+    ip, l4, payload = ip.to(device), l4.to(device), payload.to(device)
+    targets = {t.name: torch.from_numpy(t.target[rows]).to(device) for t in tasks}
+    thresholds = net.choose_thresholds(values, shape)
+    torch.manual_seed(options.seed)
+    model = net.DefaultNet(shape, thresholds).to(device)
+    held = parts.validation[ds.index[parts.validation] < ds.aggregation.samples]
+    held_input = [x.to(device) for x in net.read_rows(ds.packet, held, shape.payload)]
+    weight = torch.from_numpy(net.sample_weights(ds.flow[rows], tasks[0].target[rows]))
+    log(
+        f"{KIND}: {len(rows)} packets to train on, {len(held)} to validate, "
+        f"{len(model.offset)} thermometer steps, {model.mac() / 1e6:.2f} MMAC"
+    )
 
+    def batches(epoch):
+        rng = generator(options.seed, epoch)
+        order = torch.multinomial(weight, len(rows), replacement=True, generator=rng)
+        for part in order.split(batch):
+            drawn = net.augment(ip[part], REDRAWN, rng)
+            yield (
+                (drawn, l4[part], payload[part]),
+                {task: target[part] for task, target in targets.items()},
+            )
 
-def spec_of(options, tasks, split, **more):
-    """What a checkpoint says of itself; a resumed run must say the same."""
-    return {
-        "kind": options.kind,
+    def step(model, batch):
+        return net.loss(model(*batch[0]), batch[1], SMOOTHING, NEGATIVES, WEIGHTS)
+
+    def validate(model):
+        figures = {"loss": 0.0}
+        out = {task: x.cpu() for task, x in logits(model, *held_input).items()}
+        for task in tasks:
+            truth = task.target[held]
+            known = truth >= 0
+            if not known.any():
+                continue
+            p = torch.softmax(out[task.name], 1).numpy()
+            labels = torch.from_numpy(truth[known])
+            figures["loss"] += functional.cross_entropy(out[task.name][known], labels).item()
+            by = calibration.by_packet_and_flow(
+                p, truth, ds.flow[held], ds.index[held], ds.aggregation
+            )
+            figures[task.name] = by["flow"]["macro_f1"]
+        return figures
+
+    plan = loop.Plan(epochs, max_minutes=options.max_minutes, average=AVERAGE, keep="last")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=DECAY, fused=True)
+    steps = epochs * -(-len(rows) // batch)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps + 1)
+    spec = {
+        "kind": KIND,
         "split": options.split,
         "seed": options.seed,
-        "split_seed": options.split_seed,
         "sets": options.sets,
-        "batch": options.batch,
-        "first": options.first,
-        "augment": options.augment,
-        "negatives": options.negatives,
-        "labels": {t.name: t.labels for t in tasks},
-        "train_packets": len(split.train),
-        **more,
+        "given_labels": options.labels,
+        "labels": shape.labels,
+        "batch": batch,
+        "epochs": epochs,
+        "shape": net.shape_to_dict(shape),
+        "thresholds": [t.tolist() for t in thresholds],
+        "train_packets": len(parts.train),
+        "used_packets": len(rows),
     }
-
-
-def learnt_rows(ds, options, split):
-    """The rows that a network of this kind learns from, out of the split's training part."""
-    if options.kind == "default":
-        return split.train[ds.index[split.train] < options.first]
-    tasks, _ = problem(ds, options)
-    cap = round(CAPS[options.kind] * splits.TRAIN)
-    return data.under_sample(split.train, tasks[0].target, cap, options.seed)
-
-
-def row_weights(ds, rows, task):
-    """The default net's sampling weights, scaled to a mean of one, for a model that is weighted."""
-    weight = net.sample_weights(ds.flow[rows], task.target[rows])
-    return weight / weight.mean()
-
-
-def build(spec):
-    """The module that a spec describes, without weights."""
-    if spec["kind"] == "default":
-        thresholds = [np.array(t, dtype=np.float32) for t in spec["thresholds"]]
-        return net.DefaultNet(net.shape_from_dict(spec["shape"]), thresholds)
-    return train_paper.build(spec)
+    return loop.run(
+        model, optimizer, scheduler, plan, directory, batches, step, validate, spec, log
+    )
 
 
 def load(directory):
-    """A run's spec and its best model, ready to be used."""
+    """(spec, model, epoch) of a run of this network."""
     spec, weights, epoch = loop.load(directory)
-    model = build(spec)
+    if spec["kind"] != KIND:
+        raise Error(f"{directory}: a run of {spec['kind']}, not of the network {KIND}")
+    thresholds = [np.array(t, dtype=np.float32) for t in spec["thresholds"]]
+    model = net.DefaultNet(net.shape_from_dict(spec["shape"]), thresholds)
     model.load_state_dict(weights)
     return spec, model.eval(), epoch
 
 
-def options_of(spec):
-    """The options that ``problem`` needs, out of a spec."""
-    names = ("kind", "split", "seed", "split_seed", "sets", "first")
-    return Options(**{name: spec[name] for name in names})
+def finished(ds, directory):
+    """The Run that ``train`` left in a directory."""
+    spec, model, epoch = load(directory)
+    if spec["split"] != Options.split:
+        raise Error(f"{directory}: trained for a test on the split {spec['split']!r}, not for use")
+    options = Options(seed=spec["seed"], sets=spec["sets"], labels=spec["given_labels"])
+    tasks, parts = problem(ds, options)
+    return Run(spec, model, epoch, tasks, parts, learnt_rows(ds, parts))
 
 
 @torch.no_grad()
@@ -173,39 +210,21 @@ def predict(model, packets, chunk=4096):
     device = next(model.parameters()).device
     out = {}
     for at in range(0, len(packets), chunk):
-        part = torch.from_numpy(np.asarray(packets[at : at + chunk])).to(device)
+        part = torch.from_numpy(np.array(packets[at : at + chunk])).to(device)
         for begin in range(0, len(part), 256):
             for task, values in model(*model.inputs(part[begin : begin + 256])).items():
                 out.setdefault(task, []).append(torch.softmax(values, 1).cpu())
     return {task: torch.cat(v).numpy() for task, v in out.items()}
 
 
-def probabilities(ds, model, rows):
-    """The same for rows of a dataset."""
-    return predict(model, _Rows(ds.packet, rows))
-
-
-class _Rows:
-    """Rows of a memory-mapped array, read a slice at a time."""
-
-    def __init__(self, array, rows):
-        self.array, self.rows = array, rows
-
-    def __len__(self):
-        return len(self.rows)
-
-    def __getitem__(self, part):
-        return self.array[self.rows[part]]
-
-
 @torch.no_grad()
 def logits(model, *inputs, batch=256):
-    """A model's outputs over many rows."""
+    """The outputs of a model by task, over many rows of its inputs."""
     model.eval()
     parts = [model(*part) for part in zip(*(i.split(batch) for i in inputs), strict=True)]
     return {task: torch.cat([p[task] for p in parts]) for task in parts[0]}
 
 
 def generator(seed, epoch):
-    """Random numbers of one epoch, whatever was drawn before it."""
+    """The random numbers of an epoch, whatever was drawn before it."""
     return torch.Generator().manual_seed(seed * 1000 + epoch)

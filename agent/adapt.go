@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+
+	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/classifier/model"
+	"github.com/dpclass/dpclass/loader"
+)
+
+// NewPort returns the port of an attached interface. The interface stays the
+// caller's, who detaches it after [Agent.Run] has returned.
+func NewPort(a *loader.Attachment) Port {
+	return Port{
+		Name: a.Name(), Source: a.Ring(), Table: a.Table(), Labels: a.Labels(), Publish: a.Publish,
+		Gone: func() (bool, error) {
+			hooks, err := a.Hooks()
+			return allStale(hooks), err
+		},
+	}
+}
+
+// allStale reports whether every hook lost its interface.
+func allStale(hooks []loader.Hook) bool {
+	for _, hook := range hooks {
+		if hook.State != "stale" {
+			return false
+		}
+	}
+	return len(hooks) > 0
+}
+
+// NewClassifier returns c for [Config], and nil for nil. load reads the models
+// that a reload puts in place; without it a reload is refused. c stays the
+// caller's, who closes it after [Agent.Run] has returned.
+func NewClassifier(c *classifier.Classifier, load func() ([]*model.Model, error)) Classifier {
+	if c == nil {
+		return nil
+	}
+	return &networks{c, load}
+}
+
+// networks is a Classifier that runs neural networks.
+type networks struct {
+	*classifier.Classifier
+	load func() ([]*model.Model, error)
+}
+
+// Load reads the models that a reload is to use.
+func (n *networks) Load(context.Context) (Models, error) {
+	if n.load == nil {
+		return Models{}, errors.New("this agent cannot change its models")
+	}
+	models, err := n.load()
+	if err != nil {
+		return Models{}, err
+	}
+	return Models{
+		Names: ModelNames(models), Labels: model.NewLabels(models),
+		Use: func() error { return n.Swap(models) },
+	}, nil
+}
+
+// Health sums up the classifier's counters.
+func (n *networks) Health() Health {
+	stats := n.Stats()
+	return Health{Models: ModelNames(n.Models()), BatchMean: stats.BatchMean, LastError: stats.LastError}
+}
+
+// ModelNames returns the names of models.
+func ModelNames(models []*model.Model) []string {
+	var names []string
+	for _, m := range models {
+		names = append(names, m.Name)
+	}
+	return names
+}

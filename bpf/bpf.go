@@ -1,8 +1,0 @@
-// SPDX-License-Identifier: Apache-2.0
-
-// Package bpf holds the programs and maps of an interface: the C in this
-// folder (GPL-2.0), and what bpf2go makes of it. The structs of map values in
-// Go are the generated ones; there are no others.
-package bpf
-
-//go:generate go tool bpf2go -go-package bpf -target bpfel -cc clang -strip llvm-strip -cflags "-O2 -g -Wall -Werror -mcpu=v3" -type label -type flow_state -type source -type flow_key -type flow_key6 -type flow -type sample -type sample_reason -type op -type op_kind -type batch -type ended_flow -type rule -type rule_flag -type rule_action -type policy_state -type rule_counts -type lpm4 -type lpm6 -type protect_port -type interface_info -type agent_stats -type reason Dpclass dpclass.bpf.c -- -I/usr/include/x86_64-linux-gnu -I/usr/include/aarch64-linux-gnu

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What user space stores for other processes; no program reads it. */
+#ifndef DPCLASS_INFO_H
+#define DPCLASS_INFO_H
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include "limits.h"
+
+/* How the ingress program is attached. */
+enum attach_mode {
+	mode_none,
+	mode_native, /* XDP in the driver */
+	mode_tc, /* a tc program in XDP's place */
+} __attribute__((packed));
+
+/* How tc programs are attached. */
+enum tc_kind {
+	tc_tcx, /* tcx links */
+	tc_clsact, /* filters in a clsact qdisc that was there */
+	tc_own_clsact, /* filters in a clsact qdisc of ours */
+} __attribute__((packed));
+
+/* Where and how the programs were attached; for the command line. */
+struct interface_info {
+	__u64 netns_cookie;
+	__u64 tick_ns; /* length of a jiffy */
+	__u64 attached_ns; /* CLOCK_REALTIME */
+	__u32 ifindex;
+	__u32 samples; /* budget of a flow */
+	__u64 timeouts[4]; /* jiffies: TCP opening, established, UDP single, stream */
+	enum attach_mode mode;
+	enum tc_kind tc;
+	__u8 ingress;
+	__u8 egress;
+	__u8 vlan;
+	__u8 pad[3];
+	__u8 driver[32];
+};
+
+/* What a live agent reports about itself, once a second. */
+struct agent_stats {
+	__u64 started_ns; /* CLOCK_REALTIME */
+	__u64 updated_ns;
+	__u64 samples;
+	__u64 verdicts;
+	__u64 shed;
+	__u64 batches;
+	__u64 samples_per_second_milli;
+	__u64 verdicts_per_second_milli;
+	__u64 batch_mean_milli;
+	__u64 p50_ns; /* from packet to stored verdict */
+	__u64 p99_ns;
+	__u64 ring_bytes;
+	__u64 ring_used;
+	__u32 pid;
+	__u8 classify;
+	__u8 ready;
+	__u8 pad[2];
+	__u8 model[2][name_len];
+	__u8 last_error[128];
+};
+
+/* 0 to where and how the programs are attached. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct interface_info);
+} interface SEC(".maps");
+
+/* 0 to what the live agent reports. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct agent_stats);
+} agent SEC(".maps");
+
+/* Number to name: enum label, then labels of the models' own; names of models from the highest number down. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, max_labels);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, name_len);
+} labels SEC(".maps");
+
+#endif

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What a policy never drops or polices. */
+#ifndef DPCLASS_PROTECT_H
+#define DPCLASS_PROTECT_H
+
+#include <stdbool.h>
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include "key.h"
+
+struct lpm4 {
+	__u32 prefix_len;
+	__u8 addr[4];
+};
+
+struct lpm6 {
+	__u32 prefix_len;
+	__u8 addr[16];
+};
+
+struct protect_port {
+	__be16 port;
+	__u8 proto;
+	__u8 pad;
+};
+
+/* Prefixes that are never dropped or policed. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1024);
+	__type(key, struct lpm4);
+	__type(value, __u8);
+} protect SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1024);
+	__type(key, struct lpm6);
+	__type(value, __u8);
+} protect6 SEC(".maps");
+
+/* Ports that are never dropped or policed. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct protect_port);
+	__type(value, __u8);
+} protect_ports SEC(".maps");
+
+/* Flows that are never dropped or policed, without VLAN ids: the SSH connection that applied the policy. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 64);
+	__type(key, struct flow_key6);
+	__type(value, __u8);
+} protect_flows SEC(".maps");
+
+/* Whether a flow is protected. */
+static __always_inline bool is_protected(const struct flow_key6 *key, const int family)
+{
+	struct protect_port port = {.proto = key->proto};
+	struct flow_key6 flow = *key;
+
+	port.port = key->port_a;
+	if (bpf_map_lookup_elem(&protect_ports, &port))
+		return true;
+	port.port = key->port_b;
+	if (bpf_map_lookup_elem(&protect_ports, &port))
+		return true;
+	flow.vlan[0] = flow.vlan[1] = flow.vlan[2] = 0;
+	if (bpf_map_lookup_elem(&protect_flows, &flow))
+		return true;
+	if (family == 4) {
+		struct lpm4 prefix = {.prefix_len = 32};
+
+		__builtin_memcpy(prefix.addr, key->addr_a, 4);
+		if (bpf_map_lookup_elem(&protect, &prefix))
+			return true;
+		__builtin_memcpy(prefix.addr, key->addr_b, 4);
+		return bpf_map_lookup_elem(&protect, &prefix);
+	} else {
+		struct lpm6 prefix = {.prefix_len = 128};
+
+		__builtin_memcpy(prefix.addr, key->addr_a, 16);
+		if (bpf_map_lookup_elem(&protect6, &prefix))
+			return true;
+		__builtin_memcpy(prefix.addr, key->addr_b, 16);
+		return bpf_map_lookup_elem(&protect6, &prefix);
+	}
+}
+
+#endif

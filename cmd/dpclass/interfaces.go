@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"net"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dpclass/dpclass/internal/cli"
+	"github.com/dpclass/dpclass/internal/fault"
+	"github.com/dpclass/dpclass/loader"
+)
+
+// interfaceArgs checks that the arguments are interfaces, at least one.
+func interfaceArgs(_ *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return cli.Usagef("IFACE is missing")
+	}
+	for i, name := range args {
+		if slices.Contains(args[:i], name) {
+			return cli.Usagef("interface %q is named twice", name)
+		}
+	}
+	return nil
+}
+
+// open opens an attached interface.
+func open(name string) (*loader.Pins, error) {
+	iface, err := loader.Open(name)
+	if errors.Is(err, loader.ErrNotAttached) {
+		return nil, fault.Advise(err, "attach it with: dpclass attach %s", name)
+	}
+	return iface, err
+}
+
+// withInterface runs fn with an attached interface in the namespace of --netns.
+func withInterface(g *cli.Globals, name string, fn func(*loader.Pins) error) error {
+	return g.InNetns(func() error {
+		iface, err := open(name)
+		if err != nil {
+			return err
+		}
+		return errors.Join(fn(iface), iface.Close())
+	})
+}
+
+// withInterfaces runs fn with the interface of the first argument, or without one with
+// all attached interfaces of the namespace.
+func withInterfaces(g *cli.Globals, args []string, fn func([]*loader.Pins) error) error {
+	return g.InNetns(func() (err error) {
+		if len(args) == 0 {
+			if args, err = loader.List(); err != nil {
+				return err
+			}
+		}
+		var all []*loader.Pins
+		defer func() {
+			for _, iface := range all {
+				err = errors.Join(err, iface.Close())
+			}
+		}()
+		for _, name := range args {
+			iface, err := open(name)
+			if err != nil {
+				return err
+			}
+			all = append(all, iface)
+		}
+		return fn(all)
+	})
+}
+
+// completeInterfaces completes names of interfaces that are not named yet.
+func completeInterfaces(g *cli.Globals) cobra.CompletionFunc {
+	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		var names []string
+		err := g.InNetns(func() error {
+			all, err := net.Interfaces()
+			for _, iface := range all {
+				if !slices.Contains(args, iface.Name) {
+					names = append(names, iface.Name)
+				}
+			}
+			return err
+		})
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// completeAttached completes the first argument with attached interfaces, and
+// the next ones as rest says.
+func completeAttached(g *cli.Globals, rest cobra.ShellCompDirective) cobra.CompletionFunc {
+	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, rest
+		}
+		var names []string
+		err := g.InNetns(func() (err error) {
+			names, err = loader.List()
+			return err
+		})
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
+}

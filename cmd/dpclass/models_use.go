@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dpclass/dpclass/classifier/model"
+	"github.com/dpclass/dpclass/internal/cli"
+)
+
+func newModelsUseCommand(g *cli.Globals) *cobra.Command {
+	var reset bool
+	use := &cobra.Command{
+		Use:   "use NAME|FILE... | --reset",
+		Short: "Choose the models to use without --model",
+		Long: `Choose one model, or two with one task each, for every later attach, classify and
+eval without --model. The models are verified first. Root's choice is for everybody
+and is kept in /etc/dpclass/model; another user's is kept in
+$XDG_CONFIG_HOME/dpclass/model (~/.config/dpclass/model) and comes before root's.
+An agent that was started without --model takes up the choice at SIGHUP: it
+samples flows without a final verdict again, and final verdicts stay.`,
+		Example: `  sudo dpclass models use cnn-app cnn-traffic
+  dpclass models use ./mine.onnx
+  dpclass models use --reset`,
+		Args: func(_ *cobra.Command, args []string) error {
+			switch {
+			case reset && len(args) > 0:
+				return cli.Usagef("--reset takes no model, but got %q", args[0])
+			case !reset && len(args) == 0:
+				return cli.Usagef("want a model, a name (%s) or a FILE.onnx, or --reset", strings.Join(model.Shipped(), ", "))
+			}
+			return nil
+		},
+		ValidArgsFunction: completeModels,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			out := cmd.OutOrStdout()
+			if reset {
+				file, err := cli.ResetModels()
+				if err != nil {
+					return err
+				}
+				if file == "" {
+					_, err = fmt.Fprintln(out, "no model was chosen")
+				} else {
+					_, err = fmt.Fprintf(out, "removed %s\n", file)
+				}
+				return err
+			}
+			models, err := model.LoadAll(args)
+			if err != nil {
+				return err
+			}
+			if _, err := runModels(models, g.Library); err != nil {
+				return err
+			}
+			var chosen []string
+			for i, m := range models {
+				name := args[i]
+				if model.IsFile(name) {
+					if name, err = filepath.Abs(m.Path); err != nil {
+						return err
+					}
+				}
+				chosen = append(chosen, name)
+			}
+			file, err := cli.ChooseModels(chosen)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(out, "%s will be used without --model (%s)\n"+
+				"running agents that were started without --model take it up at SIGHUP\n", baseNames(args), file)
+			return err
+		},
+	}
+	use.Flags().BoolVar(&reset, "reset", false, "remove the choice: use the shipped default")
+	return use
+}
+
+func baseNames(names []string) string {
+	short := make([]string, 0, len(names))
+	for _, name := range names {
+		short = append(short, filepath.Base(name))
+	}
+	return strings.Join(short, ", ")
+}

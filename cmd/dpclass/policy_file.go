@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/policy"
+)
+
+// policyLimit is more bytes than a policy file may have; the rest is not read.
+const policyLimit = 1 << 20
+
+// readPolicy reads and checks a policy file, or standard input for "-", and
+// prints its warnings.
+func readPolicy(cmd *cobra.Command, file string, labels []string) (*flow.Policy, error) {
+	name, in := file, cmd.InOrStdin()
+	if file == "-" {
+		name = "standard input"
+	} else {
+		opened, err := os.Open(file)
+		if err != nil {
+			return nil, fmt.Errorf("policy file %q: %w", file, pathReason(err))
+		}
+		defer opened.Close() // nothing is written to it
+		in = opened
+	}
+	data, err := io.ReadAll(io.LimitReader(in, policyLimit))
+	if err != nil {
+		return nil, fmt.Errorf("policy file %q: %w", file, pathReason(err))
+	}
+	p, warnings, err := policy.Parse(name, data, labels)
+	if err != nil {
+		return nil, err
+	}
+	for _, warning := range warnings {
+		if _, err := fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s\n", warning); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// pathReason removes the path from an error whose message has it already.
+func pathReason(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return path.Err
+	}
+	return err
+}
+
+// protectSSH protects the SSH connection that this process was started over.
+func protectSSH(p *flow.Policy) {
+	if key, ok := policy.SSHFlow(os.Getenv("SSH_CONNECTION")); ok {
+		p.Flows = append(p.Flows, key)
+	}
+}
+
+// completePolicyFiles completes YAML files.
+func completePolicyFiles(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return []string{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt
+}

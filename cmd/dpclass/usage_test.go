@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/cli"
+)
+
+func TestFlowsUsage(t *testing.T) {
+	for _, args := range []string{
+		"flows --filter prt:1", "flows --sort size", "flows --limit -1", "flows --watch -o json", "flows --interval 1ms", "flows eth0 eth1",
+		"flows set eth0", "flows set eth0 nonsense --category voip",
+	} {
+		code, _, errOut := call(t, "", strings.Fields(args)...)
+		if code != cli.ExitUsage {
+			t.Errorf("%s: exit %d: %s", args, code, errOut)
+		}
+		checkError(t, errOut)
+	}
+	if code, _, errOut := call(t, "", "flows", "set", "eth0", "tcp 10.0.0.1:1 10.0.0.2:2"); code != cli.ExitUsage || !strings.Contains(errOut, "give --category") {
+		t.Errorf("exit %d: %s", code, errOut)
+	}
+}
+
+func TestAttachUsage(t *testing.T) {
+	for _, args := range []string{
+		"attach", "attach lo lo", "attach lo --mode generic", "attach lo --direction up", "attach lo --samples 300", "attach lo --samples -1",
+		"attach lo --min-confidence 2", "attach lo --no-classify --model default", "attach lo --log-format xml",
+		"detach", "detach --all lo", "detach --all --netns x", "status a b", "policy apply eth0", "policy show", "policy clear", "policy check",
+	} {
+		code, out, errOut := call(t, "", strings.Fields(args)...)
+		if code != cli.ExitUsage || out != "" {
+			t.Errorf("%s: exit %d: %s%s", args, code, out, errOut)
+		}
+		checkError(t, errOut)
+	}
+	bad := write(t, "bad.yaml", "version: 3\n")
+	if code, _, errOut := call(t, "", "attach", "no-such-iface", "--no-classify", "--policy", bad); code != cli.ExitFailed || !strings.Contains(errOut, "bad.yaml:1:10") {
+		t.Errorf("the policy is not checked first: exit %d: %s", code, errOut)
+	}
+}
+
+func TestCheckLabel(t *testing.T) {
+	beyond := append(append([]string{}, flow.Vocabulary...), "gaming")
+	for name, ok := range map[string]bool{"": true, "voip": true, "unknown": true, "gaming": true, "skype": false, "viop": false} {
+		err := checkLabel(flow.Category, name, beyond)
+		if (err == nil) != ok {
+			t.Errorf("%q: %v", name, err)
+		}
+		if name == "viop" && !strings.Contains(err.Error(), `did you mean "voip"?`) {
+			t.Errorf("%v", err)
+		}
+	}
+}

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/dpclass/dpclass/internal/cli"
+	"github.com/dpclass/dpclass/lab/picture"
+)
+
+func newPictureCommand() *cobra.Command {
+	var part picture.Part
+	cmd := &cobra.Command{
+		Use:   "picture",
+		Short: "Turn a terminal's output into an SVG picture",
+		Long: `Read what a program wrote to a terminal from standard input, and write it to
+standard output as an SVG picture with its text and colours. What it wrote to the
+alternate screen, such as the live table, is left out.`,
+		Example: "  script -qec \"dplab demo\" typescript\n  dplab picture --from \"==> A policy\" < typescript > policy.svg",
+		Args:    cli.Exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return part.Draw(cmd.InOrStdin(), cmd.OutOrStdout())
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&part.From, "from", "", "begin with the line that contains this `TEXT`")
+	flags.StringVar(&part.To, "to", "", "end before the line that contains this `TEXT`")
+	flags.IntVar(&part.Width, "width", 150, "cut lines to this number of columns")
+	return cmd
+}

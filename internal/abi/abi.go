@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package abi fingerprints what a process has to know to read pinned maps.
+package abi
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+)
+
+// Unpinned are the maps that belong to one process.
+var Unpinned = []string{"inbox", "scratch", "forgotten"}
+
+// Pinned returns the names of the maps of an object that are pinned, in order. Maps
+// with constants and variables (.rodata, .bss) are not.
+func Pinned(spec *ebpf.CollectionSpec) []string {
+	names := slices.Sorted(maps.Keys(spec.Maps))
+	return slices.DeleteFunc(names, func(name string) bool {
+		return strings.HasPrefix(name, ".") || slices.Contains(Unpinned, name)
+	})
+}
+
+// Fingerprint is a hash of the pinned maps of an object: kinds, sizes, and the BTF of
+// keys and values. It does not depend on the labels: a table of labels is pinned too.
+func Fingerprint(spec *ebpf.CollectionSpec) string {
+	h := sha256.New()
+	for _, name := range Pinned(spec) {
+		layout(h, name, spec.Maps[name])
+	}
+	return hex.EncodeToString(h.Sum(nil)[:8])
+}
+
+// layout writes all that a process has to know to read the map.
+func layout(w io.Writer, name string, m *ebpf.MapSpec) {
+	fmt.Fprintf(w, "map %s %v %d %d", name, m.Type, m.KeySize, m.ValueSize)
+	if m.Type == ebpf.Array || m.Type == ebpf.PerCPUArray {
+		fmt.Fprintf(w, " %d", m.MaxEntries)
+	}
+	for _, part := range []btf.Type{m.Key, m.Value} {
+		fmt.Fprint(w, "; ")
+		if part != nil {
+			typeLayout(w, part)
+		}
+	}
+	fmt.Fprintln(w)
+}
+
+func typeLayout(w io.Writer, t btf.Type) {
+	switch t := btf.UnderlyingType(t).(type) {
+	case *btf.Int:
+		fmt.Fprintf(w, "int %d %v", t.Size, t.Encoding)
+	case *btf.Array:
+		fmt.Fprintf(w, "[%d]", t.Nelems)
+		typeLayout(w, t.Type)
+	case *btf.Enum:
+		fmt.Fprintf(w, "enum %s %d", t.Name, t.Size)
+		if t.Name == "label" {
+			return // labels may be added: an interface's map labels has its own
+		}
+		for _, value := range t.Values {
+			fmt.Fprintf(w, " %s=%d", value.Name, value.Value)
+		}
+	case *btf.Struct:
+		fmt.Fprintf(w, "struct %s %d {", t.Name, t.Size)
+		for _, member := range t.Members {
+			fmt.Fprintf(w, " %s@%d:", member.Name, member.Offset)
+			typeLayout(w, member.Type)
+		}
+		fmt.Fprint(w, " }")
+	default:
+		fmt.Fprintf(w, "%v", t)
+	}
+}

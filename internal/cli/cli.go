@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package cli is the frame of the command lines dpclass and dplab: global flags,
+// argument checks, exit codes, errors with what to do about them, JSON output,
+// completion, progress and signals. It knows no verb.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dpclass/dpclass/internal/netns"
+)
+
+// The exit codes of every verb.
+const (
+	ExitDone   = 0
+	ExitFailed = 1
+	ExitUsage  = 2
+)
+
+// Globals holds the values of the flags that are common to the verbs.
+type Globals struct {
+	Netns   string // name of a network namespace, "" for the current one
+	Library string // path of ONNX Runtime's library, "" to search for it
+	Output  string // table or json
+	Verbose bool
+
+	// started is set once a verb's own code runs: an error before that is one
+	// of usage.
+	started bool
+}
+
+// JSON reports whether -o json is set.
+func (g *Globals) JSON() bool { return g.Output == "json" }
+
+// Logger returns a logger that writes to w; format is text or json.
+func (g *Globals) Logger(w io.Writer, format string) *slog.Logger {
+	options := &slog.HandlerOptions{Level: slog.LevelInfo}
+	if g.Verbose {
+		options.Level = slog.LevelDebug
+	}
+	if format == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
+
+// InNetns runs fn in the network namespace of --netns.
+func (g *Globals) InNetns(fn func() error) error {
+	if g.Netns == "" {
+		return fn()
+	}
+	return netns.InNamed(g.Netns, fn)
+}
+
+// Setup completes the root command of a program: the flags -o and -v, --version, the
+// help command and errors that are ours. The verbs are added before.
+func (g *Globals) Setup(root *cobra.Command) {
+	root.Version = ReadBuild().String()
+	root.SilenceUsage, root.SilenceErrors = true, true
+	root.Args = NoVerb
+	root.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	root.SetVersionTemplate(root.Name() + " {{.Version}}\n")
+	g.Output = "table"
+	flags := root.PersistentFlags()
+	flags.VarP(&Choice{&g.Output, []string{"table", "json"}}, "output", "o", "output format")
+	flags.BoolVarP(&g.Verbose, "verbose", "v", false, "log debug messages")
+	Complete(root, "output", "table", "json")
+	root.SetHelpCommand(newHelpCommand())
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	g.watchStart(root)
+}
+
+// NetnsFlag adds --netns to a command and those below it.
+func (g *Globals) NetnsFlag(cmd *cobra.Command) {
+	cmd.PersistentFlags().StringVar(&g.Netns, "netns", "", "work in this network namespace (`NAME` as ip netns lists it)")
+	CompleteFunc(cmd, "netns", completeNetns)
+}
+
+// LibraryFlag adds --onnxruntime to a command and those below it.
+func (g *Globals) LibraryFlag(cmd *cobra.Command) {
+	cmd.PersistentFlags().StringVar(&g.Library, "onnxruntime", "",
+		"`FILE` of ONNX Runtime's library (default: $DPCLASS_ONNXRUNTIME, then beside the program, then the system's)")
+}
+
+// watchStart notes, for every verb, that its own code runs.
+func (g *Globals) watchStart(cmd *cobra.Command) {
+	if inner := cmd.RunE; inner != nil {
+		cmd.RunE = func(cmd *cobra.Command, args []string) error {
+			g.started = true
+			return inner(cmd, args)
+		}
+	}
+	for _, child := range cmd.Commands() {
+		g.watchStart(child)
+	}
+}
+
+// Execute runs a program with the arguments and returns the exit code. Errors are
+// printed to errOut.
+func (g *Globals) Execute(ctx context.Context, root *cobra.Command, args []string, in io.Reader, out, errOut io.Writer) int {
+	root.SetArgs(args)
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(errOut)
+	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return ExitDone
+	}
+	var usage usageError
+	if !g.started || errors.As(err, &usage) {
+		printError(errOut, root.Name(), err)
+		fmt.Fprintf(errOut, "  run \"%s --help\" for how to use it\n", cmd.CommandPath())
+		return ExitUsage
+	}
+	var quiet quietError
+	switch {
+	case errors.As(err, &quiet):
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		fmt.Fprintf(errOut, "%s: interrupted\n", root.Name())
+	default:
+		printError(errOut, root.Name(), err)
+	}
+	return ExitFailed
+}
+
+// Main runs a program with the process's arguments, streams and signals, and ends
+// the process.
+func (g *Globals) Main(root *cobra.Command) {
+	ctx, stop := untilSignal()
+	code := g.Execute(ctx, root, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// newHelpCommand is cobra's help command, but with an error for an unknown verb.
+func newHelpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Help about a command",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			found, rest, err := cmd.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				return Usagef("unknown command %q", strings.Join(args, " "))
+			}
+			found.InitDefaultHelpFlag()
+			found.InitDefaultVersionFlag()
+			return found.Help()
+		},
+	}
+}

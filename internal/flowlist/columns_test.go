@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package flowlist
+
+import (
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/dpclass/dpclass/flow"
+)
+
+// tableRows are flows of all sorts, seen at the time returned.
+func tableRows() ([]Row, time.Time) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	first, second, third := call443(), undecided6(), call443()
+	first.Packets, first.Bytes, first.FirstSeen, first.LastSeen = 12345, 9876543, now.Add(-90*time.Second), now.Add(-time.Second)
+	first.Dropped, first.Rule = 7, 2
+	second.Packets, second.Bytes, second.FirstSeen, second.LastSeen = 3, 420, now.Add(-26*time.Hour), now.Add(-2*time.Hour)
+	third.Final, third.CategoryFinal, third.AppFinal, third.Category, third.CategoryConfidence, third.App = false, false, false, "vpn-streaming", .5, flow.Unknown
+	third.Packets, third.Bytes, third.FirstSeen, third.LastSeen = 1, 60, now, now
+	return []Row{{first, 12.34e6}, {second, 0}, {third, 999}}, now
+}
+
+func TestFlowTable(t *testing.T) {
+	rows, now := tableRows()
+	const want = `
+IFACE  PROTO  SOURCE          DESTINATION    CATEGORY         %  APP        %  STATE                   RATE   BYTES  PACKETS  DROPPED  RULE    AGE   IDLE
+eth0   tcp    10.1.2.3:40000  192.0.2.1:443  voip            97  skype     60  final            12.3 Mbit/s  9.9 MB   12.3 k        7     2  1m30s     1s
+eth1   udp    [fd00::1]:5000  [fd00::2]:53   -                   -             undecided, idle            -   420 B        3        -     -  1d02h  2h00m
+eth0   tcp    10.1.2.3:40000  192.0.2.1:443  vpn-streaming?  50  unknown?  60  guess              999 bit/s    60 B        1        -     -     0s     0s
+`
+	got := "\n" + strings.Join(Table(rows, now, false, 0), "\n") + "\n"
+	if got != want {
+		t.Errorf("got%s\nwant%s", got, want)
+	}
+}
+
+func TestFlowTableColumns(t *testing.T) {
+	rows, now := tableRows()
+	titles := Table(rows[2:], now, false, 0)[0]
+	for _, absent := range []string{"IFACE", "DROPPED", "RULE"} {
+		if strings.Contains(titles, absent) {
+			t.Errorf("%s says nothing here: %s", absent, titles)
+		}
+	}
+	if lines := Table(nil, now, false, 0); len(lines) != 1 {
+		t.Errorf("no flows: %q", lines)
+	}
+}
+
+func TestFlowTableWidth(t *testing.T) {
+	rows, now := tableRows()
+	for width := 1; width < 160; width++ {
+		for _, line := range Table(rows, now, false, width) {
+			if utf8.RuneCountInString(line) > width {
+				t.Fatalf("width %d: %q", width, line)
+			}
+		}
+	}
+}
+
+func TestFlowTableColor(t *testing.T) {
+	rows, now := tableRows()
+	colored := Table(rows, now, true, 0)
+	for i, line := range Table(rows, now, false, 0) {
+		if !strings.Contains(colored[i], "\x1b[") {
+			t.Errorf("no colour in %q", colored[i])
+		}
+		if bare := strip(colored[i]); strings.TrimRight(bare, " ") != line {
+			t.Errorf("colours change the text:\n%q\n%q", bare, line)
+		}
+	}
+}
+
+// strip removes SGR sequences.
+func strip(text string) string {
+	var out strings.Builder
+	for {
+		before, rest, ok := strings.Cut(text, "\x1b[")
+		out.WriteString(before)
+		if !ok {
+			return out.String()
+		}
+		_, text, _ = strings.Cut(rest, "m")
+	}
+}

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package offline
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/dataset"
+	"github.com/dpclass/dpclass/internal/fault"
+	"github.com/dpclass/dpclass/internal/tui"
+)
+
+// Level is what an evaluation scores.
+type Level string
+
+// The levels: each payload packet for itself, or each flow over its first samples.
+const (
+	ByPacket Level = "packet"
+	ByFlow   Level = "flow"
+)
+
+// Evaluation says what Evaluate scores.
+type Evaluation struct {
+	Task       flow.Task
+	Level      Level
+	IncludeVPN bool // with the task app: score captures inside a VPN too
+	// Progress gets the number of captures done and of packets or flows scored; may be nil.
+	Progress func(captures, scored int)
+	Warn     func(error) // gets what is wrong with a damaged capture; may be nil
+}
+
+// Result is the outcome of an evaluation, and the JSON of "dpclass eval -o json".
+type Result struct {
+	Task         flow.Task `json:"task"`
+	Level        Level     `json:"level"`
+	Model        string    `json:"model"`
+	Sets         []string  `json:"sets"`
+	Samples      int       `json:"samples"` // budget of a flow; 0 by packet
+	Captures     int       `json:"captures"`
+	UnknownShare float64   `json:"unknown_share"`
+	LeftOut      LeftOut   `json:"left_out"`
+	dataset.Scores
+}
+
+// LeftOut counts what an evaluation does not score.
+type LeftOut struct {
+	Captures int `json:"captures"`
+	N        int `json:"n"` // flows or packets of those captures
+	// Labels counts the left-out captures by their label; "vpn" are those inside a
+	// VPN that the task app leaves out.
+	Labels map[string]int `json:"labels"`
+	// FlowsWithoutPayload are flows of scored captures with no packet to decide on.
+	FlowsWithoutPayload int `json:"flows_without_payload"`
+}
+
+// Describe says in a line what is left out.
+func (l *LeftOut) Describe(level Level) string {
+	if l.Captures == 0 {
+		return "nothing is left out"
+	}
+	var names []string
+	for name := range l.Labels {
+		names = append(names, name)
+	}
+	slices.SortFunc(names, func(a, b string) int {
+		if l.Labels[a] != l.Labels[b] {
+			return l.Labels[b] - l.Labels[a]
+		}
+		return strings.Compare(a, b)
+	})
+	const most = 8
+	var parts []string
+	for _, name := range names[:min(len(names), most)] {
+		shown := name
+		if shown == "" {
+			shown = "(no label)"
+		}
+		parts = append(parts, fmt.Sprintf("%s %d", shown, l.Labels[name]))
+	}
+	if len(names) > most {
+		parts = append(parts, fmt.Sprintf("%d more", len(names)-most))
+	}
+	return fmt.Sprintf("left out: %s of %s (%s)", tui.Plural(l.N, string(level)), tui.Plural(l.Captures, "capture"), strings.Join(parts, ", "))
+}
+
+// Evaluate scores the model of a task on labelled captures, by the likeliest label of
+// each flow or packet.
+func (r *Reader) Evaluate(ctx context.Context, captures []dataset.Capture, e Evaluation) (*Result, error) {
+	labels := r.classifier.Labels(e.Task)
+	if labels == nil {
+		return nil, fault.Advise(fmt.Errorf("model %q has no task %s", r.classifier.Models()[0].Name, e.Task),
+			"name a model of that task with --model; dpclass models list shows them")
+	}
+	s := &scorer{Evaluation: e, reader: r, labels: labels, table: dataset.NewConfusion(labels)}
+	s.out = Result{Task: e.Task, Level: e.Level, Sets: []string{}, LeftOut: LeftOut{Labels: map[string]int{}}}
+	for _, m := range r.classifier.Models() {
+		if m.Has(e.Task) {
+			s.out.Model = m.Name
+		}
+	}
+	if e.Level == ByFlow {
+		s.out.Samples = r.classifier.Samples()
+	}
+	for i, from := range captures {
+		s.done = i
+		if err := s.capture(ctx, from); err != nil {
+			return nil, err
+		}
+	}
+	s.out.Scores = s.table.Scores()
+	if s.scored == 0 {
+		return nil, fault.Advise(fmt.Errorf("nothing to score in %d captures (%s)", len(captures), s.out.LeftOut.Describe(e.Level)),
+			"the labels of model %q are %s", s.out.Model, strings.Join(labels, ", "))
+	}
+	s.out.UnknownShare = float64(s.unknown) / float64(s.scored)
+	return &s.out, nil
+}
+
+// scorer scores captures.
+type scorer struct {
+	Evaluation
+	reader  *Reader
+	labels  []string
+	table   *dataset.Confusion
+	done    int // captures
+	scored  int
+	unknown int
+	out     Result
+}
+
+// capture scores one capture, or counts it as left out.
+func (s *scorer) capture(ctx context.Context, from dataset.Capture) error {
+	label := from.Label(s.Task)
+	truth := slices.Index(s.labels, label)
+	inVPN := s.Task == flow.App && from.VPN && !s.IncludeVPN
+	if truth < 0 || inVPN {
+		if inVPN {
+			label = "vpn"
+		}
+		return s.leaveOut(ctx, from, label)
+	}
+	rows := map[*dataset.Flow][][]float32{}
+	found, err := s.reader.run(ctx, from.File, pass{
+		perFlow: s.out.Samples, tick: s.tick,
+		each: func(f *dataset.Flow, one classifier.Probabilities) {
+			if s.Level == ByPacket {
+				s.score(truth, one[s.Task])
+				return
+			}
+			rows[f] = append(rows[f], one[s.Task]...)
+		},
+	})
+	if err != nil {
+		return err
+	}
+	for _, f := range found.flows {
+		if f.Payloads == 0 {
+			s.out.LeftOut.FlowsWithoutPayload++
+		} else if s.Level == ByFlow {
+			s.score(truth, rows[f])
+		}
+	}
+	s.out.Captures++
+	if !slices.Contains(s.out.Sets, from.Set) {
+		s.out.Sets = append(s.out.Sets, from.Set)
+	}
+	if found.warning != nil && s.Warn != nil {
+		s.Warn(found.warning)
+	}
+	return nil
+}
+
+func (s *scorer) tick(int) {
+	if s.Progress != nil {
+		s.Progress(s.done, s.scored)
+	}
+}
+
+// score counts one flow or packet.
+func (s *scorer) score(truth int, rows [][]float32) {
+	predicted, confidence := s.reader.classifier.Likeliest(s.Task, rows)
+	s.table.Add(truth, predicted)
+	s.scored++
+	if s.reader.classifier.Rejects(s.Task, confidence) {
+		s.unknown++
+	}
+}
+
+// leaveOut counts the flows or packets that a capture would have had.
+func (s *scorer) leaveOut(ctx context.Context, from dataset.Capture, label string) error {
+	s.out.LeftOut.Captures++
+	s.out.LeftOut.Labels[label]++
+	flows, packets, err := dataset.Count(ctx, from.File)
+	if s.Level == ByPacket {
+		flows = packets
+	}
+	s.out.LeftOut.N += flows
+	return err
+}

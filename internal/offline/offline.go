@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package offline runs models over capture files: it gives the flows of a capture
+// their verdicts, and scores a model on labelled captures. It neither prints nor
+// reads flags.
+package offline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/internal/capture"
+	"github.com/dpclass/dpclass/internal/dataset"
+	"github.com/dpclass/dpclass/internal/vector"
+)
+
+// chunk is how many vectors go to the classifier at a time.
+const chunk = 2048
+
+// Reader runs models over the payload packets of capture files, one file at a time.
+type Reader struct {
+	classifier *classifier.Classifier
+
+	vectors [chunk][]byte
+	owners  [chunk]*dataset.Flow
+	waiting int
+}
+
+// Open opens the models of the options. The reader must be closed.
+func Open(options classifier.Options) (*Reader, error) {
+	c, err := classifier.New(options)
+	if err != nil {
+		return nil, err
+	}
+	r := &Reader{classifier: c}
+	room := make([]byte, chunk*vector.Size)
+	for i := range r.vectors {
+		r.vectors[i] = room[i*vector.Size : (i+1)*vector.Size : (i+1)*vector.Size]
+	}
+	return r, nil
+}
+
+// Close frees the models.
+func (r *Reader) Close() error { return r.classifier.Close() }
+
+// pass is one run over a capture file.
+type pass struct {
+	perFlow int // payload packets of a flow that are classified; 0: all
+	// each gets the probabilities of every packet, those of one flow in their order.
+	each func(f *dataset.Flow, one classifier.Probabilities)
+	// tick gets the number of packets read so far, now and then; may be nil.
+	tick func(packets int)
+}
+
+// contents is what one run found in a capture file.
+type contents struct {
+	flows   []*dataset.Flow
+	stats   capture.Stats
+	passed  [vector.Reasons]int
+	warning error // the capture is damaged after at least one packet
+}
+
+// run reads one capture file.
+func (r *Reader) run(ctx context.Context, name string, p pass) (*contents, error) {
+	reader, err := capture.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer reader.Close()
+	r.waiting = 0
+	walker := dataset.NewWalker(reader)
+	found := &contents{}
+	for packets := 0; ; packets++ {
+		if packets%1024 == 0 {
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			if p.tick != nil {
+				p.tick(packets)
+			}
+		}
+		step, err := walker.Next()
+		var damage *capture.DamageError
+		if errors.As(err, &damage) && damage.Packets > 0 {
+			found.warning = err
+			break
+		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		if !step.Sampled || (p.perFlow > 0 && step.Flow.Payloads > p.perFlow) {
+			continue
+		}
+		vector.Make((*[vector.Size]byte)(r.vectors[r.waiting]), step.Data, false)
+		r.owners[r.waiting] = step.Flow
+		if r.waiting++; r.waiting == chunk {
+			if err := r.flush(p); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if err := r.flush(p); err != nil {
+		return nil, err
+	}
+	found.flows, found.stats = walker.Flows(), reader.Stats()
+	for reason := range vector.Reasons {
+		found.passed[reason] = walker.Passed(reason)
+	}
+	return found, nil
+}
+
+// flush classifies the vectors that wait.
+func (r *Reader) flush(p pass) error {
+	if r.waiting == 0 {
+		return nil
+	}
+	rows, err := r.classifier.Probabilities(r.vectors[:r.waiting])
+	if err != nil {
+		return fmt.Errorf("classify: %w", err)
+	}
+	for i := range r.waiting {
+		p.each(r.owners[i], rows.Slice(i, i+1))
+		r.owners[i] = nil
+	}
+	r.waiting = 0
+	return nil
+}

@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package demo
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/lab"
+)
+
+const (
+	iface = "eth0" // the router's side towards the client
+
+	webPort, sshPort, iperfPort, vpnPort = 443, 22, 5201, 1194
+	callClient, callServer               = "10.0.1.2:16384", "10.0.2.2:16386"
+)
+
+// show is the demo's state.
+type show struct {
+	lab    *lab.Lab
+	binary string
+	out    *screen
+	errOut io.Writer // of dpclass
+	net    *lab.Routed
+
+	web    *lab.WebServer
+	ssh    *lab.SSHServer
+	agent  *lab.Process
+	call   *lab.Call
+	iperf  *lab.Process // the server, which says what it received
+	stream *lab.Process // the client
+	tunnel *lab.Tunnel
+
+	background     sync.WaitGroup
+	stopBackground context.CancelFunc
+
+	before, after figures
+}
+
+// close ends everything; it is what Ctrl-C leads to as well.
+func (s *show) close() error {
+	if s.stopBackground != nil {
+		s.stopBackground()
+	}
+	if s.call != nil {
+		_, _ = s.call.Stop() // a call that is cut off has failed packets
+	}
+	var err error
+	if s.agent != nil {
+		_ = s.agent.Stop()
+		// The agent detaches when it ends; this is for one that could not.
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		_, err = s.net.Router.Run(ctx, s.binary, "detach", iface)
+	}
+	err = errors.Join(err, s.lab.Close())
+	s.background.Wait()
+	return err
+}
+
+// dpclass shows and runs a dpclass command on the router, its output on the
+// demo's own.
+func (s *show) dpclass(ctx context.Context, args ...string) error {
+	s.out.command(append([]string{"dpclass"}, args...)...)
+	cmd, err := s.net.Router.Command(ctx, s.binary, args...)
+	if err != nil {
+		return err
+	}
+	cmd.Stdout, cmd.Stderr = s.out.out, s.errOut
+	p, err := s.net.Router.StartCommand(cmd)
+	if err != nil {
+		return err
+	}
+	if err := p.Wait(); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("dpclass %s: %w", strings.Join(args, " "), err)
+	}
+	return nil
+}
+
+// flows reads the flow table as a program does.
+func (s *show) flows(ctx context.Context) ([]flow.Record, error) {
+	out, err := s.net.Router.Run(ctx, s.binary, "flows", iface, "-o", "json")
+	if err != nil {
+		return nil, err
+	}
+	var records []flow.Record
+	for decoder := json.NewDecoder(strings.NewReader(out)); decoder.More(); {
+		record := flow.Record{Live: &flow.Live{}}
+		if err := decoder.Decode(&record); err != nil {
+			return nil, fmt.Errorf("dpclass flows -o json: %w", err)
+		}
+		records = append(records, record)
+	}
+	return records, nil
+}
+
+// find returns the newest flow of a protocol to a port.
+func find(records []flow.Record, proto string, port uint16) (flow.Record, bool) {
+	var found flow.Record
+	for _, r := range records {
+		if r.Proto == proto && (r.DstPort == port || r.SrcPort == port) && (found.Proto == "" || r.FirstSeen.After(found.FirstSeen)) {
+			found = r
+		}
+	}
+	return found, found.Proto != ""
+}
+
+func (s *show) network(context.Context) error {
+	s.out.step("Three hosts in network namespaces: client -- eth0 router eth1 -- server, IPv4 and IPv6")
+	if err := lab.MountBPFFS(); err != nil {
+		return err
+	}
+	var err error
+	if s.net, err = s.lab.Router(lab.Topology{}); err != nil {
+		return err
+	}
+	s.out.say("client %s %s, server %s %s; dpclass will watch the router's %s (namespace %s)",
+		s.net.ClientAddr4, s.net.ClientAddr6, s.net.ServerAddr4, s.net.ServerAddr6, iface, s.net.Router.Netns())
+	return nil
+}
+
+func (s *show) servers(ctx context.Context) error {
+	s.out.step("Real servers: NGINX (TLS), OpenSSH, iperf3; OpenVPN and a voice call come with the traffic")
+	var err error
+	if s.web, err = s.net.Server.NGINX(ctx, lab.Web{Port: webPort, TLS: true, Files: map[string]int64{"page.html": 40 << 10, "film.mp4": 8 << 20}}); err != nil {
+		return err
+	}
+	if s.ssh, err = s.net.Server.SSHD(ctx, sshPort, map[string]int64{"backup.tar": 4 << 20}); err != nil {
+		return err
+	}
+	if s.iperf, err = s.net.Server.Start(ctx, "iperf3", "--server", "--port", fmt.Sprint(iperfPort), "--forceflush"); err != nil {
+		return err
+	}
+	return s.net.Server.WaitTCP(ctx, s.iperf, iperfPort)
+}
+
+func (s *show) attach(ctx context.Context) error {
+	s.out.step("dpclass attaches to the router's %s", iface)
+	s.out.command("dpclass", "attach", iface)
+	var err error
+	if s.agent, err = s.net.Router.Start(ctx, s.binary, "attach", iface); err != nil {
+		return err
+	}
+	ready, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	err = lab.Until(ready, "dpclass to be ready", func() (bool, error) {
+		select {
+		case <-s.agent.Done():
+			return false, fmt.Errorf("dpclass attach ended: %s", s.agent.Output())
+		default:
+		}
+		_, err := s.net.Router.Run(ready, s.binary, "status", iface)
+		return err == nil, nil
+	})
+	s.out.say("%s", strings.TrimRight(s.agent.Output(), "\n"))
+	return err
+}
+
+func (s *show) status(ctx context.Context) error {
+	s.out.step("What the kernel and the classifier have done so far")
+	return s.dpclass(ctx, "status", iface)
+}
+
+// watch shows the live table while the traffic runs.
+func (s *show) watch(ctx context.Context) error {
+	s.out.step("The flows, live, with the model's verdicts")
+	watching, cancel := context.WithTimeout(ctx, 8*time.Second)
+	defer cancel()
+	args := []string{"flows", iface, "--watch", "--limit", "12"}
+	if !s.out.color { // without a terminal the tables follow one another
+		args = append(args, "--interval", "3s")
+	}
+	if err := s.dpclass(watching, args...); err != nil {
+		return err
+	}
+	if s.out.color { // the live table is gone with its screen
+		return s.dpclass(ctx, "flows", iface, "--limit", "12")
+	}
+	return ctx.Err()
+}
+
+// bpftool shows a verdict where the kernel looks it up.
+func (s *show) bpftool(ctx context.Context) error {
+	s.out.step("The same verdicts in the kernel's map, as bpftool prints it")
+	if _, err := lab.FindProgram("bpftool"); err != nil {
+		s.out.say("!!! SKIPPED: %v", err)
+		return nil
+	}
+	pins, err := filepath.Glob("/sys/fs/bpf/dpclass/v*/" + iface + "@*/flows")
+	if err != nil || len(pins) == 0 {
+		return fmt.Errorf("no pinned map \"flows\" for %q under /sys/fs/bpf/dpclass (%w)", iface, err)
+	}
+	key, err := flow.ParseKey(s.call.Flow)
+	if err != nil {
+		return err
+	}
+	// Other runs may have an eth0 in a namespace of their own: ours has the call.
+	for _, pin := range pins {
+		args := append([]string{"map", "lookup", "pinned", pin, "key", "hex"}, keyBytes(key)...)
+		out, err := s.net.Router.Run(ctx, "bpftool", args...)
+		if err != nil {
+			continue
+		}
+		s.out.command(append([]string{"bpftool"}, args...)...)
+		s.out.say("%s", strings.TrimRight(out, "\n"))
+		return nil
+	}
+	return fmt.Errorf("the voice call %q is in none of %s", key, strings.Join(pins, " "))
+}
+
+// keyBytes is the key of an IPv4 flow as the map has it (struct flow_key of
+// bpf/key.h).
+func keyBytes(key flow.Key) []string {
+	raw := append(key.A.Addr().AsSlice(), key.B.Addr().AsSlice()...)
+	raw = binary.BigEndian.AppendUint16(raw, key.A.Port())
+	raw = binary.BigEndian.AppendUint16(raw, key.B.Port())
+	raw = append(raw, byte(key.Proto), 0, 0, 0)
+	return strings.Fields(fmt.Sprintf("% x", raw))
+}
+
+// detach ends the agent as Ctrl-C does, and shows that nothing is left.
+func (s *show) detach(ctx context.Context) error {
+	s.out.step("Ctrl-C on dpclass attach: it detaches")
+	if err := s.agent.Interrupt(); err != nil {
+		return fmt.Errorf("dpclass attach: %w: %s", err, s.agent.Output())
+	}
+	s.agent = nil
+	if err := lab.Until(ctx, "the programs to go", func() (bool, error) {
+		out, err := s.net.Router.Run(ctx, "ip", "-details", "link", "show", "dev", iface)
+		return !strings.Contains(out, "xdp"), err
+	}); err != nil {
+		return err
+	}
+	s.out.command("ip", "link", "show", "dev", iface)
+	out, err := s.net.Router.Run(ctx, "ip", "link", "show", "dev", iface)
+	if err != nil {
+		return err
+	}
+	s.out.say("%s", strings.TrimRight(out, "\n"))
+	stats := s.call.Stats()
+	s.out.say("the call went through it all: %d of %d packets arrived", stats.ReceivedByB+stats.ReceivedByA, stats.SentByA+stats.SentByB)
+	return nil
+}

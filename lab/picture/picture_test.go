@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package picture
+
+import (
+	"encoding/xml"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+)
+
+const typescript = "before\r\n==> one\r\n\x1b[?1049hlive table\x1b[?1049l\x1b[1;32mgreen\x1b[0m <plain>\r\n==> two\r\n"
+
+func TestDraw(t *testing.T) {
+	var out strings.Builder
+	if err := (Part{From: "==> one", To: "==> two", Width: 11}).Draw(strings.NewReader(typescript), &out); err != nil {
+		t.Fatal(err)
+	}
+	var text strings.Builder
+	decoder := xml.NewDecoder(strings.NewReader(out.String()))
+	for {
+		token, err := decoder.Token()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatalf("%v:\n%s", err, out.String())
+		}
+		if data, ok := token.(xml.CharData); ok {
+			text.Write(data)
+		}
+	}
+	if got := strings.Join(strings.Fields(text.String()), " "); got != "==> one green <plai" { // cut to 11 columns
+		t.Errorf("text %q", got)
+	}
+	if !strings.Contains(out.String(), `font-weight="bold" fill="#7ee787">green<`) {
+		t.Errorf("the colour is missing:\n%s", out.String())
+	}
+}
+
+func TestDrawNothing(t *testing.T) {
+	if err := (Part{From: "==> three", Width: 80}).Draw(strings.NewReader(typescript), io.Discard); err == nil {
+		t.Error("no error for a text that is not there")
+	}
+}

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/cilium/ebpf"
+)
+
+// AgentStats is what a live agent reports about itself. Counts are since it started.
+type AgentStats struct {
+	PID               int          `json:"pid"`
+	Model             []string     `json:"model"` // at most two
+	Started           time.Time    `json:"started"`
+	Updated           time.Time    `json:"updated"`
+	Samples           uint64       `json:"samples"`
+	Verdicts          uint64       `json:"verdicts"`
+	Shed              uint64       `json:"shed"` // samples that the classifier did not take
+	Batches           uint64       `json:"batches"`
+	SamplesPerSecond  float64      `json:"samples_per_s"`
+	VerdictsPerSecond float64      `json:"verdicts_per_s"`
+	BatchMean         float64      `json:"batch_mean"` // samples
+	P50               Milliseconds `json:"p50_ms"`     // packet to stored verdict
+	P99               Milliseconds `json:"p99_ms"`
+	RingBytes         uint64       `json:"ring_bytes"` // size of the sample ring
+	RingUsed          uint64       `json:"ring_used"`  // and what of it was not read yet
+	Classify          bool         `json:"classify"`
+	Ready             bool         `json:"ready"`
+	LastError         string       `json:"last_error,omitempty"`
+}
+
+// Publish stores the agent's statistics, for Status of any process. The ring's figures
+// are added here.
+func (a *Attachment) Publish(s AgentStats) error {
+	s.RingUsed, s.RingBytes = a.ring.fill()
+	return putAgent(a.maps.Agent, &s)
+}
+
+func putAgent(m *ebpf.Map, s *AgentStats) error {
+	raw := bpfAgentStats{
+		StartedNs: uint64(s.Started.UnixNano()), UpdatedNs: uint64(s.Updated.UnixNano()),
+		Samples: s.Samples, Verdicts: s.Verdicts, Shed: s.Shed, Batches: s.Batches,
+		SamplesPerSecondMilli:  uint64(s.SamplesPerSecond * 1e3),
+		VerdictsPerSecondMilli: uint64(s.VerdictsPerSecond * 1e3),
+		BatchMeanMilli:         uint64(s.BatchMean * 1e3),
+		P50Ns:                  uint64(s.P50), P99Ns: uint64(s.P99), RingBytes: s.RingBytes, RingUsed: s.RingUsed,
+		Pid: uint32(s.PID), Classify: bit(s.Classify), Ready: bit(s.Ready),
+	}
+	for n, name := range s.Model[:min(len(s.Model), len(raw.Model))] {
+		copy(raw.Model[n][:len(raw.Model[n])-1], name)
+	}
+	copy(raw.LastError[:len(raw.LastError)-1], s.LastError)
+	if err := m.Put(uint32(0), &raw); err != nil {
+		return fmt.Errorf("publish the agent's statistics: %w", err)
+	}
+	return nil
+}
+
+// agent returns what the live agent reports, nil where none is alive.
+func (p *Pins) agent() (*AgentStats, error) {
+	if live, err := isLocked(p.dir); err != nil || !live {
+		return nil, err
+	}
+	var raw bpfAgentStats
+	if err := p.maps.Agent.Lookup(uint32(0), &raw); err != nil {
+		return nil, fmt.Errorf("statistics of the agent: %w", err)
+	}
+	s := &AgentStats{
+		PID: int(raw.Pid), Model: []string{}, Started: time.Unix(0, int64(raw.StartedNs)).UTC(), Updated: time.Unix(0, int64(raw.UpdatedNs)).UTC(),
+		Samples: raw.Samples, Verdicts: raw.Verdicts, Shed: raw.Shed, Batches: raw.Batches,
+		SamplesPerSecond: float64(raw.SamplesPerSecondMilli) / 1e3, VerdictsPerSecond: float64(raw.VerdictsPerSecondMilli) / 1e3,
+		BatchMean: float64(raw.BatchMeanMilli) / 1e3, P50: Milliseconds(raw.P50Ns), P99: Milliseconds(raw.P99Ns),
+		RingBytes: raw.RingBytes, RingUsed: raw.RingUsed, Classify: raw.Classify != 0, Ready: raw.Ready != 0,
+		LastError: cString(raw.LastError[:]),
+	}
+	for n := range raw.Model {
+		if name := cString(raw.Model[n][:]); name != "" {
+			s.Model = append(s.Model, name)
+		}
+	}
+	return s, nil
+}
+
+// agentPID returns the process that last said that it serves the pins, or 0.
+func agentPID(dir string) int {
+	m, err := ebpf.LoadPinnedMap(filepath.Join(dir, "agent"), &ebpf.LoadPinOptions{ReadOnly: true})
+	if err != nil {
+		return 0
+	}
+	defer m.Close()
+	var stats bpfAgentStats
+	if err := m.Lookup(uint32(0), &stats); err != nil {
+		return 0
+	}
+	return int(stats.Pid)
+}

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/dpclass/dpclass/flow"
+)
+
+// Mode is how the ingress program is attached.
+type Mode string
+
+// Native is XDP in the driver. TC is a tc program in XDP's place, which works on
+// every device. Auto is Native where the driver supports it, else TC. Generic XDP is
+// never used: it sees linearised super-packets without their segment count.
+const (
+	Auto   Mode = "auto"
+	Native Mode = "native"
+	TC     Mode = "tc"
+)
+
+// ParseMode returns the mode of that name.
+func ParseMode(name string) (Mode, error) {
+	switch mode := Mode(name); mode {
+	case Auto, Native, TC:
+		return mode, nil
+	}
+	return "", fmt.Errorf("mode %q: want auto, native or tc", name)
+}
+
+// Timeouts say after how long without a packet a flow has ended ("idle"). Zero
+// values are the defaults.
+type Timeouts struct {
+	TCPOpening     time.Duration // packets of one direction only
+	TCPEstablished time.Duration
+	UDPSingle      time.Duration // packets of one direction only
+	UDPStream      time.Duration
+	Ended          time.Duration // how long an ended flow stays visible
+}
+
+// DefaultTimeouts are near those of nf_conntrack where they are short, and shorter
+// for idle connections: a verdict is soon found again.
+var DefaultTimeouts = Timeouts{
+	TCPOpening:     30 * time.Second,
+	TCPEstablished: 300 * time.Second,
+	UDPSingle:      30 * time.Second,
+	UDPStream:      120 * time.Second,
+	Ended:          30 * time.Second,
+}
+
+func (t *Timeouts) setDefaults() {
+	for _, d := range []struct {
+		value    *time.Duration
+		standard time.Duration
+	}{
+		{&t.TCPOpening, DefaultTimeouts.TCPOpening}, {&t.TCPEstablished, DefaultTimeouts.TCPEstablished},
+		{&t.UDPSingle, DefaultTimeouts.UDPSingle}, {&t.UDPStream, DefaultTimeouts.UDPStream},
+		{&t.Ended, DefaultTimeouts.Ended},
+	} {
+		if *d.value <= 0 {
+			*d.value = d.standard
+		}
+	}
+}
+
+// Config says how to attach. Zero values are the defaults.
+type Config struct {
+	Mode       Mode
+	Ingress    bool // neither Ingress nor Egress: both
+	Egress     bool
+	Samples    int    // payload packets sampled of each flow, at most 255; default flow.DefaultSamples; negative: none
+	VLAN       bool   // VLAN ids are part of the 5-tuple
+	MaxFlows   uint32 // decided flows, for IPv4 and IPv6 each; default 65536
+	MaxPending uint32 // flows without a final verdict, likewise
+	RingBytes  uint32 // of the sample ring, a power of two; default 4 MiB
+	Timeouts   Timeouts
+	Labels     []string // names beyond flow.Vocabulary that the model uses
+	Clsact     bool     // clsact filters even where the kernel has tcx
+}
+
+func (c *Config) setDefaults() error {
+	if c.Mode == "" {
+		c.Mode = Auto
+	}
+	if !c.Ingress && !c.Egress {
+		c.Ingress, c.Egress = true, true
+	}
+	if c.Samples == 0 {
+		c.Samples = flow.DefaultSamples
+	}
+	c.Samples = max(c.Samples, 0)
+	if c.Samples > 255 {
+		return fmt.Errorf("%d samples a flow: want 1 to 255", c.Samples)
+	}
+	if c.MaxFlows == 0 {
+		c.MaxFlows = 1 << 16
+	}
+	if c.MaxPending == 0 {
+		c.MaxPending = 1 << 16
+	}
+	if c.RingBytes == 0 {
+		c.RingBytes = 4 << 20
+	}
+	if c.RingBytes < uint32(os.Getpagesize()) || c.RingBytes&(c.RingBytes-1) != 0 {
+		return fmt.Errorf("sample ring of %d bytes: want a power of two of at least a page", c.RingBytes)
+	}
+	c.Timeouts.setDefaults()
+	return nil
+}

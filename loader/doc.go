@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package loader is the kernel side of dpclass: it loads the BPF programs,
+// attaches them to an interface and gives typed access to what they keep.
+//
+// [Attach] attaches the programs and returns an [Attachment], with the [Ring] of
+// samples. [Open] returns the [Pins] of an interface that any process has
+// attached. Both have the [Table] of flows, the [Rules] of the policy, the labels
+// and the counters.
+//
+// Everything of an interface is pinned under one directory, so that verdicts and
+// policy outlive the process that attached.
+package loader
+
+import "errors"
+
+// Errors that callers tell apart.
+var (
+	ErrNotAttached = errors.New("dpclass is not attached")
+	ErrNoFlow      = errors.New("no such flow")
+	ErrBusy        = errors.New("another agent is attached")
+	ErrForeignXDP  = errors.New("another XDP program is attached")
+	ErrOldKernel   = errors.New("the kernel is too old")
+)

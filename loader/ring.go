@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/ringbuf"
+
+	"github.com/dpclass/dpclass/flow"
+)
+
+// readerDeadline bounds how long a sample waits that was queued without a
+// wake-up. The reader rounds to whole milliseconds: below 2 ms it would spin.
+const readerDeadline = 2100 * time.Microsecond
+
+const sampleHeader = int(unsafe.Sizeof(bpfSample{}))
+
+// Ring is the samples of one interface.
+type Ring struct {
+	iface string
+	m     *ebpf.Map
+
+	mu   sync.Mutex
+	used int // bytes that were not read yet when the last sample was
+	size int // bytes; 0: not read yet
+}
+
+// Samples calls fn with each sample until the context ends, and then returns nil. The
+// sample and its packet are valid during the call only; ID.Iface is 0. fn must not
+// block: samples that it does not take in time fill the ring, and the kernel counts
+// those that do not fit. There can be one call at a time.
+func (r *Ring) Samples(ctx context.Context, fn func(*flow.Sample)) error {
+	reader, err := ringbuf.NewReader(r.m)
+	if err != nil {
+		return fmt.Errorf("sample ring of %q: %w", r.iface, err)
+	}
+	stop := context.AfterFunc(ctx, func() { reader.Close() })
+	defer stop()
+	defer reader.Close()
+
+	var record ringbuf.Record
+	var s flow.Sample
+	for {
+		err := reader.ReadInto(&record)
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			// Nothing came for a while: the next sample wakes the reader.
+			reader.SetDeadline(time.Time{})
+			continue
+		case errors.Is(err, ringbuf.ErrClosed) && ctx.Err() != nil:
+			return nil
+		case err != nil:
+			return fmt.Errorf("sample ring of %q: %w", r.iface, err)
+		}
+		if decodeSample(record.RawSample, &s) {
+			fn(&s)
+		}
+		if record.Remaining == 0 {
+			// Others may have been queued without a wake-up.
+			reader.SetDeadline(time.Now().Add(readerDeadline))
+			r.note(0, reader.BufferSize())
+		} else {
+			r.note(record.Remaining, reader.BufferSize())
+		}
+	}
+}
+
+func (r *Ring) note(used, size int) {
+	r.mu.Lock()
+	r.used, r.size = used, size
+	r.mu.Unlock()
+}
+
+// fill returns how many bytes of the ring are used, and its size.
+func (r *Ring) fill() (used, size uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.size == 0 {
+		return 0, uint64(r.m.MaxEntries())
+	}
+	return uint64(r.used), uint64(r.size)
+}
+
+// decodeSample decodes a record of the ring and reports whether it is well formed.
+func decodeSample(raw []byte, s *flow.Sample) bool {
+	if len(raw) < sampleHeader {
+		return false
+	}
+	header := *(*bpfSample)(unsafe.Pointer(&raw[0]))
+	packet := raw[sampleHeader:]
+	if int(header.Captured) > len(packet) {
+		return false
+	}
+	*s = flow.Sample{
+		ID:        flow.ID{Key: keyOf(&header.Key, header.Family), Generation: header.Generation},
+		Direction: flow.Direction(header.Direction),
+		Index:     int(header.Index),
+		Time:      int64(header.TimeNs),
+		Length:    int(header.Length),
+		Packet:    packet[:header.Captured],
+	}
+	return true
+}

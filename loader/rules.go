@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/dpclass/dpclass/flow"
+)
+
+// maxSource is the size of the map with the policy file.
+const maxSource = int(bpfLimitMaxSource)
+
+// The kernel has room for as many rules as a policy may have, or this does not compile.
+var _ = [1]struct{}{}[flow.MaxRules-bpfLimitMaxRules]
+
+// Rules is the policy of one interface. Set and Clear may not be called by several
+// goroutines or processes at the same time.
+type Rules struct {
+	maps   *bpfMaps
+	labels *nameTable
+}
+
+// RuleStats is what a rule did since it was applied. Counts are packets and IP
+// bytes on the wire.
+type RuleStats struct {
+	Packets      uint64 `json:"packets"`
+	Bytes        uint64 `json:"bytes"`
+	Dropped      uint64 `json:"dropped"`
+	DroppedBytes uint64 `json:"dropped_bytes"`
+	Marked       uint64 `json:"marked"`
+}
+
+// Set puts a policy in force, whole or not at all: its rules are written beside the
+// old ones, and one store changes over. The error names a label that the interface
+// does not have.
+func (r *Rules) Set(p *flow.Policy) error {
+	if len(p.Rules) > flow.MaxRules {
+		return fmt.Errorf("%d rules: at most %d", len(p.Rules), flow.MaxRules)
+	}
+	if len(p.Source) > maxSource {
+		return fmt.Errorf("policy file of %d bytes: at most %d", len(p.Source), maxSource)
+	}
+	rules := make([]bpfRule, flow.MaxRules)
+	for n := range rules {
+		if n >= len(p.Rules) {
+			rules[n].Flags = bpfRuleFlagRuleEnd
+			continue
+		}
+		rule, err := r.labels.encodeRule(&p.Rules[n])
+		if err != nil {
+			return fmt.Errorf("rule %d: %w", n+1, err)
+		}
+		rules[n] = rule
+	}
+	var state bpfPolicyState
+	if err := r.maps.Policy.Lookup(uint32(0), &state); err != nil {
+		return fmt.Errorf("policy in force: %w", err)
+	}
+	next := bpfPolicyState{
+		Epoch: state.Epoch + 1, AppliedNs: uint64(time.Now().UnixNano()),
+		SourceLen: uint32(len(p.Source)),
+	}
+	if next.Epoch == 0 {
+		next.Epoch = 2
+	}
+	if err := r.writeBank(next.Epoch&1, rules); err != nil {
+		return err
+	}
+	stale, err := r.protect(p)
+	if err != nil {
+		return err
+	}
+	source := make([]byte, maxSource)
+	copy(source, p.Source)
+	if err := r.maps.PolicySource.Put(uint32(0), source); err != nil {
+		return fmt.Errorf("store the policy file: %w", err)
+	}
+	if err := r.maps.Policy.Put(uint32(0), &next); err != nil {
+		return fmt.Errorf("put the policy in force: %w", err)
+	}
+	return stale()
+}
+
+// Clear takes the policy off: everything passes.
+func (r *Rules) Clear() error { return r.Set(&flow.Policy{}) }
+
+// writeBank writes the rules that are not in force, and clears what they count.
+func (r *Rules) writeBank(bank uint32, rules []bpfRule) error {
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return fmt.Errorf("number of CPUs: %w", err)
+	}
+	zero := make([]bpfRuleCounts, cpus)
+	for n := range rules {
+		index := bank*flow.MaxRules + uint32(n)
+		if err := r.maps.Rules.Put(index, &rules[n]); err != nil {
+			return fmt.Errorf("store rule %d: %w", n+1, err)
+		}
+		if err := r.maps.RuleStats.Put(index, zero); err != nil {
+			return fmt.Errorf("clear the counters of rule %d: %w", n+1, err)
+		}
+		for direction := range uint32(2) {
+			if err := r.maps.Buckets.Put(2*index+direction, uint64(0)); err != nil {
+				return fmt.Errorf("clear the bucket of rule %d: %w", n+1, err)
+			}
+		}
+	}
+	return nil
+}
+
+// Policy returns the policy in force as it was applied (Source and Applied; nil
+// where there is none) and what each rule did.
+func (r *Rules) Policy() (*flow.Policy, []RuleStats, error) {
+	var state bpfPolicyState
+	if err := r.maps.Policy.Lookup(uint32(0), &state); err != nil {
+		return nil, nil, fmt.Errorf("policy in force: %w", err)
+	}
+	var stats []RuleStats
+	for n := range uint32(flow.MaxRules) {
+		index := (state.Epoch&1)*flow.MaxRules + n
+		var rule bpfRule
+		if err := r.maps.Rules.Lookup(index, &rule); err != nil {
+			return nil, nil, fmt.Errorf("rule %d: %w", n+1, err)
+		}
+		if rule.Flags&bpfRuleFlagRuleEnd != 0 {
+			break
+		}
+		var perCPU []bpfRuleCounts
+		if err := r.maps.RuleStats.Lookup(index, &perCPU); err != nil {
+			return nil, nil, fmt.Errorf("counters of rule %d: %w", n+1, err)
+		}
+		var sum RuleStats
+		for _, c := range perCPU {
+			sum.Packets += c.Packets
+			sum.Bytes += c.Bytes
+			sum.Dropped += c.Dropped
+			sum.DroppedBytes += c.DroppedBytes
+			sum.Marked += c.Marked
+		}
+		stats = append(stats, sum)
+	}
+	if state.SourceLen == 0 && len(stats) == 0 {
+		return nil, nil, nil
+	}
+	source := make([]byte, maxSource)
+	if err := r.maps.PolicySource.Lookup(uint32(0), &source); err != nil {
+		return nil, nil, fmt.Errorf("policy file: %w", err)
+	}
+	return &flow.Policy{
+		Source: source[:min(int(state.SourceLen), maxSource)], Applied: time.Unix(0, int64(state.AppliedNs)).UTC(),
+	}, stats, nil
+}
+
+// encodeRule returns the kernel's form of a rule.
+func (t *nameTable) encodeRule(r *flow.Rule) (bpfRule, error) {
+	out := bpfRule{MinConfidence: encodeConfidence(r.MinConfidence)}
+	set := func(bits *[4]uint64, names []string) error {
+		for _, name := range names {
+			label, err := t.label(name)
+			if err != nil {
+				return err
+			}
+			bits[label>>6] |= 1 << (label & 63)
+		}
+		return nil
+	}
+	if r.Categories == nil {
+		out.Flags |= bpfRuleFlagRuleAnyCategory
+	} else if err := set(&out.Categories, r.Categories); err != nil {
+		return out, err
+	}
+	if r.Apps == nil {
+		out.Flags |= bpfRuleFlagRuleAnyApp
+	} else if err := set(&out.Apps, r.Apps); err != nil {
+		return out, err
+	}
+	if r.Provisional {
+		out.Flags |= bpfRuleFlagRuleProvisional
+	}
+	if r.Midstream {
+		out.Flags |= bpfRuleFlagRuleMidstream
+	}
+	if r.Action.Drop {
+		out.Actions |= bpfRuleActionActionDrop
+	}
+	if r.Action.Rate > 0 {
+		out.Actions |= bpfRuleActionActionPolice
+		nanosPerByte := 8e9 / float64(r.Action.Rate)
+		out.Cost = uint64(math.Max(math.Round(nanosPerByte*65536), 1))
+		out.BurstNs = uint64(float64(r.Action.Burst) * nanosPerByte)
+		if r.Action.Scope == flow.ScopeFlow {
+			out.Actions |= bpfRuleActionActionPerFlow
+		}
+	}
+	if r.Action.DSCP >= 0 && !r.Action.Drop {
+		if r.Action.DSCP > 63 {
+			return out, fmt.Errorf("DSCP %d: want 0 to 63", r.Action.DSCP)
+		}
+		out.Actions |= bpfRuleActionActionDscp
+		out.Dscp = uint8(r.Action.DSCP)
+	}
+	return out, nil
+}

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/features"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/dpclass/dpclass/internal/netns"
+)
+
+// specFor returns programs and maps as the configuration wants them for the device,
+// and what is to be written down about them. The calling thread is in the device's
+// network namespace.
+func specFor(device netlink.Link, cfg *Config) (*ebpf.CollectionSpec, bpfInterfaceInfo, error) {
+	tick, err := tickLength()
+	if err != nil {
+		return nil, bpfInterfaceInfo{}, err
+	}
+	cookie, err := netns.Cookie()
+	if err != nil {
+		return nil, bpfInterfaceInfo{}, err
+	}
+	info := bpfInterfaceInfo{
+		NetnsCookie: cookie, TickNs: tick, AttachedNs: uint64(time.Now().UnixNano()),
+		Ifindex: uint32(device.Attrs().Index), Samples: uint32(cfg.Samples),
+		Ingress: bit(cfg.Ingress), Egress: bit(cfg.Egress), Vlan: bit(cfg.VLAN),
+	}
+	for n, d := range []time.Duration{cfg.Timeouts.TCPOpening, cfg.Timeouts.TCPEstablished, cfg.Timeouts.UDPSingle, cfg.Timeouts.UDPStream} {
+		info.Timeouts[n] = max(uint64(d)/tick, 1)
+	}
+	copy(info.Driver[:len(info.Driver)-1], driverOf(device))
+
+	spec, err := loadBpf()
+	if err != nil {
+		return nil, info, fmt.Errorf("BPF objects: %w", err)
+	}
+	frags := features.HaveProgramHelper(ebpf.XDP, asm.FnXdpLoadBytes) == nil
+	err = set(spec, map[string]any{
+		"l3_device": isL3(device), "vlan_in_key": cfg.VLAN, "has_bpf_loop": haveLoop(), "has_xdp_load_bytes": frags,
+		"sample_budget": info.Samples, "tick_ns": tick,
+		"timeout_tcp_opening": info.Timeouts[0], "timeout_tcp_established": info.Timeouts[1],
+		"timeout_udp_single": info.Timeouts[2], "timeout_udp_stream": info.Timeouts[3],
+	})
+	if err != nil {
+		return nil, info, err
+	}
+	if frags {
+		spec.Programs[bpfProgDpclassXdp].Flags |= unix.BPF_F_XDP_HAS_FRAGS
+	}
+	for name, entries := range map[string]uint32{
+		"flows": cfg.MaxFlows, "flows6": cfg.MaxFlows, "pending": cfg.MaxPending, "pending6": cfg.MaxPending,
+		"samples": cfg.RingBytes,
+	} {
+		spec.Maps[name].MaxEntries = entries
+	}
+	return spec, info, nil
+}
+
+// set gives the programs' settings their values.
+func set(spec *ebpf.CollectionSpec, settings map[string]any) error {
+	for name, value := range settings {
+		variable, ok := spec.Variables[name]
+		if !ok {
+			return fmt.Errorf("BPF objects: no setting %q", name)
+		}
+		if err := variable.Set(value); err != nil {
+			return fmt.Errorf("setting %q: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// haveLoop reports whether the kernel has bpf_loop (5.17).
+func haveLoop() bool { return features.HaveProgramHelper(ebpf.Syscall, asm.FnLoop) == nil }
+
+func bit(b bool) uint8 {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/dpclass/dpclass/flow"
+)
+
+// ends returns how many flows have ended so far.
+func (t *Table) ends() (uint64, error) {
+	var n uint64
+	if err := t.maps.Sequence.Lookup(bpfSequenceSlotSequenceEnds, &n); err != nil {
+		return 0, fmt.Errorf("number of ended flows: %w", err)
+	}
+	return n, nil
+}
+
+// endedSince returns the flows that ended after the end of the number `seen`, as
+// far as they are remembered, oldest first.
+func (t *Table) endedSince(seen, last uint64) ([]flow.Record, error) {
+	now, err := newClock(t.tick)
+	if err != nil {
+		return nil, err
+	}
+	seen = max(seen, last-min(last, uint64(t.maps.Ended.MaxEntries())))
+	var records []flow.Record
+	for number := seen + 1; number <= last; number++ {
+		var slot bpfEndedFlow
+		if err := t.maps.Ended.Lookup(uint32((number-1)%uint64(t.maps.Ended.MaxEntries())), &slot); err != nil {
+			return nil, fmt.Errorf("ended flow %d: %w", number, err)
+		}
+		if slot.Number != number { // being written, or written over
+			continue
+		}
+		e := entry{key: keyOf(&slot.Key, slot.Family), flow: slot.Flow}
+		records = append(records, t.record(now, &e))
+	}
+	return records, nil
+}
+
+// Ended returns the last ended flows, at most 4096, oldest first.
+func (t *Table) Ended() ([]flow.Record, error) {
+	last, err := t.ends()
+	if err != nil {
+		return nil, err
+	}
+	return t.endedSince(0, last)
+}
+
+// settle is how long after its end a flow is reported: its last packets are counted
+// by then.
+const settle = time.Second
+
+// due is an operation that is due on a flow.
+type due struct {
+	*entry
+	kind bpfOpKind
+}
+
+// Sweep does what is due in the flow tables: it ends idle flows, reports ended ones,
+// and takes them out when they have been visible long enough, or earlier where a table
+// is nearly full. It returns each flow that ended since the last call.
+func (t *Table) Sweep() ([]flow.Record, error) {
+	t.sweepMu.Lock()
+	defer t.sweepMu.Unlock()
+	entries, err := t.read()
+	if err != nil {
+		return nil, err
+	}
+	now, err := newClock(t.tick)
+	if err != nil {
+		return nil, err
+	}
+	ops := t.due(now, entries)
+	var records []flow.Record
+	// In parts, so that no report is written over before it is read.
+	part := int(t.maps.Ended.MaxEntries()) / 2
+	for from := 0; from < len(ops) || from == 0; from += part {
+		if err := t.apply(ops[from:min(from+part, len(ops))]); err != nil {
+			return records, err
+		}
+		last, err := t.ends()
+		if err != nil {
+			return records, err
+		}
+		ended, err := t.endedSince(t.endsSeen, last)
+		if err != nil {
+			return records, err
+		}
+		t.endsSeen = last
+		records = append(records, ended...)
+	}
+	return records, nil
+}
+
+// due returns the operations that are due.
+func (t *Table) due(now clock, entries []entry) []due {
+	count := map[bool]int{}
+	for n := range entries {
+		count[entries[n].decided]++
+	}
+	full := map[bool]bool{
+		true:  count[true] > int(t.maps.Flows.MaxEntries())*9/10,
+		false: count[false] > int(t.maps.Pending.MaxEntries())*9/10,
+	}
+	var ops []due
+	keep, settled := int64(uint64(t.keep)/t.tick), int64(uint64(settle)/t.tick)
+	for n := range entries {
+		e := &entries[n]
+		state := flowState(e.flow.State)
+		if state.has(bpfFlowStateStatePromoted) && !e.decided {
+			ops = append(ops, due{e, bpfOpKindOpMerge})
+			continue
+		}
+		// How long the flow has been over, in jiffies.
+		over, idle := t.idle(now, e.key, &e.flow)
+		switch state.ended() {
+		case "":
+			if idle {
+				ops = append(ops, due{e, bpfOpKindOpIdle}, due{e, bpfOpKindOpReport})
+			}
+			continue
+		case "fin", "rst":
+			over = int64(now.jiffies(&e.flow) - e.flow.LastJiffies)
+		}
+		if over < settled && !full[e.decided] {
+			continue
+		}
+		if !state.has(bpfFlowStateStateReported) {
+			ops = append(ops, due{e, bpfOpKindOpReport})
+		}
+		if over >= keep || full[e.decided] {
+			ops = append(ops, due{e, bpfOpKindOpRemove})
+		}
+	}
+	return ops
+}
+
+func (t *Table) apply(ops []due) error {
+	_, err := t.inbox.run(len(ops), func(n int, op *bpfOp) error {
+		op.Kind = ops[n].kind
+		op.Key, op.Family = wideKey(ops[n].key)
+		op.Generation = ops[n].flow.Generation
+		op.LastJiffies = ops[n].flow.LastJiffies
+		return nil
+	})
+	return err
+}

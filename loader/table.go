@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"sort"
+	"sync"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/dpclass/dpclass/flow"
+)
+
+// Table is the flows of one interface. Its methods may be called from several
+// goroutines. ID.Iface means nothing to it.
+type Table struct {
+	iface    string
+	maps     *bpfMaps
+	labels   *nameTable
+	tick     uint64        // ns of a jiffy
+	timeouts [4]uint64     // jiffies: TCP opening, established, UDP single, stream
+	keep     time.Duration // how long an ended flow stays visible
+	inbox    inbox
+
+	sweepMu  sync.Mutex
+	endsSeen uint64
+}
+
+// fillVerdicts fills in the verdicts of an operation.
+func (t *Table) fillVerdicts(op *bpfOp, v *flow.Verdicts) (err error) {
+	op.Kind = bpfOpKindOpVerdict
+	if op.Category, err = t.labels.encodeVerdict(&v[flow.Category]); err != nil {
+		return err
+	}
+	op.App, err = t.labels.encodeVerdict(&v[flow.App])
+	return err
+}
+
+// Apply stores verdicts in the kernel. stale counts those whose flow is gone or
+// of another generation; they change nothing.
+func (t *Table) Apply(decisions []flow.Decision) (stale int, err error) {
+	return t.inbox.run(len(decisions), func(n int, op *bpfOp) error {
+		d := &decisions[n]
+		op.Key, op.Family = wideKey(d.ID.Key)
+		op.Generation = d.ID.Generation
+		op.Settled = bit(d.Settled)
+		return t.fillVerdicts(op, &d.Verdicts)
+	})
+}
+
+// SetVerdicts stores an operator's verdicts, whatever their Source says: they are
+// final, and no model's verdict changes them. A task without a label keeps its
+// verdict. The error wraps ErrNoFlow where there is no such flow.
+func (t *Table) SetVerdicts(key flow.Key, v flow.Verdicts) error {
+	for task := range v {
+		v[task].Source, v[task].Model, v[task].Final = flow.SourceOperator, "", true
+	}
+	stale, err := t.inbox.run(1, func(_ int, op *bpfOp) error {
+		op.Key, op.Family = wideKey(key)
+		return t.fillVerdicts(op, &v)
+	})
+	if err != nil {
+		return err
+	}
+	if stale > 0 {
+		return fmt.Errorf("flow %q on %q: %w", key, t.iface, ErrNoFlow)
+	}
+	return nil
+}
+
+// Resample takes back one sample of each flow that is named: the next payload
+// packet is sampled in its place.
+func (t *Table) Resample(ids []flow.ID) error {
+	_, err := t.inbox.run(len(ids), func(n int, op *bpfOp) error {
+		op.Kind = bpfOpKindOpResample
+		op.Key, op.Family = wideKey(ids[n].Key)
+		op.Generation = ids[n].Generation
+		op.Samples = 1
+		return nil
+	})
+	return err
+}
+
+// ResampleAll has every flow sampled again from the start whose verdicts are not
+// settled.
+func (t *Table) ResampleAll() error {
+	entries, err := t.read()
+	if err != nil {
+		return err
+	}
+	const over = bpfFlowStateStateSettled | bpfFlowStateStatePromoted
+	entries = slices.DeleteFunc(entries, func(e entry) bool { return e.flow.State&over != 0 })
+	_, err = t.inbox.run(len(entries), func(n int, op *bpfOp) error {
+		op.Kind = bpfOpKindOpResample
+		op.Key, op.Family = wideKey(entries[n].key)
+		op.Generation = entries[n].flow.Generation
+		op.Samples = math.MaxUint8
+		return nil
+	})
+	return err
+}
+
+// Flows returns the flows of the interface, ended ones too as long as they are
+// in the table, by first packet.
+func (t *Table) Flows() ([]flow.Record, error) {
+	entries, err := t.read()
+	if err != nil {
+		return nil, err
+	}
+	now, err := newClock(t.tick)
+	if err != nil {
+		return nil, err
+	}
+	entries = merge(entries)
+	records := make([]flow.Record, len(entries))
+	for n := range entries {
+		records[n] = t.record(now, &entries[n])
+	}
+	sort.SliceStable(records, func(a, b int) bool { return records[a].FirstSeen.Before(records[b].FirstSeen) })
+	return records, nil
+}
+
+// Lookup returns one flow. The error wraps ErrNoFlow where there is none.
+func (t *Table) Lookup(key flow.Key) (flow.Record, error) {
+	decided, open := t.maps.Flows, t.maps.Pending
+	var mapKey any
+	if key.Is6() {
+		decided, open = t.maps.Flows6, t.maps.Pending6
+		mapKey, _ = wideKey(key)
+	} else {
+		mapKey = narrowKey(key)
+	}
+	var entries []entry
+	for _, m := range []*ebpf.Map{decided, open} {
+		e := entry{key: key, decided: m == decided}
+		err := m.Lookup(mapKey, &e.flow)
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			continue
+		}
+		if err != nil {
+			return flow.Record{}, fmt.Errorf("flow %q: %w", key, err)
+		}
+		entries = append(entries, e)
+	}
+	if len(entries) == 0 {
+		return flow.Record{}, fmt.Errorf("flow %q on %q: %w", key, t.iface, ErrNoFlow)
+	}
+	now, err := newClock(t.tick)
+	if err != nil {
+		return flow.Record{}, err
+	}
+	return t.record(now, &merge(entries)[0]), nil
+}

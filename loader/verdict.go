@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"math"
+
+	"github.com/dpclass/dpclass/flow"
+)
+
+// encodeVerdict returns the kernel's form of a verdict; the zero value where there is
+// none. The error names a label that the interface does not know.
+func (t *nameTable) encodeVerdict(v *flow.Verdict) (bpfVerdict, error) {
+	if v.Label == "" || v.Source == flow.SourceNone {
+		return bpfVerdict{}, nil
+	}
+	label, err := t.label(v.Label)
+	if err != nil {
+		return bpfVerdict{}, err
+	}
+	return bpfVerdict{
+		Label: label, Source: bpfSource(v.Source), Model: t.model(v.Model),
+		Final: bit(v.Final), Confidence: encodeConfidence(v.Confidence),
+	}, nil
+}
+
+// decodeVerdict returns a verdict as the kernel holds it.
+func (t *nameTable) decodeVerdict(v *bpfVerdict) flow.Verdict {
+	return flow.Verdict{
+		Label: t.name(uint8(v.Label)), Confidence: decodeConfidence(v.Confidence),
+		Source: flow.Source(v.Source), Model: t.name(v.Model), Final: v.Final != 0,
+	}
+}
+
+// encodeConfidence returns a probability in 65535ths; one that is not a number is 0.
+func encodeConfidence(p float64) uint16 {
+	if math.IsNaN(p) {
+		return 0
+	}
+	return uint16(math.Round(min(max(p, 0), 1) * math.MaxUint16))
+}
+
+// decodeConfidence returns a probability to four digits, as precisely as it was stored.
+func decodeConfidence(p uint16) float64 { return math.Round(float64(p)/math.MaxUint16*1e4) / 1e4 }

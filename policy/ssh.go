@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/dpclass/dpclass/flow"
+)
+
+// SSHFlow returns the flow of an SSH connection, which a policy protects that is
+// applied over it. connection is the value of $SSH_CONNECTION: client address and
+// port, server address and port. ok is false where it is not that.
+func SSHFlow(connection string) (key flow.Key, ok bool) {
+	words := strings.Fields(connection)
+	if len(words) != 4 {
+		return flow.Key{}, false
+	}
+	var ends [2]netip.AddrPort
+	for i := range ends {
+		addr, err := netip.ParseAddr(words[2*i])
+		if err != nil {
+			return flow.Key{}, false
+		}
+		port, err := strconv.ParseUint(words[2*i+1], 10, 16)
+		if err != nil {
+			return flow.Key{}, false
+		}
+		ends[i] = netip.AddrPortFrom(addr, uint16(port))
+	}
+	key, _ = flow.MakeKey(flow.TCP, ends[0], ends[1], 0)
+	return key, true
+}

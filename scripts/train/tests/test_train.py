@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trains, resumes and exports on the synthetic dataset, end to end."""
+
+import hashlib
+import json
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+from synthetic import APPS, CATEGORIES, packet_of
+
+from dptrain import __main__ as command
+from dptrain import data, graph, loop, net, split, train
+
+
+def test_reader_finds_every_field_with_options_and_ipv6():
+    rng = np.random.default_rng(1)
+    made = [packet_of(rng, 1, i % 2, i % 3, True) for i in range(200)]
+    packets = torch.from_numpy(np.stack([m[0] for m in made]))
+    ip, l4, payload = net.read(packets, 64)
+    fields = net.fields_of(ip, l4, payload).numpy()
+    column = net.FIELDS.index
+    for i, (vector, (_, at, length, sport, dport)) in enumerate(made):
+        assert bytes(payload[i].numpy()) == vector[at : at + 64].tobytes()
+        assert (fields[i, column("sport")], fields[i, column("dport")]) == (sport, dport)
+        header = fields[i, column("data_offset")] / 4 if i % 3 else 8
+        assert abs(fields[i, column("payload_length")] - (length - header)) < 0.01
+        assert abs(fields[i, column("ttl")] - 61) < 1e-6 or i % 2 == 0
+
+
+def test_default_trains_resumes_and_exports(dataset, tmp_path):
+    run = tmp_path / "run"
+    base = ["train", "default", "--data", str(dataset), "--run", str(run), "--epochs", "3"]
+    assert command.main(base) == 0
+    history = json.loads((run / "history.json").read_text())
+    assert history["finished"] == "all epochs"
+
+    # A run that is cut off after its first epoch ends with the same weights.
+    halted, whole = tmp_path / "halted", loop.load(run)[1]
+    short = [*base[:5], str(halted), *base[6:]]
+    command.main([*short, "--max-minutes", "0.000001"])
+    saved = torch.load(halted / "last.pt", weights_only=True)
+    assert saved["state"]["epoch"] == 1
+    saved["state"]["finished"] = ""
+    torch.save(saved, halted / "last.pt")
+    command.main(short)
+    for name, value in loop.load(halted)[1].items():
+        assert torch.equal(value, whole[name]), name
+
+    out = tmp_path / "models"
+    arguments = ["--data", str(dataset), "--run", str(run)]
+    assert command.main(["export", *arguments, "--name", "small", "--out", str(out)]) == 0
+    manifest = json.loads((out / "small.json").read_text())
+    blob = (out / "small.onnx").read_bytes()
+    assert manifest["sha256"] == hashlib.sha256(blob).hexdigest()
+    assert manifest["labels"] == {"category": CATEGORIES, "app": APPS}
+    told = {name: manifest[name] for name in ("samples", "growth", "floor")}
+    assert told == json.loads((dataset / "meta.json").read_text())["aggregation"]
+
+    ds = data.Dataset(dataset)
+    _, model, _ = train.load(run)
+    want = train.predict(model, ds.packet)
+    session = ort.InferenceSession(blob, providers=["CPUExecutionProvider"])
+    for task, got in zip(
+        manifest["task"], session.run(manifest["task"], {"packet": ds.packet}), strict=True
+    ):
+        assert got.shape == (len(ds), len(manifest["labels"][task]))
+        np.testing.assert_allclose(got, want[task], atol=2e-3)
+        np.testing.assert_allclose(got.sum(1), 1, atol=1e-5)
+
+    # Whatever bytes come, the graph's gathers stay inside the vector.
+    noise = np.random.default_rng(0).integers(0, 256, (3000, 1500)).astype(np.uint8)
+    for packets in (noise, np.zeros((1, 1500), np.uint8), np.full((2, 1500), 255, np.uint8)):
+        assert np.isfinite(session.run(None, {"packet": packets})[0]).all()
+
+
+def test_a_run_directory_of_other_options_is_refused(dataset, tmp_path, capsys):
+    base = ["train", "default", "--data", str(dataset), "--run", str(tmp_path), "--epochs", "1"]
+    assert command.main(base) == 0
+    assert command.main([*base, "--seed", "1"]) == 1
+    assert "a checkpoint of another run" in capsys.readouterr().err
+
+
+def test_average_is_of_all_steps_with_a_growing_decay(tmp_path):
+    """One weight that grows by one each step, against the average computed by hand."""
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(model.weight)
+    optimizer = torch.optim.SGD(model.parameters(), 1.0)
+    plan = loop.Plan(2, average=0.5, keep="last")
+    state = loop.run(
+        *(model, optimizer, None, plan, tmp_path),
+        batches=lambda epoch: range(3),
+        step=lambda model, batch: -model.weight.sum(),
+        validate=lambda model: {"loss": model.weight.item()},
+        spec={"seed": 0},
+        log=lambda line: None,
+    )
+    want = 0.0
+    for n in range(1, 7):
+        decay = min(0.5, (1 + n) / (10 + n))
+        want = decay * want + (1 - decay) * n
+    assert state.best == pytest.approx(want)
+    assert loop.load(tmp_path)[1]["weight"].item() == pytest.approx(want)
+
+
+def test_best_epoch_is_kept_and_patience_ends_the_training(tmp_path):
+    model = torch.nn.Linear(1, 1)
+    losses = iter([3.0, 1.0, 2.0, 2.0, 0.0])
+    state = loop.run(
+        *(
+            model,
+            torch.optim.SGD(model.parameters(), 0.0),
+            None,
+            loop.Plan(5, patience=2),
+            tmp_path,
+        ),
+        batches=lambda epoch: [torch.ones(1, 1)],
+        step=lambda model, batch: model(batch).sum(),
+        validate=lambda model: {"loss": next(losses)},
+        spec={"seed": 0},
+        log=lambda line: None,
+    )
+    assert (state.epoch, state.best_epoch, state.best) == (4, 1, 1.0)
+    assert state.finished == "no better loss in 2 epochs"
+    assert loop.load(tmp_path)[2] == 1
+
+
+def test_labels_of_a_manifest_are_learnt(dataset, tmp_path):
+    """Applications are learnt outside a VPN; the rest there is negative, with two exceptions."""
+    manifest = tmp_path / "other.json"
+    manifest.write_text(
+        json.dumps({"labels": {"category": CATEGORIES[:6], "app": ["email", "skype", "youtube"]}})
+    )
+    base = ["train", "default", "--data", str(dataset), "--run", str(tmp_path / "run")]
+    assert command.main([*base, "--epochs", "1", "--labels", str(manifest)]) == 0
+    spec, _, _ = loop.load(tmp_path / "run")
+    assert spec["labels"] == json.loads(manifest.read_text())["labels"]
+
+    ds = data.Dataset(dataset)
+    names, vpn = ds.names("app"), ds.capture_column("vpn").astype(bool)
+    ds.meta["known_apps"] = ["aim"]
+    task = data.app_task(ds, ["email", "skype", "youtube"])
+    assert set(task.target[vpn]) == {data.UNUSED}
+    assert set(task.target[(names == "skype") & ~vpn]) == {1}
+    assert set(task.target[(names == "aim") & ~vpn]) == {data.UNUSED}
+    assert set(task.target[(names == "icq") & ~vpn]) == {data.NO_CLASS}
+    ds.meta["apps"] = ["skype-lite" if name == "icq" else name for name in ds.meta["apps"]]
+    task = data.app_task(ds, ["email", "skype", "youtube"])
+    assert set(task.target[(names == "icq") & ~vpn]) == {data.UNUSED}
+
+
+def test_held_out_flows_are_a_tenth_of_each_class(dataset):
+    ds = data.Dataset(dataset)
+    task = data.category_task(ds)
+    rows = data.rows_for(ds, "train")
+    parts = split.hold_out(ds, rows, task.target, 3)
+    again = split.hold_out(ds, rows, task.target, 3)
+    assert np.array_equal(parts.train, again.train)
+    assert np.array_equal(np.sort(np.concatenate([parts.train, parts.validation])), rows)
+    held, learnt = (set(ds.flow[p].tolist()) for p in (parts.validation, parts.train))
+    assert not held & learnt
+    assert len(held) == 24
+    assert len(set(task.target[parts.validation])) > 10
+
+
+@pytest.mark.parametrize(
+    ("meta", "says"),
+    [
+        ('{"format": 2}', "format is 2"),
+        ('{"format": 1, "vector": 1}', "an older dpclass built this dataset"),
+    ],
+)
+def test_a_dataset_that_cannot_be_read_is_refused(tmp_path, capsys, meta, says):
+    (tmp_path / "meta.json").write_text(meta)
+    run = str(tmp_path / "run")
+    assert command.main(["train", "default", "--data", str(tmp_path), "--run", run]) == 1
+    assert says in capsys.readouterr().err
+
+
+def test_graph_input_is_bytes():
+    shape = net.Shape(labels={"category": ["a", "b"]})
+    model = net.DefaultNet(shape, [np.array([1.0], np.float32)] * len(net.THERMOMETERS)).eval()
+    made = graph.of_default(model, "")
+    assert [i.name for i in made.graph.input] == ["packet"]
