@@ -25,7 +25,7 @@ type slot struct {
 }
 
 // shard is the queue and the flow table of one worker. All samples of a flow go
-// to the same shard, so that they are combined in the order of their coming.
+// to the same shard, so that they are combined in the order in which they came.
 type shard struct {
 	batch int
 	delay time.Duration

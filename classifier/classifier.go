@@ -50,7 +50,7 @@ type Classifier struct {
 	mu      sync.Mutex // guards models, engine and the offline runners
 	models  []*model.Model
 	engine  *engine
-	offline chan *runner // one for each CPU; nil: to be made
+	offline *pool        // one for each CPU; nil: to be made
 	inUse   sync.RWMutex // held for reading while offline runners are in use, taken before mu
 
 	sinkMu sync.Mutex // sink takes one batch at a time

@@ -65,59 +65,46 @@ func (c *Classifier) Probabilities(vectors [][]byte) (Probabilities, error) {
 	c.inUse.RLock()
 	defer c.inUse.RUnlock()
 	runners, d := c.runners()
-	p := d.newProbabilities(len(vectors))
+	p, flat := d.newProbabilities(len(vectors))
 	batch := c.options.Batch
 	failed := make([]error, (len(vectors)+batch-1)/batch)
 	run := func(r *runner, i int) {
 		begin := i * batch
-		failed[i] = r.fill(&p, vectors, begin, min(begin+batch, len(vectors)))
-		runners <- r
+		if failed[i] = r.runVectors(vectors[begin:min(begin+batch, len(vectors))]); failed[i] == nil {
+			for t, width := range r.width {
+				copy(flat[t][begin*width:], r.outputs[t])
+			}
+		}
+		runners.put(r)
 	}
 	if len(failed) == 1 {
-		run(<-runners, 0)
+		run(runners.take(), 0)
 		return p, failed[0]
 	}
 	var group sync.WaitGroup
 	for i := range failed {
-		r := <-runners
+		r := runners.take()
 		group.Go(func() { run(r, i) })
 	}
 	group.Wait()
 	return p, errors.Join(failed...)
 }
 
-// newProbabilities makes room for the rows of n vectors.
-func (d *decider) newProbabilities(n int) (p Probabilities) {
+// newProbabilities makes room for the rows of n vectors; flat has those of a task one
+// after the other.
+func (d *decider) newProbabilities(n int) (p Probabilities, flat [flow.NumTasks][]float32) {
 	for t, h := range d.heads {
 		if h == nil {
 			continue
 		}
 		width := len(h.labels)
-		flat := make([]float32, n*width)
+		flat[t] = make([]float32, n*width)
 		p[t] = make([][]float32, n)
 		for i := range p[t] {
-			p[t][i] = flat[i*width : (i+1)*width : (i+1)*width]
+			p[t][i] = flat[t][i*width : (i+1)*width : (i+1)*width]
 		}
 	}
-	return p
-}
-
-// fill runs the vectors from begin to before end and writes their rows.
-func (r *runner) fill(p *Probabilities, vectors [][]byte, begin, end int) error {
-	for i := begin; i < end; i++ {
-		copy(r.vector(i - begin)[:], vectors[i])
-	}
-	if err := r.run(end - begin); err != nil {
-		return err
-	}
-	for i := begin; i < end; i++ {
-		for t, row := range r.row(i - begin) {
-			if row != nil {
-				copy(p[t][i], row)
-			}
-		}
-	}
-	return nil
+	return p, flat
 }
 
 // Decide returns the verdicts on a flow whose samples have these rows, as a live flow
@@ -167,28 +154,69 @@ func (c *Classifier) Rejects(task flow.Task, confidence float64) bool {
 	return h != nil && h.rejects(confidence)
 }
 
-// runners returns the offline runners, one for each CPU. A runner that is taken
-// out is put back into the same channel.
-func (c *Classifier) runners() (chan *runner, *decider) {
+// runVectors runs up to a batch of vectors.
+func (r *runner) runVectors(vectors [][]byte) error {
+	for i, v := range vectors {
+		copy(r.vector(i)[:], v)
+	}
+	return r.run(len(vectors))
+}
+
+// runners returns the offline runners, one for each CPU.
+func (c *Classifier) runners() (*pool, *decider) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.offline == nil {
-		n := runtime.NumCPU()
-		c.offline = make(chan *runner, n)
-		for range n {
-			c.offline <- newRunner(c.engine, c.options.Batch)
-		}
+		c.offline = newPool(c.engine, c.options.Batch, runtime.GOMAXPROCS(0))
 	}
 	return c.offline, c.engine.decider
 }
 
 // closeOffline frees the offline runners. c.inUse and c.mu are held.
 func (c *Classifier) closeOffline() {
-	if c.offline == nil {
-		return
+	if c.offline != nil {
+		c.offline.close()
+		c.offline = nil
 	}
-	for range cap(c.offline) {
-		(<-c.offline).close()
+}
+
+// pool lends runners. The one that came back last goes out first: its buffers are still
+// in the CPU's cache.
+type pool struct {
+	free chan struct{} // a token for each runner of idle
+	mu   sync.Mutex
+	idle []*runner
+}
+
+func newPool(e *engine, batch, n int) *pool {
+	p := &pool{free: make(chan struct{}, n)}
+	for range n {
+		p.put(newRunner(e, batch))
 	}
-	c.offline = nil
+	return p
+}
+
+// take waits for a runner that is free.
+func (p *pool) take() *runner {
+	<-p.free
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r := p.idle[len(p.idle)-1]
+	p.idle = p.idle[:len(p.idle)-1]
+	return r
+}
+
+// put gives a runner back.
+func (p *pool) put(r *runner) {
+	p.mu.Lock()
+	p.idle = append(p.idle, r)
+	p.mu.Unlock()
+	p.free <- struct{}{}
+}
+
+// close frees the runners. All of them have come back.
+func (p *pool) close() {
+	for _, r := range p.idle {
+		r.close()
+	}
 }

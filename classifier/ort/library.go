@@ -31,7 +31,7 @@ const minRelease = "1.24"
 // Find returns the path of ONNX Runtime's library: explicit, else what
 // DPCLASS_ONNXRUNTIME names, else the one in the directory of the binary (or in its
 // ../lib/dpclass, where an installed binary has it), else the one in the system's
-// library directories. A directory stands for the library in it.
+// library directories. A directory means the library in it.
 func Find(explicit string) (string, error) {
 	for _, named := range []struct{ path, by string }{
 		{explicit, "--onnxruntime"}, {os.Getenv(LibraryVariable), LibraryVariable},

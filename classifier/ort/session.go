@@ -114,7 +114,7 @@ func checkNetwork(network []byte, want []Output) error {
 }
 
 // isTensor reports whether the value is a tensor of two dimensions with that type of
-// elements. A width below 0 stands for any.
+// elements. A width below 0 matches any.
 func isTensor(v *onnx.InputOutputInfo, elements onnx.TensorElementDataType, width int64) bool {
 	return v.OrtValueType == onnx.ONNXTypeTensor && v.DataType == elements && len(v.Dimensions) == 2 &&
 		(width < 0 || v.Dimensions[1] == width)

@@ -5,7 +5,6 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -178,9 +177,6 @@ func testModels(t *testing.T, s *suite) {
 	s.run(t, near, "attach", "eth0", "--onnxruntime", "/nonexistent").want(t, cli.ExitFailed, "/nonexistent")
 	noPins(t)
 
-	if _, err := os.Stat("../../models/cnn-traffic.onnx"); errors.Is(err, os.ErrNotExist) {
-		t.Skip("SKIPPED: there is no models/cnn-traffic.onnx")
-	}
 	t.Run("cnn-traffic", func(t *testing.T) {
 		near, far := pair(t, true)
 		s.attach(t, near, "eth0", "--model", "cnn-traffic")

@@ -79,7 +79,12 @@ func newSuite(t *testing.T) *suite {
 	if os.Getenv(isolatedVariable) == "" {
 		t.Skip("SKIPPED, no mount namespace: the end-to-end tests need CAP_SYS_ADMIN")
 	}
-	s := &suite{binary: filepath.Join(t.TempDir(), "dpclass")}
+	// As installed: the paper's networks are beside it.
+	prefix := t.TempDir()
+	s := &suite{binary: filepath.Join(prefix, "bin", "dpclass")}
+	if err := os.CopyFS(filepath.Join(prefix, "share", "dpclass", "models"), os.DirFS("../../models/paper")); err != nil {
+		t.Fatal(err)
+	}
 	tool, err := exec.LookPath("go")
 	if err != nil {
 		tool = filepath.Join(runtime.GOROOT(), "bin", "go")

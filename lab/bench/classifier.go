@@ -17,7 +17,7 @@ import (
 // ClassifierOptions configures Classifier.
 type ClassifierOptions struct {
 	Library string        // path of ONNX Runtime's library; "": search for it
-	Models  []string      // names or files; empty: every shipped model
+	Models  []string      // names or files; empty: every model that is found by name
 	Batches []int         // batch sizes; empty: 1, 8 and 32
 	Capture string        // capture file to take the packets from; "": made-up packets
 	About   time.Duration // rough time for each case; default 2 s

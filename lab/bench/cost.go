@@ -30,10 +30,9 @@ const rounds = 5
 // measure runs packets, from the IP header on, through one model in batches. It takes
 // roughly the given time.
 func measure(library string, m *model.Model, packets [][]byte, batch int, about time.Duration) (result cost, err error) {
-	// What is on its way at most, in whole batches: many, so that the worker seldom waits.
-	chunk := max(1, 256/batch) * batch
+	chunk := max(1, 512/batch) * batch // whole batches only, and many of them
 	c, err := classifier.New(classifier.Options{
-		Library: library, Models: []*model.Model{m}, Workers: 1, Batch: batch, Delay: time.Hour, Queue: 2 * chunk,
+		Library: library, Models: []*model.Model{m}, Workers: 1, Batch: batch, Delay: time.Hour, Queue: chunk,
 	})
 	if err != nil {
 		return cost{}, err
@@ -74,63 +73,43 @@ func measureNetwork(c *classifier.Classifier, packets [][]byte, batch int, round
 	return medianCPU(unix.CLOCK_THREAD_CPUTIME_ID, round, classify)
 }
 
-// measureLive submits samples, each of another flow so that every one counts, and
-// waits for their verdicts. At most two chunks are on their way.
-func measureLive(c *classifier.Classifier, packets [][]byte, chunk int, round time.Duration) (result time.Duration, err error) {
+// measureLive submits a chunk of samples, each of another flow so that every one counts,
+// and then has them classified: one after the other, so that the two do not compete for
+// a core.
+func measureLive(c *classifier.Classifier, packets [][]byte, chunk int, round time.Duration) (time.Duration, error) {
 	samples := make([]flow.Sample, len(packets))
 	for i, packet := range packets {
 		key, _ := flow.MakeKey(flow.UDP, netip.MustParseAddrPort("192.0.2.1:53000"),
 			netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, byte(i >> 16)}), uint16(i)), 0)
 		samples[i] = flow.Sample{ID: flow.ID{Key: key}, Packet: packet}
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	ended, decided, n := make(chan error, 1), make(chan struct{}, 2), 0
-	go func() {
-		ended <- c.Run(ctx, func(decisions []flow.Decision) {
-			if n += len(decisions); n >= chunk {
-				n -= chunk
-				decided <- struct{}{}
-			}
-		})
-	}()
-	defer func() {
-		stop()
-		err = errors.Join(err, <-ended)
-	}()
 	next := 0
-	submit := func() error {
+	classify := func() (int, error) {
 		for range chunk {
 			sample := &samples[next%len(samples)]
 			sample.ID.Generation = uint32(next / len(samples))
 			if !c.Submit(sample) {
-				return errors.New("the queue is full")
+				return 0, errors.New("the queue is full")
 			}
 			next++
 		}
-		return nil
-	}
-	wait := func() error {
-		select {
-		case <-decided:
-			return nil
-		case <-time.After(time.Minute):
-			return fmt.Errorf("no verdicts for a minute: %s", c.Stats().LastError)
+		ctx, stop := context.WithTimeout(context.Background(), time.Minute)
+		defer stop()
+		decided := 0
+		err := c.Run(ctx, func(decisions []flow.Decision) {
+			if decided += len(decisions); decided == chunk {
+				stop()
+			}
+		})
+		if err == nil && decided != chunk {
+			err = fmt.Errorf("%d decisions on %d flows in a minute: %s", decided, chunk, c.Stats().LastError)
 		}
+		return chunk, err
 	}
-	// The first chunk allocates, and stays ahead.
-	if err := submit(); err != nil {
+	if _, err := classify(); err != nil { // the first run allocates
 		return 0, err
 	}
-	if err := submit(); err != nil {
-		return 0, err
-	}
-	result, err = medianCPU(unix.CLOCK_PROCESS_CPUTIME_ID, round, func() (int, error) {
-		if err := wait(); err != nil {
-			return 0, err
-		}
-		return chunk, submit()
-	})
-	return result, err
+	return medianCPU(unix.CLOCK_PROCESS_CPUTIME_ID, round, classify)
 }
 
 // medianCPU calls fn over and over for each of the rounds and returns the median CPU

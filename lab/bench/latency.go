@@ -24,7 +24,7 @@ import (
 // LatencyOptions configures Latency.
 type LatencyOptions struct {
 	Library   string        // path of ONNX Runtime's library; "": search for it
-	Models    []string      // names or files; empty: the chosen ones
+	Models    []string      // names or files; empty: the default
 	PerSecond int           // new flows a second; default 500
 	Time      time.Duration // how long new flows begin; default 10 s
 	Progress  func(done, total int)

@@ -22,7 +22,7 @@ import (
 // ThroughputOptions configures Throughput.
 type ThroughputOptions struct {
 	Library  string        // path of ONNX Runtime's library; "": search for it
-	Models   []string      // names or files; empty: the chosen ones
+	Models   []string      // names or files; empty: the default
 	Modes    []loader.Mode // empty: native and tc
 	Rounds   int           // default 11
 	Time     time.Duration // length of one iperf3 run, whole seconds; default 1 s
