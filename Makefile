@@ -8,7 +8,7 @@ LINT_VERSION = v2.15.0
 
 .DEFAULT_GOAL := all
 .NOTPARALLEL: # deps must finish before the targets that need them
-.PHONY: all help deps deps-generate generate lint test demo picture attach install uninstall train-deps evaluation paper clean check-go FORCE
+.PHONY: all help deps deps-generate generate lint test test-kernels test-all demo picture attach install uninstall train-deps evaluation paper clean check-go FORCE
 
 all: bin/dpclass bin/libonnxruntime.so.1 ## build bin/dpclass, and put ONNX Runtime beside it
 
@@ -30,6 +30,12 @@ lint: check-go bin/golangci-lint ## check formatting; run go vet, golangci-lint,
 
 test: deps all ## run all checks and tests; installs what they need; tests that need root are skipped without it
 	@GO="$(GO)" scripts/test.sh
+
+test-kernels: deps all ## boot Debian's kernels in QEMU, run the loader's tests and an attach with a policy in each: make test-kernels [KERNELS="5.10 6.1 6.12 sid"]
+	@GO="$(GO)" scripts/kernels.sh $(KERNELS)
+
+test-all: test ## run make test, then make test-kernels for Debian 12's kernel and the newest (an hour)
+	@GO="$(GO)" scripts/kernels.sh 6.1 sid
 
 demo: deps all bin/dplab ## classify and police real traffic in network namespaces, then clean up
 	@scripts/as-root.sh bin/dplab demo

@@ -7,13 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"log"
-	"log/slog"
 	"os/signal"
 	"syscall"
 
 	"github.com/dpclass/dpclass/agent"
 	"github.com/dpclass/dpclass/classifier"
-	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/loader"
 )
@@ -22,15 +20,11 @@ import (
 func Example() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	models, err := model.LoadAll(nil) // the default
+	engine, err := classifier.New(classifier.Options{}) // the default model
 	if err != nil {
 		log.Fatal(err)
 	}
-	engine, err := classifier.New(classifier.Options{Models: models})
-	if err != nil {
-		log.Fatal(err)
-	}
-	attached, err := loader.Attach(ctx, "eth0", loader.Config{Samples: engine.Samples(), Labels: model.NewLabels(models)}, slog.Default())
+	attached, err := loader.Attach(ctx, "eth0", loader.Config{}, nil)
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -29,7 +29,7 @@ const (
 // has none.
 type Options struct {
 	Library       string         // ONNX Runtime's library; "": see ort.Find
-	Models        []*model.Model // one for each task, or one that has both
+	Models        []*model.Model // one for each task, or one that has both; default: the default model
 	Samples       int            // sample budget of a flow, up to flow.MaxSamples; default: the models'
 	MinConfidence float64        // final verdicts less confident than this are flow.Unknown
 	Workers       int            // goroutines that classify live samples; default: one less than there are CPUs, at least 1
@@ -73,6 +73,12 @@ type Stats struct {
 // New opens ONNX Runtime and the models, and runs each model once. The caller closes
 // the classifier.
 func New(o Options) (*Classifier, error) {
+	if len(o.Models) == 0 {
+		var err error
+		if o.Models, err = model.LoadAll(nil); err != nil {
+			return nil, err
+		}
+	}
 	if err := check(o.Models); err != nil {
 		return nil, err
 	}

@@ -422,10 +422,18 @@ func TestRefusedNetwork(t *testing.T) {
 	faulttest.Want(t, err, `"test"`, m.Path, "3 wide", "2 labels")
 }
 
-func TestRefusedOptions(t *testing.T) {
-	if _, err := New(Options{}); err == nil {
-		t.Error("no model is no error")
+func TestDefaultModel(t *testing.T) {
+	c, err := New(Options{Library: library(t)})
+	if err != nil {
+		t.Fatal(err)
 	}
+	defer c.Close()
+	if models := c.Models(); len(models) != 1 || models[0].Name != model.Default {
+		t.Errorf("without a model it runs %v", models)
+	}
+}
+
+func TestRefusedOptions(t *testing.T) {
 	m := &model.Model{}
 	for _, o := range []Options{{Models: []*model.Model{m}, Samples: 256}, {Models: []*model.Model{m}, MinConfidence: 2}, {Models: []*model.Model{m}, MinConfidence: math.NaN()}} {
 		if _, err := New(o); err == nil {

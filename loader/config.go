@@ -71,7 +71,7 @@ type Config struct {
 	Mode       Mode
 	Ingress    bool // neither Ingress nor Egress: both
 	Egress     bool
-	Samples    int    // payload packets sampled of each flow, at most 255; default flow.DefaultSamples; negative: none
+	Samples    int    // payload packets sampled of each flow, at most flow.MaxSamples; default flow.DefaultSamples; negative: none
 	VLAN       bool   // VLAN ids are part of the 5-tuple
 	MaxFlows   uint32 // decided flows, for IPv4 and IPv6 each; default 65536
 	MaxPending uint32 // flows without a final verdict, likewise
@@ -92,8 +92,8 @@ func (c *Config) setDefaults() error {
 		c.Samples = flow.DefaultSamples
 	}
 	c.Samples = max(c.Samples, 0)
-	if c.Samples > 255 {
-		return fmt.Errorf("%d samples a flow: want 1 to 255", c.Samples)
+	if c.Samples > flow.MaxSamples {
+		return fmt.Errorf("%d samples a flow: want 1 to %d", c.Samples, flow.MaxSamples)
 	}
 	if c.MaxFlows == 0 {
 		c.MaxFlows = 1 << 16

@@ -73,7 +73,7 @@ fetch() {
 # copy_program PROGRAM copies a program of this machine and its shared libraries into the file system of the machine.
 copy_program() {
 	local program=$1 library
-	install -D -m 755 "$program" "$disk/bin/$(basename "$program")"
+	install -D -m 755 "$program" "$disk/programs/$(basename "$program")"
 	ldd "$program" 2>/dev/null | grep -o '/[^ ]*' | while read -r library; do
 		install -D -m 755 "$library" "$disk$library"
 	done
@@ -89,7 +89,7 @@ build() {
 	copy_program "$(command -v ip)"
 	copy_program bin/dpclass
 	copy_program bin/libonnxruntime.so.1
-	cp "$cache/loader.test" "$disk/bin/"
+	cp "$cache/loader.test" "$disk/programs/"
 	for module in veth tun sch_ingress cls_bpf; do
 		find "$at/root" -path '*/lib/modules/*' -name "$module.ko*" -exec cp {} "$disk/modules/" \;
 	done

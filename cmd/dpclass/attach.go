@@ -75,7 +75,7 @@ ends, with the fields of "dpclass flows -o json"; the log goes to standard error
 	flags.Var(&cli.Choice{Value: &f.direction, Words: []string{"both", "ingress", "egress"}}, "direction", "packets to watch: received, sent or both")
 	flags.StringArrayVar(&f.models, "model", nil, "model: `NAME` of a shipped one, or FILE.onnx; twice for one model per task (default: the choice of \"dpclass models use\")")
 	flags.StringVar(&f.policy, "policy", "", "policy `FILE` to enforce; it is checked before anything is attached")
-	flags.IntVar(&f.samples, "samples", 0, "payload packets to read of a flow, 1 to 255 (default: the model's)")
+	flags.IntVar(&f.samples, "samples", 0, fmt.Sprintf("payload packets to read of a flow, 1 to %d (default: the model's)", flow.MaxSamples))
 	flags.Float64Var(&f.minConfidence, "min-confidence", 0, "probability, 0 to 1, below which a final verdict becomes \"unknown\"")
 	flags.BoolVar(&f.persist, "persist", false, "keep programs, flows and policy in the kernel after the end")
 	flags.BoolVar(&f.noClassify, "no-classify", false, "count flows without verdicts; needs no ONNX Runtime")
@@ -92,8 +92,8 @@ ends, with the fields of "dpclass flows -o json"; the log goes to standard error
 
 func (f *attachFlags) check() error {
 	switch {
-	case f.samples < 0 || f.samples > 255:
-		return cli.Usagef("--samples %d: want 1 to 255", f.samples)
+	case f.samples < 0 || f.samples > flow.MaxSamples:
+		return cli.Usagef("--samples %d: want 1 to %d", f.samples, flow.MaxSamples)
 	case !(f.minConfidence >= 0 && f.minConfidence <= 1):
 		return cli.Usagef("--min-confidence %g: want a number from 0 to 1", f.minConfidence)
 	case f.noClassify && (len(f.models) > 0 || f.minConfidence > 0):

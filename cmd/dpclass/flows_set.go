@@ -85,8 +85,17 @@ func printVerdicts(out io.Writer, g *cli.Globals, key flow.Key, record flow.Reco
 	if g.JSON() {
 		return cli.PrintJSON(out, record)
 	}
-	_, err := fmt.Fprintf(out, "%s: category %s, app %s (operator)\n", key, tui.OrNone(record.Category), tui.OrNone(record.App))
+	_, err := fmt.Fprintf(out, "%s: category %s, app %s\n", key,
+		withSource(record.Category, record.CategorySource), withSource(record.App, record.AppSource))
 	return err
+}
+
+// withSource returns a label with who gave it.
+func withSource(label, source string) string {
+	if source == "" {
+		return tui.OrNone(label)
+	}
+	return label + " (" + source + ")"
 }
 
 // checkLabel refuses a label that is neither one of the task's own, nor unknown, nor
