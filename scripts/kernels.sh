@@ -48,7 +48,7 @@ depends() {
 	apt "$1" apt-cache depends "$2" | sed -n 's/^ *Depends: \(linux-\(image\|modules\|binary\)-.*\)$/\1/p'
 }
 
-# fetch NAME unpacks the newest kernel of its suite in bin/kernels/NAME/root.
+# fetch NAME unpacks the newest kernel of its suite in bin/kernels/NAME/root. It fails where the suite cannot be read.
 fetch() {
 	local name=$1 at=$cache/$1 site package more
 	[ ! -e "$at/fetched" ] || return 0
@@ -57,15 +57,15 @@ fetch() {
 	rm -rf "$at"
 	mkdir -p "$at/apt/lists/partial" "$at/packages" "$at/root"
 	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $site $(suite_of "$name") main" >"$at/apt/sources.list"
-	apt "$name" apt-get update || fail "kernels.sh: the package list of $(suite_of "$name") could not be read"
+	apt "$name" apt-get update || return 1
 	package=$(depends "$name" "linux-image-$(dpkg --print-architecture)" | head -n 1)
-	[ -n "$package" ] || fail "kernels.sh: $(suite_of "$name") has no kernel package"
+	[ -n "$package" ] || return 1
 	more=$(depends "$name" "$package")
 	say "$name: fetching $package"
 	# shellcheck disable=SC2086 # a list of packages
-	(cd "$at/packages" && apt "$name" apt-get download "$package" $more)
+	(cd "$at/packages" && apt "$name" apt-get download "$package" $more) || return 1
 	for package in "$at"/packages/*.deb; do
-		dpkg-deb -x "$package" "$at/root"
+		dpkg-deb -x "$package" "$at/root" || return 1
 	done
 	touch "$at/fetched"
 }
@@ -104,7 +104,7 @@ build() {
 boot() {
 	local at=$cache/$1
 	timeout --foreground "$((MINUTES * 60))" qemu-system-x86_64 -machine accel=tcg -cpu max,-cx16 -m 2048 -smp 2 -nographic \
-		-no-reboot -nic none -kernel "$(find "$at/root" -name 'vmlinuz-*' | head -n 1)" -initrd "$at/initramfs" \
+		-no-reboot -nic none -kernel "$(find "$at/root" -name 'vmlinuz*' | head -n 1)" -initrd "$at/initramfs" \
 		-append "console=ttyS0 panic=-1 quiet" </dev/null >"$at.log" 2>&1 || true
 }
 
@@ -132,7 +132,12 @@ CGO_ENABLED=0 "$GO" test -c -o "$cache/loader.test" ./loader
 [ $# -gt 0 ] || set -- 5.10 6.1 6.12 sid
 rc=0
 for name in "$@"; do
-	fetch "$name"
+	if ! fetch "$name"; then
+		skip "$name: apt could not fetch the kernel of $(suite_of "$name")"
+		# An archived release may leave the mirrors; the kernels that dpclass supports must run.
+		[ "$name" = 5.10 ] || rc=1
+		continue
+	fi
 	build "$name"
 	boot "$name"
 	report "$name" || rc=1
