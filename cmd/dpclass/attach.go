@@ -49,16 +49,15 @@ func newAttachCommand(g *cli.Globals) *cobra.Command {
 flows until SIGINT or SIGTERM. Then detach and leave nothing behind, unless
 --persist is given. Several interfaces share one classifier.
 
---mode auto uses native XDP where the driver has it, else tc; the output says
-which. Packets are never held up: when something fails, they pass. SIGHUP reads
-the choice of models again ("dpclass models use") and samples undecided flows
-again.
+--mode auto uses native XDP if the driver supports it, else tc; the output says
+which. Packets are never held up: if something fails, they pass. On SIGHUP, attach
+loads the models that "dpclass models use" chose and samples undecided flows again.
 
-With --persist the programs and the policy stay after the end: flows keep their
-verdicts, and new flows stay undecided until the next attach.
+With --persist, the programs and the policy stay in the kernel after attach ends:
+flows keep their verdicts, and new flows stay undecided until the next attach.
 
-With --log-format json, standard output has one JSON object for every flow that
-ends, with the fields of "dpclass flows -o json"; the log goes to standard error.`,
+With --log-format json, attach prints one JSON object for every flow that ends, with
+the fields of "dpclass flows -o json"; its log goes to standard error.`,
 		Example: `  dpclass attach eth0
   dpclass attach eth0 eth1 --policy policy.yaml
   dpclass attach eth0 --model cnn-traffic --model cnn-app --samples 10
@@ -71,15 +70,15 @@ ends, with the fields of "dpclass flows -o json"; the log goes to standard error
 		},
 	}
 	flags := cmd.Flags()
-	flags.Var(&cli.Choice{Value: &f.mode, Words: []string{"auto", "native", "tc"}}, "mode", "where received packets are watched: native XDP or tc")
+	flags.Var(&cli.Choice{Value: &f.mode, Words: []string{"auto", "native", "tc"}}, "mode", "how to watch received packets: native XDP or tc")
 	flags.Var(&cli.Choice{Value: &f.direction, Words: []string{"both", "ingress", "egress"}}, "direction", "packets to watch: received, sent or both")
-	flags.StringArrayVar(&f.models, "model", nil, "model: `NAME` of a shipped one, or FILE.onnx; twice for one model per task (default: the choice of \"dpclass models use\")")
-	flags.StringVar(&f.policy, "policy", "", "policy `FILE` to enforce; it is checked before anything is attached")
-	flags.IntVar(&f.samples, "samples", 0, fmt.Sprintf("payload packets to read of a flow, 1 to %d (default: the model's)", flow.MaxSamples))
+	flags.StringArrayVar(&f.models, "model", nil, "`NAME` of a shipped model, or FILE.onnx; give it twice for one model per task (default: the choice of \"dpclass models use\")")
+	flags.StringVar(&f.policy, "policy", "", "policy `FILE` to enforce, checked before anything is attached")
+	flags.IntVar(&f.samples, "samples", 0, fmt.Sprintf("payload packets to read per flow, 1 to %d (default: the model's)", flow.MaxSamples))
 	flags.Float64Var(&f.minConfidence, "min-confidence", 0, "probability, 0 to 1, below which a final verdict becomes \"unknown\"")
-	flags.BoolVar(&f.persist, "persist", false, "keep programs, flows and policy in the kernel after the end")
-	flags.BoolVar(&f.noClassify, "no-classify", false, "count flows without verdicts; needs no ONNX Runtime")
-	flags.BoolVar(&f.vlan, "vlan", false, "tell flows of different VLANs apart")
+	flags.BoolVar(&f.persist, "persist", false, "keep programs, flows and policy in the kernel when attach ends")
+	flags.BoolVar(&f.noClassify, "no-classify", false, "count flows without classifying them; needs no ONNX Runtime")
+	flags.BoolVar(&f.vlan, "vlan", false, "treat the same addresses and ports in different VLANs as different flows")
 	flags.Uint32Var(&f.maxFlows, "max-flows", 0, "decided flows to keep for each IP version (default: 65536)")
 	flags.Var(&cli.Choice{Value: &f.logFormat, Words: sink.Names()}, "log-format", "format of the log")
 	cli.Complete(cmd, "mode", "auto", "native", "tc")
@@ -127,7 +126,7 @@ func attach(cmd *cobra.Command, g *cli.Globals, f *attachFlags, names []string) 
 	if err != nil || len(attached) == 0 {
 		return err
 	}
-	// A reader of the log that goes away does not end the agent: the write fails.
+	// If the reader of the log goes away, the write fails, and the agent continues.
 	signal.Ignore(syscall.SIGPIPE)
 	exporter, err := sink.New(f.logFormat, cmd.OutOrStdout(), log)
 	if err != nil {
@@ -167,7 +166,7 @@ func (f *attachFlags) classifier(g *cli.Globals) ([]*model.Model, *classifier.Cl
 		Library: g.Library, Models: models, Samples: f.samples, MinConfidence: f.minConfidence,
 	})
 	if errors.Is(err, ort.ErrNoLibrary) {
-		return nil, nil, fault.Advise(err, "use --no-classify to count flows without verdicts")
+		return nil, nil, fault.Advise(err, "use --no-classify to count flows without classifying them")
 	}
 	return models, engine, err
 }
@@ -195,7 +194,7 @@ func attachAll(ctx context.Context, names []string, config loader.Config, rules 
 			return
 		}
 		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
-			err = nil // a signal ends the agent, which is no failure
+			err = nil // ending on a signal is not a failure
 		}
 		for _, iface := range attached {
 			err = errors.Join(err, iface.Detach())
@@ -218,7 +217,7 @@ func attachAll(ctx context.Context, names []string, config loader.Config, rules 
 	return attached, nil
 }
 
-// finish detaches the interfaces, or with --persist lets go of them.
+// finish detaches the interfaces, or with --persist closes them and leaves them attached.
 func (f *attachFlags) finish(attached []*loader.Attachment, log *slog.Logger) error {
 	var problems []error
 	for _, iface := range attached {

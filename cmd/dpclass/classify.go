@@ -40,8 +40,8 @@ same early stop. "-" reads standard input. It needs no root and no interface.
 
 All packets of a 5-tuple in one file are one flow. A verdict with a question mark
 is provisional: the flow has fewer payload packets than the model reads, and the
-model is not sure of it. Link types: Ethernet, raw IP, Linux cooked (v1 and v2),
-null and loop.
+model is not sure. Link types: Ethernet, raw IP, Linux cooked (v1 and v2), null and
+loop.
 
 ` + flowlist.FilterHelp,
 		Example: `  dpclass classify capture.pcap
@@ -57,8 +57,8 @@ null and loop.
 		RunE: func(command *cobra.Command, args []string) error { return classify(command, g, &flags, args) },
 	}
 	set := command.Flags()
-	set.StringArrayVar(&flags.models, "model", nil, "model: `NAME` of a shipped one, or FILE.onnx; twice for one model per task")
-	set.IntVar(&flags.samples, "samples", 0, "payload packets to read of a flow (default: the model's)")
+	set.StringArrayVar(&flags.models, "model", nil, "`NAME` of a shipped model, or FILE.onnx; give it twice for one model per task")
+	set.IntVar(&flags.samples, "samples", 0, "payload packets to read per flow (default: the model's)")
 	set.Float64Var(&flags.minConfidence, "min-confidence", 0, "probability, 0 to 1, below which a final verdict becomes \"unknown\"")
 	set.StringVar(&flags.filter, "filter", "", "show only flows that match the `FILTER`, see above")
 	cli.CompleteFunc(command, "model", completeModels)
@@ -90,7 +90,7 @@ func classify(command *cobra.Command, g *cli.Globals, flags *classifyFlags, name
 	progress := cli.NewProgress(command.ErrOrStderr(), "packets", 0)
 	defer progress.Wipe()
 	several := len(names) > 1
-	// A file that cannot be read does not keep the others from being shown.
+	// If one file cannot be read, still show the others.
 	var failed []error
 	for i, name := range names {
 		file, err := reader.Classify(command.Context(), name, func(packets int) { progress.Step(packets, name) })
@@ -127,7 +127,7 @@ func classify(command *cobra.Command, g *cli.Globals, flags *classifyFlags, name
 
 // fileRecord is a flow of a file, as -o json prints it.
 type fileRecord struct {
-	File string `json:"file,omitempty"` // set where several files are read
+	File string `json:"file,omitempty"` // set if several files are read
 	flow.Record
 }
 

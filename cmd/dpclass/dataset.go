@@ -42,14 +42,14 @@ func newDatasetBuildCommand() *cobra.Command {
 row for each payload packet (packet, category, app, flow, capture, set, index,
 time, length, l4_offset, payload_offset), and a file meta.json with the names.
 
-The captures come from one of three places:
+Give one of three sources of captures:
   --captures DIR   a directory; the first name below it is a capture's label:
                    DIR/LABEL/any.pcap or DIR/LABEL.pcap
   --manifest CSV   a CSV file with the columns path, category and app, and
                    optionally set, vpn, capture and use
-  --iscx DIR       the files of the UNB ISCX VPN-nonVPN 2016 release, by their names
+  --iscx DIR       the files of the UNB ISCX VPN-nonVPN 2016 release, labelled by name
 
-You can use labels of your own. With --captures, put traffic of no label into
+You can use labels of your own. With --captures, put traffic without a label into
 "other" or "background".`,
 		Example: `  dpclass dataset build --captures captures --out dataset
   dpclass dataset build --captures captures --task app --out dataset
@@ -62,15 +62,15 @@ You can use labels of your own. With --captures, put traffic of no label into
 	}
 	set := command.Flags()
 	set.StringVar(&flags.captures, "captures", "", "`DIR` of captures; the first name below it is a capture's label")
-	set.Var(&cli.Choice{Value: &flags.task, Words: []string{flow.Category.String(), flow.App.String()}}, "task", "with --captures: what the labels are")
+	set.Var(&cli.Choice{Value: &flags.task, Words: []string{flow.Category.String(), flow.App.String()}}, "task", "with --captures: what the labels name")
 	set.StringVar(&flags.manifest, "manifest", "", "CSV `FILE` that lists and labels the captures")
-	set.StringVar(&flags.root, "root", "", "`DIR` of the manifest's relative paths (default: the manifest's own)")
-	set.StringArrayVar(&flags.sets, "set", nil, "use only the manifest's rows of this set; may be given more than once")
+	set.StringVar(&flags.root, "root", "", "`DIR` that relative paths in the manifest start from (default: the manifest's own)")
+	set.StringArrayVar(&flags.sets, "set", nil, "use only the manifest's rows of the set `NAME`; may be given more than once")
 	set.StringVar(&flags.iscx, "iscx", "", "`DIR` of the ISCX VPN-nonVPN 2016 captures")
 	set.BoolVar(&flags.skipUnknown, "skip-unknown", false, "with --iscx: leave out files with unknown names")
 	set.StringVar(&flags.out, "out", "", "`DIR` to write, which must be empty or not exist")
 	set.BoolVar(&flags.checksums, "checksums", false, "keep the checksums in the vectors")
-	set.IntVar(&flags.perFlow, "per-flow", dataset.PerFlow, "payload packets to keep of each flow (0: all)")
+	set.IntVar(&flags.perFlow, "per-flow", dataset.PerFlow, "payload packets to keep per flow (0: all)")
 	cli.Complete(command, "task", flow.Category.String(), flow.App.String())
 	return command
 }
@@ -86,7 +86,7 @@ func buildDataset(command *cobra.Command, flags *datasetFlags) error {
 	case flags.out == "":
 		return cli.Usagef("--out is missing: name the directory to write")
 	case sources != 1:
-		return cli.Usagef("want one of --captures DIR, --manifest CSV and --iscx DIR")
+		return cli.Usagef("give one of --captures DIR, --manifest CSV and --iscx DIR")
 	case flags.manifest == "" && (flags.root != "" || len(flags.sets) > 0):
 		return cli.Usagef("--root and --set need --manifest")
 	case flags.iscx == "" && flags.skipUnknown:
@@ -135,14 +135,14 @@ func buildDataset(command *cobra.Command, flags *datasetFlags) error {
 // fewFlows is the number of flows below which a label gets a warning.
 const fewFlows = 20
 
-// printLabels prints how much there is of each label, and warns of those that a model
+// printLabels prints how much data each label has, and warns about labels that a model
 // can hardly learn.
 func printLabels(out, warn io.Writer, captures []dataset.Capture, task flow.Task) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(table, "LABEL\tCAPTURES\tFLOWS\tPACKETS\t")
 	var labels []string
 	counts := map[string][3]int{}
-	for _, c := range captures { // sorted by path, so that those of a label are together
+	for _, c := range captures { // sorted by path, which groups them by label
 		label := c.Label(task)
 		if _, known := counts[label]; !known {
 			labels = append(labels, label)
@@ -159,7 +159,7 @@ func printLabels(out, warn io.Writer, captures []dataset.Capture, task flow.Task
 	}
 	for _, label := range labels {
 		if n := counts[label][1]; n < fewFlows {
-			fmt.Fprintf(warn, "dpclass: warning: label %q has %d flows; a model needs at least two, and dozens to be any good\n", label, n)
+			fmt.Fprintf(warn, "dpclass: warning: label %q has %d flows; a model needs at least two, and dozens to work well\n", label, n)
 		}
 	}
 	return nil
@@ -174,7 +174,7 @@ func datasetCaptures(flags *datasetFlags, task flow.Task, stderr io.Writer) ([]d
 		var skip func(string)
 		if flags.skipUnknown {
 			skip = func(path string) {
-				fmt.Fprintf(stderr, "dpclass: warning: %q has no name of the ISCX release and is left out\n", path)
+				fmt.Fprintf(stderr, "dpclass: warning: %q is not a file name of the ISCX release; it is left out\n", path)
 			}
 		}
 		return dataset.ReadISCX(flags.iscx, skip)

@@ -16,10 +16,10 @@ func newDetachCommand(g *cli.Globals) *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
 		Use:   "detach IFACE... | --all",
-		Short: "Detach interfaces and leave nothing behind",
-		Long: `Remove the programs, flows and policy from the interfaces, and end the agent that
+		Short: "Detach interfaces and remove everything from the kernel",
+		Long: `Remove the programs, flows and policy from the interfaces, and stop the agent that
 serves them. It is not an error if nothing is attached. --all detaches every
-interface of every network namespace.`,
+interface in every network namespace.`,
 		Example: "  dpclass detach eth0\n  dpclass detach veth1 --netns lab\n  dpclass detach --all",
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch {
@@ -55,6 +55,6 @@ interface of every network namespace.`,
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&all, "all", false, "every interface of every network namespace")
+	cmd.Flags().BoolVar(&all, "all", false, "detach every interface in every network namespace")
 	return cmd
 }

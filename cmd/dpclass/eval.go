@@ -33,13 +33,14 @@ func newEvalCommand(g *cli.Globals) *cobra.Command {
 		Long: `Measure a model on the captures of a manifest, a CSV file with the columns path,
 category and app, and optionally set, vpn, capture and use.
 
-It scores the captures whose label is one of the model's, and counts the others.
-By flow, the likeliest label over the flow's first payload packets counts (the
-model's number of samples, without early stop); by packet, that of every payload
-packet. What the model would reject as "unknown" counts by its likeliest label
-too, and its share is printed. Macro averages are over the labels in truth or
-prediction, as in scikit-learn. --task app leaves out captures inside a VPN unless
---include-vpn is given.`,
+It scores the captures whose label the model knows, and counts the others. With
+--level flow, the prediction is the likeliest label after the flow's first payload
+packets (as many as the model reads, without early stop); with --level packet, it is
+the likeliest label of each payload packet. Flows or packets that the model would
+reject as "unknown" are scored by their likeliest label too, and their share is
+printed. Macro averages are over the labels in truth or prediction, as in
+scikit-learn. --task app leaves out captures inside a VPN unless --include-vpn is
+given.`,
 		Example: `  dpclass eval --manifest corpus/manifest.csv --task category --level flow
   dpclass eval --manifest labels.csv --root /captures --set office --task app --level packet --model cnn-app -o json`,
 		Args: cli.Exactly(),
@@ -47,12 +48,12 @@ prediction, as in scikit-learn. --task app leaves out captures inside a VPN unle
 	}
 	set := command.Flags()
 	set.StringVar(&flags.manifest, "manifest", "", "CSV `FILE` that lists and labels the captures")
-	set.StringVar(&flags.root, "root", "", "`DIR` of the manifest's relative paths (default: the manifest's own)")
+	set.StringVar(&flags.root, "root", "", "`DIR` that relative paths in the manifest start from (default: the manifest's own)")
 	set.StringVar(&flags.task, "task", "", "`TASK` to score: category or app")
-	set.StringVar(&flags.level, "level", "", "what to score: `packet` or flow")
-	set.StringArrayVar(&flags.sets, "set", nil, "use only the manifest's rows of this set; may be given more than once")
-	set.StringArrayVar(&flags.models, "model", nil, "model: `NAME` of a shipped one, or FILE.onnx; twice for one model per task")
-	set.IntVar(&flags.samples, "samples", 0, "payload packets to read of a flow (default: the model's)")
+	set.StringVar(&flags.level, "level", "", "`LEVEL` to score: packet or flow")
+	set.StringArrayVar(&flags.sets, "set", nil, "use only the manifest's rows of the set `NAME`; may be given more than once")
+	set.StringArrayVar(&flags.models, "model", nil, "`NAME` of a shipped model, or FILE.onnx; give it twice for one model per task")
+	set.IntVar(&flags.samples, "samples", 0, "payload packets to read per flow (default: the model's)")
 	set.BoolVar(&flags.includeVPN, "include-vpn", false, "with --task app: score captures inside a VPN too")
 	cli.Complete(command, "task", "category", "app")
 	cli.Complete(command, "level", string(offline.ByPacket), string(offline.ByFlow))
@@ -104,8 +105,7 @@ func eval(command *cobra.Command, g *cli.Globals, flags *evalFlags) error {
 	return printEval(command.OutOrStdout(), result)
 }
 
-// readManifest reads the captures of a manifest, of the named sets only where there
-// are any.
+// readManifest reads the captures of a manifest; if sets are named, only theirs.
 func readManifest(file, root string, sets []string) ([]dataset.Capture, error) {
 	captures, err := dataset.ReadManifest(file, root)
 	if err != nil {

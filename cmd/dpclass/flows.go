@@ -57,8 +57,8 @@ unless it sorts by rate.
 		},
 	}
 	flags := cmd.Flags()
-	flags.BoolVarP(&f.watch, "watch", "w", false, "refresh in place until q or Ctrl-C")
-	flags.BoolVar(&f.ended, "ended", false, "show flows that have ended")
+	flags.BoolVarP(&f.watch, "watch", "w", false, "refresh the table in place until q or Ctrl-C")
+	flags.BoolVar(&f.ended, "ended", false, "show flows that have ended instead of live ones")
 	flags.StringVar(&f.filter, "filter", "", "show only flows that match the `FILTER`, see above")
 	flags.Var(&cli.Choice{Value: &f.sort, Words: flowlist.SortKeys()}, "sort", "order of the flows")
 	flags.IntVar(&f.limit, "limit", 0, "show at most this many flows (0: all)")

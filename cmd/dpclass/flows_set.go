@@ -25,7 +25,7 @@ func newFlowsSetCommand(g *cli.Globals) *cobra.Command {
 		Use:   "set IFACE FLOW",
 		Short: "Give a flow an operator's verdict",
 		Long: `Give a flow an operator's verdict on its category, its application or both. It is
-final and takes the place of the model's. FLOW is "tcp ADDR:PORT ADDR:PORT" or
+final and replaces the model's. FLOW is "tcp ADDR:PORT ADDR:PORT" or
 "udp ADDR:PORT ADDR:PORT", either end first, with IPv6 addresses in brackets.`,
 		Example: `  dpclass flows set eth0 "tcp 10.0.0.2:4000 10.0.0.1:80" --category voip
   dpclass flows set eth0 "udp [fd00::1]:5000 [fd00::2]:80" --category streaming --app youtube`,
@@ -53,14 +53,14 @@ final and takes the place of the model's. FLOW is "tcp ADDR:PORT ADDR:PORT" or
 		},
 	}
 	for _, task := range flow.Tasks {
-		cmd.Flags().StringVar(&labels[task], task.String(), "", task.String()+" of the flow")
+		cmd.Flags().StringVar(&labels[task], task.String(), "", "the flow's "+task.String()+" is this `LABEL`")
 		cli.Complete(cmd, task.String(), append(slices.Clone(task.Labels()), flow.Unknown)...)
 	}
 	return cmd
 }
 
-// setVerdicts gives a flow the operator's labels, "" for none, and returns its key: an
-// IPv4 key also names flows of IPv6 packets with IPv4-mapped addresses.
+// setVerdicts gives a flow the operator's labels, "" to leave a task as it is, and returns
+// the flow's key: an IPv4 key also finds IPv6 flows with IPv4-mapped addresses.
 func setVerdicts(iface *loader.Pins, key flow.Key, labels [flow.NumTasks]string) (flow.Key, error) {
 	var verdicts flow.Verdicts
 	for task, label := range labels {
@@ -98,8 +98,8 @@ func withSource(label, source string) string {
 	return label + " (" + source + ")"
 }
 
-// checkLabel refuses a label that is neither one of the task's own, nor unknown, nor
-// one that only the interface's models have. "" passes.
+// checkLabel accepts "", "unknown", the task's own labels and labels that only the
+// interface's models have.
 func checkLabel(task flow.Task, label string, ofInterface []string) error {
 	known := append(slices.Clone(task.Labels()), flow.Unknown)
 	if label == "" || slices.Contains(known, label) {
@@ -108,10 +108,10 @@ func checkLabel(task flow.Task, label string, ofInterface []string) error {
 	if slices.Contains(ofInterface, label) && !slices.Contains(flow.Vocabulary, label) {
 		return nil
 	}
-	return fault.Advise(fmt.Errorf("%s %q is not known%s", task, label, near.Hint(label, known)), "known: %s", strings.Join(known, ", "))
+	return fault.Advise(fmt.Errorf("unknown %s %q%s", task, label, near.Hint(label, known)), "known: %s", strings.Join(known, ", "))
 }
 
-// completeFlows completes an interface and then a flow of it.
+// completeFlows completes an interface and then one of its flows.
 func completeFlows(g *cli.Globals) cobra.CompletionFunc {
 	attached := completeAttached(g, cobra.ShellCompDirectiveNoFileComp)
 	return func(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {

@@ -73,7 +73,7 @@ func withInterfaces(g *cli.Globals, args []string, fn func([]*loader.Pins) error
 	})
 }
 
-// completeInterfaces completes names of interfaces that are not named yet.
+// completeInterfaces completes names of interfaces that are not yet given.
 func completeInterfaces(g *cli.Globals) cobra.CompletionFunc {
 	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		var names []string
@@ -93,8 +93,8 @@ func completeInterfaces(g *cli.Globals) cobra.CompletionFunc {
 	}
 }
 
-// completeAttached completes the first argument with attached interfaces, and
-// the next ones as rest says.
+// completeAttached completes the first argument with attached interfaces, and later
+// arguments as the directive rest says.
 func completeAttached(g *cli.Globals, rest cobra.ShellCompDirective) cobra.CompletionFunc {
 	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		if len(args) > 0 {

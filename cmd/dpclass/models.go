@@ -15,7 +15,7 @@ func newModelsCommand(g *cli.Globals) *cobra.Command {
 		Use:   "models",
 		Short: "List, show, verify and choose the models",
 		Long: `The models are the neural networks that flows are classified with. Some are part
-of dpclass; your own is a FILE.onnx with its manifest FILE.json beside it.`,
+of dpclass; your own is a FILE.onnx with its manifest FILE.json next to it.`,
 		Example: `  dpclass models list
   dpclass models show cnn-traffic
   dpclass models verify ./mine.onnx

@@ -24,9 +24,9 @@ func newModelsListCommand(g *cli.Globals) *cobra.Command {
 attach, classify and eval use without --model.
 
 FLOW SPLIT and CAPTURE SPLIT are the accuracy by flow, category+app, on flows and on
-captures that were not in training (docs/evaluation.md). For a model of your own,
-"v" marks the accuracy on the flows that its training kept out. PACKETS/S is for one
-core at batch 32, as measured when the model was exported.`,
+captures that were kept out of the training (docs/evaluation.md). For a model of your
+own, "v" marks the accuracy on the flows that its training kept out. PACKETS/S is for
+one core at batch 32, measured when the model was exported.`,
 		Example: `  dpclass models list
   dpclass models list -o json`,
 		Args: cli.Exactly(),

@@ -19,18 +19,18 @@ func newModelsUseCommand(g *cli.Globals) *cobra.Command {
 		Use:   "use NAME|FILE... | --reset",
 		Short: "Choose the models to use without --model",
 		Long: `Choose one model, or two with one task each, for every later attach, classify and
-eval without --model. The models are verified first. Root's choice is for everybody
-and is kept in /etc/dpclass/model; another user's is kept in
-$XDG_CONFIG_HOME/dpclass/model (~/.config/dpclass/model) and comes before root's.
-An agent that was started without --model takes up the choice at SIGHUP: it
-samples flows without a final verdict again, and final verdicts stay.`,
+eval without --model. The models are verified first. Root's choice applies to every
+user and is kept in /etc/dpclass/model; another user's choice is kept in
+$XDG_CONFIG_HOME/dpclass/model (~/.config/dpclass/model) and overrides root's.
+An agent that was started without --model loads the choice on SIGHUP: it samples
+flows without a final verdict again, and keeps final verdicts.`,
 		Example: `  sudo dpclass models use cnn-app cnn-traffic
   dpclass models use ./mine.onnx
   dpclass models use --reset`,
 		Args: func(_ *cobra.Command, args []string) error {
 			switch {
 			case reset && len(args) > 0:
-				return cli.Usagef("--reset takes no model, but got %q", args[0])
+				return cli.Usagef("--reset takes no model: leave out %q", args[0])
 			case !reset && len(args) == 0:
 				return cli.Usagef("want a model, a name (%s) or a FILE.onnx, or --reset", strings.Join(model.Shipped(), ", "))
 			}
@@ -72,12 +72,12 @@ samples flows without a final verdict again, and final verdicts stay.`,
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(out, "%s will be used without --model (%s)\n"+
-				"running agents that were started without --model take it up at SIGHUP\n", baseNames(args), file)
+			_, err = fmt.Fprintf(out, "%s will be used if --model is not given (%s)\n"+
+				"agents that run without --model load it on SIGHUP\n", baseNames(args), file)
 			return err
 		},
 	}
-	use.Flags().BoolVar(&reset, "reset", false, "remove the choice: use the shipped default")
+	use.Flags().BoolVar(&reset, "reset", false, "remove the choice and use the shipped default")
 	return use
 }
 

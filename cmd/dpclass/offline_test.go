@@ -102,7 +102,7 @@ func TestClassifyBadFiles(t *testing.T) {
 		{"random", []byte("certainly no capture"), 1, "neither pcap nor pcapng"},
 		{"header", whole[:24], 0, ""},
 		{"cut-in-header", whole[:12], 1, "is cut"},
-		{"cut-in-first", whole[:50], 1, "not one whole packet"},
+		{"cut-in-first", whole[:50], 1, "no complete packet"},
 		{"cut", whole[:len(whole)-1], 0, "warning"},
 		{"lying", lying, 1, "4294967280"},
 	} {

@@ -28,9 +28,9 @@ func newPolicyApplyCommand(g *cli.Globals) *cobra.Command {
 	return &cobra.Command{
 		Use:   "apply IFACE FILE",
 		Short: "Enforce a policy on an attached interface",
-		Long: `Check the policy file and put it in force on the interface, in place of the policy
-that is there. A file with an error changes nothing. "-" reads standard input. The
-SSH connection that applies the policy is protected.`,
+		Long: `Check the policy file and enforce it on the interface instead of the policy that is
+there now. A file with an error changes nothing. "-" reads standard input. The SSH
+connection that applies the policy is protected.`,
 		Example:           "  dpclass policy apply eth0 policy.yaml\n  sed s/20mbit/5mbit/ policy.yaml | dpclass policy apply eth0 -",
 		Args:              cli.Exactly("IFACE", "FILE"),
 		ValidArgsFunction: completeAttached(g, cobra.ShellCompDirectiveDefault),
@@ -57,9 +57,9 @@ SSH connection that applies the policy is protected.`,
 func newPolicyShowCommand(g *cli.Globals) *cobra.Command {
 	return &cobra.Command{
 		Use:   "show IFACE",
-		Short: "Show the policy in force and what its rules did",
-		Long: `Show the policy file in force and, for each rule, the packets and bytes that it
-acted on, and those that it dropped or marked. -o json prints one object per rule.`,
+		Short: "Show the policy in force and what its rules have done",
+		Long: `Show the policy file in force and, for each rule, the packets and bytes that it has
+acted on, and those that it has dropped or marked. -o json prints one object per rule.`,
 		Example:           "  dpclass policy show eth0\n  dpclass policy show eth0 -o json",
 		Args:              cli.Exactly("IFACE"),
 		ValidArgsFunction: completeAttached(g, cobra.ShellCompDirectiveNoFileComp),
@@ -153,8 +153,8 @@ func modelLabels(names []string) ([]string, error) {
 	return model.NewLabels(models), nil
 }
 
-// inForce returns the policy of an interface, nil where there is none, and what
-// its rules did. The kernel keeps the file that was applied; it is read again.
+// inForce returns the policy of an interface, nil if it has none, and what its rules
+// have done. It parses the policy file that the kernel keeps.
 func inForce(iface *loader.Pins) (*flow.Policy, []loader.RuleStats, error) {
 	applied, stats, err := iface.Rules().Policy()
 	if err != nil || applied == nil {
@@ -168,7 +168,7 @@ func inForce(iface *loader.Pins) (*flow.Policy, []loader.RuleStats, error) {
 	return p, stats, nil
 }
 
-// countedRule is a rule with what it did, as "policy show -o json" prints it.
+// countedRule is a rule with its counters, as "policy show -o json" prints it.
 type countedRule struct {
 	policy.RuleLine
 	Counters *loader.RuleStats `json:"counters,omitempty"`

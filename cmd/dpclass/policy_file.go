@@ -15,7 +15,7 @@ import (
 	"github.com/dpclass/dpclass/policy"
 )
 
-// policyLimit is more bytes than a policy file may have; the rest is not read.
+// policyLimit is larger than any valid policy file; the rest of a file is not read.
 const policyLimit = 1 << 20
 
 // readPolicy reads and checks a policy file, or standard input for "-", and

@@ -37,7 +37,7 @@ The exit code is 0 if hooks, policy and model are ready, else 1.`,
 	}
 }
 
-// errNotReady is the outcome of status where an interface is not ready.
+// errNotReady is the outcome of status if an interface is not ready.
 var errNotReady = cli.Quiet("not ready")
 
 func printStatus(out io.Writer, asJSON bool, all []*loader.Pins) error {
@@ -86,7 +86,7 @@ func statusText(s loader.Status, now time.Time, color bool) []string {
 	}
 	filters := ""
 	if s.Clsact {
-		filters = ", clsact filters in place of tcx"
+		filters = ", clsact filters instead of tcx"
 	}
 	add("mode", "%s, driver %s%s", s.Mode, tui.OrNone(s.Driver), filters)
 	for _, hook := range s.Hooks {
@@ -120,7 +120,7 @@ func statusText(s loader.Status, now time.Time, color bool) []string {
 func agentText(add func(title, format string, args ...any), s loader.Status, now time.Time, color bool) {
 	a := s.Agent
 	if a == nil {
-		add("agent", "%s", tui.Paint("none: flows keep their verdicts, new flows stay undecided", tui.Yellow, color))
+		add("agent", "%s", tui.Paint("not running: flows keep their verdicts, new flows stay undecided", tui.Yellow, color))
 		return
 	}
 	add("agent", "pid %d, up %s", a.PID, tui.Age(now.Sub(a.Started)))

@@ -23,12 +23,12 @@ func newBenchCommand(g *cli.Globals) *cobra.Command {
 	return cmd
 }
 
-// benchTitles puts the machine above the titles of a table. JSON has it in each object.
+// benchTitles puts the machine above the titles of a table. In JSON, each object has it.
 func benchTitles(format string, titles ...any) string {
 	return fmt.Sprintf("On this machine (%s):\n"+format, append([]any{bench.Machine()}, titles...)...)
 }
 
-// interrupted replaces the errors of a bench that a signal ended.
+// interrupted replaces the errors of a bench that was ended by a signal.
 func interrupted(ctx context.Context, err error) error {
 	if err != nil && ctx.Err() != nil {
 		return errors.New("interrupted; the network namespaces of the bench are removed")

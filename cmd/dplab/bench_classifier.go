@@ -44,7 +44,7 @@ the vector, the queue, the flow's verdict.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringArrayVar(&options.Models, "model", nil, "model: `NAME` of a shipped one, or FILE.onnx (default: all shipped ones)")
+	flags.StringArrayVar(&options.Models, "model", nil, "`NAME` of a shipped model, or FILE.onnx (default: all shipped ones)")
 	flags.IntSliceVar(&options.Batches, "batch", nil, "batch `SIZES` (default: 1,8,32)")
 	flags.StringVar(&options.Capture, "capture", "", "use the packets of this capture `FILE` (default: random ones)")
 	flags.DurationVar(&options.About, "time", 2*time.Second, "time to measure each case")

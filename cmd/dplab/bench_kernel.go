@@ -21,13 +21,13 @@ func newBenchKernelCommand(g *cli.Globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "kernel",
 		Short: "Measure the nanoseconds that the programs add to a packet",
-		Long: `Measure what the programs in the kernel add to a packet. Test runs of the attached
-program (BPF_PROG_TEST_RUN) alternate with runs of an empty one, and the difference
-counts. Each case has a device of its own in a network namespace. Needs root.
+		Long: `Measure the time that the programs in the kernel add to a packet: the difference
+between test runs (BPF_PROG_TEST_RUN) of the attached program and of an empty one,
+which alternate. Each case has its own device in a network namespace. Needs root.
 
 Cases: ` + names + `.
-In the cases flows-*, that many decided flows are live, and each packet belongs to
-another one. lookup-alone is one look-up in the flow table and nothing else.`,
+In the cases flows-*, that many decided flows are live, and each packet belongs to a
+different one. lookup-alone is one lookup in the flow table and nothing else.`,
 		Example: "  dplab bench kernel\n  dplab bench kernel --case decided-ipv4-tcp --case policed -o json",
 		Args:    cli.Exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {

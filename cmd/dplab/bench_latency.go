@@ -21,7 +21,7 @@ func newBenchLatencyCommand(g *cli.Globals) *cobra.Command {
 them TCP and half UDP, over a veth pair in network namespaces; the agent works as in
 dpclass attach. The time runs from just before the call that sends the flow's first
 payload until the agent has stored the flow's first verdict in the kernel's map. A
-flow without a verdict one second after the end is lost. Needs root.`,
+flow that has no verdict one second after the last flow counts as lost. Needs root.`,
 		Example: "  dplab bench latency\n  dplab bench latency --flows-per-second 1000 --time 20s -o json",
 		Args:    cli.Exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -29,7 +29,7 @@ flow without a verdict one second after the end is lost. Needs root.`,
 			case options.PerSecond < 1:
 				return cli.Usagef("--flows-per-second %d: want at least 1", options.PerSecond)
 			case flows < 10 || flows > bench.MaxLatencyFlows:
-				return cli.Usagef("--flows-per-second %d for %v: want 10 to %d flows in all", options.PerSecond, options.Time, bench.MaxLatencyFlows)
+				return cli.Usagef("--flows-per-second %d for %v: want 10 to %d flows in total", options.PerSecond, options.Time, bench.MaxLatencyFlows)
 			}
 			var err error
 			if options.Models, err = cli.ModelsOr(options.Models); err != nil {
@@ -54,9 +54,9 @@ flow without a verdict one second after the end is lost. Needs root.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.IntVar(&options.PerSecond, "flows-per-second", 500, "new flows a second")
-	flags.DurationVar(&options.Time, "time", 10*time.Second, "for how long new flows begin")
-	flags.StringArrayVar(&options.Models, "model", nil, "model: `NAME` of a shipped one, or FILE.onnx (default: as dpclass attach)")
+	flags.IntVar(&options.PerSecond, "flows-per-second", 500, "new flows per second")
+	flags.DurationVar(&options.Time, "time", 10*time.Second, "how long to start new flows")
+	flags.StringArrayVar(&options.Models, "model", nil, "`NAME` of a shipped model, or FILE.onnx (default: as dpclass attach)")
 	cli.CompleteFunc(cmd, "model", completeModels)
 	return cmd
 }

@@ -34,7 +34,7 @@ root and iperf3.`,
 				options.Modes = append(options.Modes, mode)
 			}
 			if options.Rounds < 1 || options.Time < time.Second {
-				return cli.Usagef("--rounds %d of %v: want at least 1 of at least 1s", options.Rounds, options.Time)
+				return cli.Usagef("--rounds %d of %v: want at least 1 round of at least 1s", options.Rounds, options.Time)
 			}
 			var err error
 			if options.Models, err = cli.ModelsOr(options.Models); err != nil {
@@ -60,7 +60,7 @@ root and iperf3.`,
 	flags.StringSliceVar(&modes, "mode", nil, "`MODE` to measure (default: native and tc)")
 	flags.IntVar(&options.Rounds, "rounds", 11, "rounds of each mode; the median counts")
 	flags.DurationVar(&options.Time, "time", time.Second, "length of each iperf3 run")
-	flags.StringArrayVar(&options.Models, "model", nil, "model: `NAME` of a shipped one, or FILE.onnx (default: as dpclass attach)")
+	flags.StringArrayVar(&options.Models, "model", nil, "`NAME` of a shipped model, or FILE.onnx (default: as dpclass attach)")
 	cli.CompleteFunc(cmd, "model", completeModels)
 	cli.CompleteFunc(cmd, "mode", cobra.FixedCompletions([]string{"native", "tc"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd

@@ -20,9 +20,9 @@ func newDemoCommand() *cobra.Command {
 		Use:   "demo",
 		Short: "Show dpclass at work on real traffic",
 		Long: `Run real servers and clients in network namespaces, with the real dpclass on the
-router between them, and show what it sees, decides and enforces. Everything that
-the demo makes is removed at its end, also after Ctrl-C. It needs root, and the
-binary dpclass beside dplab.`,
+router between them, and show what it sees, decides and enforces. At the end, the
+demo removes everything that it made, also after Ctrl-C. It needs root, and the
+binary dpclass in the directory of dplab.`,
 		Example: "  sudo dplab demo",
 		Args:    cli.Exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -39,7 +39,7 @@ binary dpclass beside dplab.`,
 	}
 }
 
-// findBinary finds dpclass beside this program.
+// findBinary finds dpclass in the directory of this program.
 func findBinary() (string, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -47,7 +47,7 @@ func findBinary() (string, error) {
 	}
 	binary := filepath.Join(filepath.Dir(self), "dpclass")
 	if _, err := os.Stat(binary); err != nil {
-		return "", fault.Advise(fmt.Errorf("dpclass is not beside dplab: %w", err), "build both: make demo")
+		return "", fault.Advise(fmt.Errorf("dpclass is not in the directory of dplab: %w", err), "build both: make demo")
 	}
 	return binary, nil
 }

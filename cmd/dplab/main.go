@@ -20,13 +20,12 @@ func newRootCommand(g *cli.Globals) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "dplab",
 		Short: "Measure and demonstrate dpclass (for developers)",
-		Long: `dplab is for developers of dpclass and for measurements. It builds networks out of
+		Long: `dplab demonstrates dpclass and measures what it costs. It builds networks out of
 network namespaces, runs real programs in them, and removes everything at the end,
-also after Ctrl-C. Most commands need root. It changes nothing in the network of
-the machine.
+also after Ctrl-C. Most commands need root. The machine's own network stays as it is.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage.`,
-		Example: `  sudo dplab demo                # dpclass on real traffic, in about a minute
+		Example: `  sudo dplab demo                # dpclass on real traffic, in less than a minute
   sudo dplab bench kernel        # what a packet costs, in nanoseconds
   dplab bench classifier         # packets per second of each model`,
 	}

@@ -14,9 +14,9 @@ func newPictureCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "picture",
 		Short: "Turn a terminal's output into an SVG picture",
-		Long: `Read what a program wrote to a terminal from standard input, and write it to
-standard output as an SVG picture with its text and colours. What it wrote to the
-alternate screen, such as the live table, is left out.`,
+		Long: `Read a program's terminal output from standard input, and write it to standard
+output as an SVG picture with its text and colours. Output to the alternate screen,
+such as the live table, is left out.`,
 		Example: "  script -qec \"dplab demo\" typescript\n  dplab picture --from \"==> A policy\" < typescript > policy.svg",
 		Args:    cli.Exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {

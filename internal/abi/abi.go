@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package abi fingerprints what a process has to know to read pinned maps.
+// Package abi computes a fingerprint of what a process must know to read pinned maps.
 package abi
 
 import (
@@ -38,7 +38,7 @@ func Fingerprint(spec *ebpf.CollectionSpec) string {
 	return hex.EncodeToString(h.Sum(nil)[:8])
 }
 
-// layout writes all that a process has to know to read the map.
+// layout writes everything that a process must know to read the map.
 func layout(w io.Writer, name string, m *ebpf.MapSpec) {
 	fmt.Fprintf(w, "map %s %v %d %d", name, m.Type, m.KeySize, m.ValueSize)
 	if m.Type == ebpf.Array || m.Type == ebpf.PerCPUArray {
@@ -63,7 +63,7 @@ func typeLayout(w io.Writer, t btf.Type) {
 	case *btf.Enum:
 		fmt.Fprintf(w, "enum %s %d", t.Name, t.Size)
 		if t.Name == "label" {
-			return // labels may be added: an interface's map labels has its own
+			return // labels may be added: each interface has its own map of labels
 		}
 		for _, value := range t.Values {
 			fmt.Fprintf(w, " %s=%d", value.Name, value.Value)

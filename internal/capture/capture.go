@@ -36,20 +36,20 @@ type Stats struct {
 	Unsupported int // frames with an unsupported link type
 }
 
-// DamageError says that a capture is damaged or cut off at some place. Every whole
-// packet before that place has been read.
+// DamageError says that a capture is damaged or cut off at some point. All complete
+// packets before that point have been read.
 type DamageError struct {
 	Name    string
-	Packets int   // number of whole frames before the place
-	Offset  int64 // byte offset of the place, after decompression
+	Packets int   // complete frames before that point
+	Offset  int64 // byte offset of that point, after decompression
 	Err     error
 }
 
 func (e *DamageError) Error() string {
 	if e.Packets == 0 {
-		return fmt.Sprintf("capture %q: not one whole packet: %v at byte %d", e.Name, e.Err, e.Offset)
+		return fmt.Sprintf("capture %q: no complete packet: %v at byte %d", e.Name, e.Err, e.Offset)
 	}
-	return fmt.Sprintf("capture %q: %v at byte %d; using the %d packets before it", e.Name, e.Err, e.Offset, e.Packets)
+	return fmt.Sprintf("capture %q: %v at byte %d; only the %d packets before it are used", e.Name, e.Err, e.Offset, e.Packets)
 }
 
 func (e *DamageError) Unwrap() error { return e.Err }
@@ -77,7 +77,7 @@ type Reader struct {
 	plain  *plainReader
 	closer []func() error
 	stats  Stats
-	odd    int // an unsupported link type that was met
+	odd    int // an unsupported link type in the file
 }
 
 // Open opens a capture file; "-" is standard input.

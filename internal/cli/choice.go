@@ -11,15 +11,15 @@ import (
 	"strings"
 )
 
-// systemChoice is the file that root's 'models use' writes. It holds for everybody who
-// has no file of their own.
+// systemChoice is the file that root's 'models use' writes. It applies to every user
+// who has no file of their own.
 const systemChoice = "/etc/dpclass/model"
 
-// ModelChoice is the operator's choice of the models that are used where --model is
-// not given.
+// ModelChoice is the operator's choice of the models that are used if --model is not
+// given.
 type ModelChoice struct {
 	Models []string // names or absolute paths; none: the default
-	File   string   // the file with the choice; "" where there is none
+	File   string   // the file with the choice; "" if there is none
 }
 
 // choiceFile returns the file that ChooseModels writes for this user.
@@ -29,7 +29,7 @@ func choiceFile() (string, error) {
 	}
 	dir, err := os.UserConfigDir()
 	if err != nil {
-		return "", fmt.Errorf("no place for the choice of a model: %w", err)
+		return "", fmt.Errorf("cannot store the choice of a model: %w", err)
 	}
 	return filepath.Join(dir, "dpclass", "model"), nil
 }
@@ -83,7 +83,7 @@ func ChooseModels(models []string) (string, error) {
 	return file, writeChoice(file, models)
 }
 
-// writeChoice replaces the file as a whole: an agent may read it at any time.
+// writeChoice replaces the file atomically: an agent may read it at any time.
 func writeChoice(file string, models []string) error {
 	dir := filepath.Dir(file)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -100,7 +100,7 @@ func writeChoice(file string, models []string) error {
 	return nil
 }
 
-// ResetModels removes this user's choice. It returns the file removed, "" where
+// ResetModels removes this user's choice. It returns the file that it removed, "" if
 // there was none.
 func ResetModels() (string, error) {
 	file, err := choiceFile()

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package cli is the frame of the command lines dpclass and dplab: global flags,
-// argument checks, exit codes, errors with what to do about them, JSON output,
-// completion, progress and signals. It knows no verb.
+// Package cli is what the command lines of dpclass and dplab share: global flags,
+// argument checks, exit codes, errors with advice, JSON output, completion, progress
+// and signals. It knows no verb.
 package cli
 
 import (
@@ -33,8 +33,8 @@ type Globals struct {
 	Output  string // table or json
 	Verbose bool
 
-	// started is set once a verb's own code runs: an error before that is one
-	// of usage.
+	// started is set once a verb's own code runs. An error before that is a usage
+	// error.
 	started bool
 }
 
@@ -62,7 +62,7 @@ func (g *Globals) InNetns(fn func() error) error {
 }
 
 // Setup completes the root command of a program: the flags -o and -v, --version, the
-// help command and errors that are ours. The verbs are added before.
+// help command and error handling. Call it after adding the verbs.
 func (g *Globals) Setup(root *cobra.Command) {
 	root.Version = ReadBuild().String()
 	root.SilenceUsage, root.SilenceErrors = true, true
@@ -81,17 +81,17 @@ func (g *Globals) Setup(root *cobra.Command) {
 
 // NetnsFlag adds --netns to a command and those below it.
 func (g *Globals) NetnsFlag(cmd *cobra.Command) {
-	cmd.PersistentFlags().StringVar(&g.Netns, "netns", "", "work in this network namespace (`NAME` as ip netns lists it)")
+	cmd.PersistentFlags().StringVar(&g.Netns, "netns", "", "work in the network namespace `NAME` (as ip netns lists it)")
 	CompleteFunc(cmd, "netns", completeNetns)
 }
 
 // LibraryFlag adds --onnxruntime to a command and those below it.
 func (g *Globals) LibraryFlag(cmd *cobra.Command) {
 	cmd.PersistentFlags().StringVar(&g.Library, "onnxruntime", "",
-		"`FILE` of ONNX Runtime's library (default: $DPCLASS_ONNXRUNTIME, then beside the program, then the system's)")
+		"`FILE` of the ONNX Runtime library (default: $DPCLASS_ONNXRUNTIME, then next to the program, then the system's)")
 }
 
-// watchStart notes, for every verb, that its own code runs.
+// watchStart makes every verb set started when its own code runs.
 func (g *Globals) watchStart(cmd *cobra.Command) {
 	if inner := cmd.RunE; inner != nil {
 		cmd.RunE = func(cmd *cobra.Command, args []string) error {

@@ -22,7 +22,7 @@ func CompleteFunc(cmd *cobra.Command, flag string, complete cobra.CompletionFunc
 	}
 }
 
-// CompleteNamesAndFiles completes names that are not there yet, and files.
+// CompleteNamesAndFiles completes names that are not yet given, and files.
 func CompleteNamesAndFiles(all func() []string) cobra.CompletionFunc {
 	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		names := slices.DeleteFunc(all(), func(name string) bool { return slices.Contains(args, name) })

@@ -11,7 +11,7 @@ import (
 	"github.com/dpclass/dpclass/internal/fault"
 )
 
-// usageError is an error in how a verb was called: exit code 2.
+// usageError is an error in how a verb was called. Its exit code is 2.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
@@ -25,7 +25,7 @@ func Usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 // quietError ends a verb with exit code 1 and without a message.
 type quietError struct{ error }
 
-// Quiet returns an error that is not printed: the verb's output says it already.
+// Quiet returns an error that is not printed, because the verb's output says it already.
 func Quiet(text string) error { return quietError{errors.New(text)} }
 
 // IsQuiet reports whether an error was made by Quiet.
@@ -39,8 +39,8 @@ const (
 	maxAdvice = 2 // lines of advice printed after each
 )
 
-// printError prints each error of a tree of joined errors as one line, and what to do
-// about it in lines of its own.
+// printError prints each error of a tree of joined errors as one line, followed by
+// lines of advice.
 func printError(w io.Writer, program string, err error) {
 	all := split(err)
 	for _, one := range all[:min(len(all), maxErrors)] {

@@ -11,9 +11,9 @@ import (
 	"github.com/dpclass/dpclass/internal/tui"
 )
 
-// Progress shows on standard error how far a long job is. It starts after two
-// seconds, and is one line that is rewritten on a terminal, else a line now and then.
-// Its methods may be called from several goroutines.
+// Progress shows on standard error how far a long job is. It starts after two seconds.
+// On a terminal it rewrites one line, elsewhere it prints a line every 15 seconds. Its
+// methods may be called from several goroutines.
 type Progress struct {
 	mu       sync.Mutex
 	out      io.Writer
@@ -31,7 +31,7 @@ const (
 	progressLive  = 200 * time.Millisecond
 )
 
-// NewProgress returns the progress of a job of total steps, 0 where the number is not
+// NewProgress returns the progress of a job of total steps, 0 if the number is not
 // known; what names the steps in the plural.
 func NewProgress(out io.Writer, what string, total int) *Progress {
 	now := time.Now()
@@ -39,7 +39,7 @@ func NewProgress(out io.Writer, what string, total int) *Progress {
 	return &Progress{out: out, terminal: terminal, what: what, total: total, began: now, next: now.Add(progressAfter)}
 }
 
-// Step tells that n of the total are done; detail is added to the line.
+// Step reports that n of the total are done; detail is added to the line.
 func (p *Progress) Step(n int, detail string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -69,8 +69,8 @@ func (p *Progress) Note(format string, args ...any) {
 	fmt.Fprintf(p.out, format+"\n", args...)
 }
 
-// Wipe takes the progress off the terminal, so that something else can be printed. It
-// comes back with the next step.
+// Wipe removes the progress line from the terminal, so that something else can be
+// printed. It comes back with the next step.
 func (p *Progress) Wipe() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

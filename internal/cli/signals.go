@@ -10,15 +10,15 @@ import (
 )
 
 // untilSignal returns a context that the first SIGINT or SIGTERM ends, so that a
-// verb cleans up; a second one ends the process at once.
+// verb cleans up. A second signal ends the process at once.
 func untilSignal() (context.Context, context.CancelFunc) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
 	return ctx, stop
 }
 
-// Hangups returns a channel with a value for each SIGHUP until the context ends; several
-// that come close together may be one.
+// Hangups returns a channel that gets a value for each SIGHUP until the context ends.
+// Several signals in quick succession may give one value.
 func Hangups(ctx context.Context) <-chan struct{} {
 	received, asked := make(chan os.Signal, 1), make(chan struct{}, 1)
 	signal.Notify(received, syscall.SIGHUP)

@@ -14,7 +14,7 @@ import (
 // -X github.com/dpclass/dpclass/internal/cli.version=...
 var version string
 
-// Build tells what a binary was built from.
+// Build says what a binary was built from.
 type Build struct {
 	Version  string `json:"version"`
 	Commit   string `json:"commit"`

@@ -15,7 +15,7 @@ import (
 )
 
 // Flow is one flow of a capture file: all packets of a 5-tuple in that file, however
-// often the connection ends and begins again.
+// often the connection ends and starts again.
 type Flow struct {
 	Key         flow.Key
 	Src, Dst    netip.AddrPort // endpoints of the first packet

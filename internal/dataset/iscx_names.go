@@ -19,8 +19,8 @@ type iscxGroup struct {
 //     more in common with voip.
 //   - The tor files show a Tor circuit from outside. That is an application but none of
 //     the categories.
-//   - No listing that we know has scpUp4 and hangouts_video1a. They are here because they
-//     would complete a series.
+//   - No listing that we know has scpUp4 and hangouts_video1a. They are here because a
+//     series would lack them otherwise.
 //
 // The vpn_ files contain the packets inside the tunnel.
 var iscxGroups = []iscxGroup{

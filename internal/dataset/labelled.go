@@ -68,7 +68,7 @@ func ReadLabelled(dir string, task flow.Task) ([]Capture, error) {
 	slices.SortFunc(captures, func(a, b Capture) int { return strings.Compare(a.Path, b.Path) })
 	if first := captures[0].Label(task); !slices.ContainsFunc(captures, func(c Capture) bool { return c.Label(task) != first }) {
 		err := fmt.Errorf("directory %q: %q is the only label, but a model needs two", dir, first)
-		return nil, fault.Advise(err, "add captures of other traffic, in a directory beside %q", first)
+		return nil, fault.Advise(err, "add captures of other traffic, in a directory next to %q", first)
 	}
 	return captures, nil
 }

@@ -44,19 +44,19 @@ type Meta struct {
 	Packets     int         `json:"packets"`
 	Flows       int         `json:"flows"`
 	Categories  []string    `json:"categories"` // the numbers in the column are indices
-	NoClass     []string    `json:"no_class"`   // those of Categories that are never a model's class
-	Apps        []string    `json:"apps"`       // likewise
-	KnownApps   []string    `json:"known_apps"` // those of Apps that dpclass has a label for
+	NoClass     []string    `json:"no_class"`   // the categories that no model has as a class
+	Apps        []string    `json:"apps"`       // the numbers in the column are indices
+	KnownApps   []string    `json:"known_apps"` // the apps that dpclass has a label for
 	Sets        []string    `json:"sets"`
 	Captures    []Capture   `json:"captures"`
 }
 
-// Aggregation says how the classifier joins the samples of a flow. The trainer reads it
-// here and calibrates with the same numbers.
+// Aggregation says how the classifier combines the samples of a flow. The trainer reads
+// it here and calibrates with the same numbers.
 type Aggregation struct {
 	Samples int     `json:"samples"` // sample budget of a flow
 	Growth  float64 `json:"growth"`  // the temperature is multiplied by samples^growth
-	Floor   float64 `json:"floor"`   // probabilities below it count as it
+	Floor   float64 `json:"floor"`   // lower probabilities are raised to it
 }
 
 // BuildOptions configures Build.
@@ -115,7 +115,7 @@ func Build(ctx context.Context, dir string, captures []Capture, options BuildOpt
 		return nil, err
 	}
 	if b.meta.Packets == 0 {
-		return nil, fmt.Errorf("dataset %q: not one payload packet in %d captures, nothing was written", dir, len(captures))
+		return nil, fmt.Errorf("dataset %q: no payload packets in %d captures, nothing was written", dir, len(captures))
 	}
 	if err := b.finish(part, dir); err != nil {
 		return nil, fmt.Errorf("dataset %q: %w", dir, bare(err))

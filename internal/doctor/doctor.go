@@ -24,7 +24,7 @@ import (
 	"github.com/dpclass/dpclass/internal/fault"
 )
 
-// The states of a finding: OK, Warn where dpclass can do without what is missing, and
+// The states of a finding: OK, Warn if dpclass works without what is missing, and
 // Fail.
 const (
 	OK   = "ok"
@@ -37,12 +37,12 @@ type Finding struct {
 	Check  string `json:"check"`
 	State  string `json:"state"` // OK, Warn or Fail
 	Found  string `json:"found"`
-	Advice string `json:"advice,omitempty"` // what to do
+	Advice string `json:"advice,omitempty"` // what the user can do
 }
 
 // Examine makes every check in the current network namespace. library is the path of
-// ONNX Runtime's library, "" to search for it; models are those in use, none for the
-// default.
+// ONNX Runtime's library, "" to search for it; models are the models in use, none for
+// the default.
 func Examine(library string, models []string) []Finding {
 	findings := []Finding{examineKernel(), examinePrivileges()}
 	privileged := findings[1].State == OK
@@ -68,12 +68,12 @@ func examineKernel() Finding {
 	version, ok := kernelVersion(f.Found)
 	switch {
 	case !ok:
-		f.State, f.Advice = Warn, fmt.Sprintf("the release is not a number; dpclass needs %d.%d or later", kernelLeast[0], kernelLeast[1])
+		f.State, f.Advice = Warn, fmt.Sprintf("cannot read the release number; dpclass needs %d.%d or later", kernelLeast[0], kernelLeast[1])
 	case older(version, kernelLeast):
 		f.State, f.Advice = Fail, fmt.Sprintf("install Linux %d.%d or later, better %d.%d",
 			kernelLeast[0], kernelLeast[1], kernelFull[0], kernelFull[1])
 	case older(version, kernelFull):
-		f.State, f.Advice = Warn, fmt.Sprintf("everything works on Linux %d.%d and later; before that, dpclass uses clsact filters for lack of tcx",
+		f.State, f.Advice = Warn, fmt.Sprintf("everything works on Linux %d.%d and later; older kernels have no tcx, so dpclass uses clsact filters",
 			kernelFull[0], kernelFull[1])
 	}
 	return f
@@ -140,7 +140,7 @@ func missingCapabilities(status string) []string {
 // examineFeatures asks the kernel for each thing that the programs use.
 func examineFeatures(privileged bool) []Finding {
 	if !privileged {
-		return []Finding{{"features", Warn, "not checked: that needs privileges", "run dpclass doctor as root"}}
+		return []Finding{{"features", Warn, "not checked: needs privileges", "run dpclass doctor as root"}}
 	}
 	const update = "use your distribution's standard kernel"
 	return []Finding{
@@ -159,7 +159,7 @@ func feature(name, worst, advice string, err error) Finding {
 	case errors.Is(err, ebpf.ErrNotSupported):
 		return Finding{name, worst, "missing", advice}
 	}
-	return Finding{name, Warn, "not known: " + strings.Join(strings.Fields(err.Error()), " "), "try it: attach fails with a reason where it is needed"}
+	return Finding{name, Warn, "unknown: " + strings.Join(strings.Fields(err.Error()), " "), "try dpclass attach: it fails with a reason if it needs this"}
 }
 
 // haveTCX asks for the tcx programs of the loopback device; the answer does not matter.
@@ -188,7 +188,7 @@ func examineJIT() Finding {
 	case err != nil:
 		return Finding{"BPF JIT", OK, "always on", ""} // CONFIG_BPF_JIT_ALWAYS_ON may hide it; the file needs root
 	case value == "0":
-		return Finding{"BPF JIT", Warn, "off: each packet costs several times more", "sysctl net.core.bpf_jit_enable=1"}
+		return Finding{"BPF JIT", Warn, "off: each packet costs several times as much", "sysctl net.core.bpf_jit_enable=1"}
 	default:
 		return Finding{"BPF JIT", OK, "on", ""}
 	}
@@ -204,7 +204,7 @@ func examineBPFFS() Finding {
 	}
 	if fs.Type != unix.BPF_FS_MAGIC {
 		return Finding{"bpffs", Fail, bpffs + " is not a bpf file system",
-			"mount -t bpf bpf " + bpffs + "; inside ip netns exec: leave it and use --netns NAME"}
+			"mount -t bpf bpf " + bpffs + "; in ip netns exec, run dpclass outside with --netns NAME instead"}
 	}
 	return Finding{"bpffs", OK, "mounted at " + bpffs, ""}
 }
@@ -239,7 +239,7 @@ func examineModels(inUse []string) []Finding {
 	return append(findings, Finding{"models", OK, fmt.Sprintf("%d shipped, in use: %s", len(model.Shipped()), strings.Join(names, ", ")), ""})
 }
 
-// failure is the finding of an error, with the error's own advice before the other.
+// failure is the finding of an error. The error's own advice comes before the other.
 func failure(check string, err error, other string) Finding {
 	advice := fault.Advice(err)
 	if other != "" {

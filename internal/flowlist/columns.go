@@ -52,7 +52,7 @@ func liveColumns(now time.Time) []Column {
 }
 
 // Table returns the lines of a table of live flows, the first of which has the titles.
-// Lines are cut to width (0: they are not).
+// Lines are cut to width; 0 means no limit.
 func Table(rows []Row, now time.Time, color bool, width int) []string {
 	columns := liveColumns(now)
 	if slices.ContainsFunc(rows, func(r Row) bool { return r.Iface != rows[0].Iface }) {
@@ -80,7 +80,7 @@ func labelCell(label string, final bool) tui.Cell {
 	return tui.Cell{Text: label, Style: style}
 }
 
-// labelStyle gives a label a colour of its own, as far as there are colours.
+// labelStyle gives each label its own colour, as far as there are enough colours.
 func labelStyle(label string) tui.Style {
 	switch strings.TrimPrefix(label, "vpn-") {
 	case "voip", "skype", "hangouts", "voipbuster":

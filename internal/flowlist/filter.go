@@ -30,7 +30,7 @@ alternatives, and ! in front of a word negates it:
   ended:fin,rst,idle                   how the flow ended (none: it has not)
   skype                                any other word: part of an address or a label`
 
-// Filter reports whether a flow is to be shown.
+// Filter reports whether to show a flow.
 type Filter func(*flow.Record) bool
 
 // filterKeys are the words that a filter may have before the colon.
@@ -53,7 +53,7 @@ var filterKeys = map[string]func(value string) (Filter, error){
 	"midstream": boolFilter(func(r *flow.Record) bool { return live(r).Midstream }),
 }
 
-// live returns what only a live flow has, or the empty value.
+// live returns the fields that only a live flow has, or the empty value.
 func live(r *flow.Record) flow.Live {
 	if r.Live == nil {
 		return flow.Live{}
@@ -61,7 +61,7 @@ func live(r *flow.Record) flow.Live {
 	return *r.Live
 }
 
-// ParseFilter reads a filter expression; an empty one takes every flow.
+// ParseFilter reads a filter expression. An empty one matches every flow.
 func ParseFilter(expr string) (Filter, error) {
 	var all []Filter
 	for _, word := range strings.Fields(expr) {
@@ -145,7 +145,7 @@ func hostFilter(src, dst bool) func(string) (Filter, error) {
 		if err != nil {
 			addr, addrErr := netip.ParseAddr(strings.Trim(value, "[]"))
 			if addrErr != nil {
-				return nil, errors.New("want an address or a prefix, as 10.0.0.2, 10.0.0.0/8 or fd00::/8")
+				return nil, errors.New("want an address or a prefix, such as 10.0.0.2, 10.0.0.0/8 or fd00::/8")
 			}
 			prefix = netip.PrefixFrom(addr, addr.BitLen())
 		}
@@ -155,8 +155,8 @@ func hostFilter(src, dst bool) func(string) (Filter, error) {
 	}
 }
 
-// sourceFilter compares what decided the category and the app: one of them is enough,
-// and none means both are undecided.
+// sourceFilter compares who decided the category and the app: one match is enough, and
+// "none" means that both are undecided.
 func sourceFilter(value string) (Filter, error) {
 	switch value {
 	case "none":
@@ -167,8 +167,8 @@ func sourceFilter(value string) (Filter, error) {
 	return nil, fmt.Errorf("want %s, %s, none", flow.SourceModel, flow.SourceOperator)
 }
 
-// wordFilter compares a whole property; none is the empty one. Where words
-// are given, the value must be one of them.
+// wordFilter compares a whole property; "none" stands for an empty one. If words are
+// given, the value must be one of them.
 func wordFilter(of func(*flow.Record) string, words ...string) func(string) (Filter, error) {
 	return func(value string) (Filter, error) {
 		if len(words) > 0 && !slices.Contains(words, value) {

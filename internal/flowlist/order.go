@@ -15,7 +15,7 @@ type Row struct {
 	Rate float64 // bits per second
 }
 
-// orders are the orders of a list, each the way round that people expect.
+// orders are the orders of a list, each in the direction that people expect.
 var orders = map[string]func(a, b Row) int{
 	"rate":     func(a, b Row) int { return cmp.Compare(b.Rate, a.Rate) },
 	"bytes":    func(a, b Row) int { return cmp.Compare(b.Bytes, a.Bytes) },
@@ -47,8 +47,8 @@ func SortKeys() []string {
 	return keys
 }
 
-// Sort sorts rows by one of SortKeys, and rows that are equal by what keeps each line
-// in its place from one read to the next.
+// Sort sorts rows by one of SortKeys. Equal rows are in an order that keeps each line in
+// its place from one read to the next.
 func Sort(rows []Row, key string) {
 	slices.SortStableFunc(rows, func(a, b Row) int {
 		return cmp.Or(

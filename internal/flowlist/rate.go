@@ -25,7 +25,7 @@ func lifeOf(r *flow.Record) life {
 	}
 }
 
-// Rates makes rates out of two reads.
+// Rates computes rates from two reads.
 type Rates struct {
 	at    time.Time
 	bytes map[life]uint64
@@ -46,7 +46,7 @@ func (l *Rates) Rows(records []flow.Record, now time.Time) []Row {
 			continue
 		}
 		before, known := l.bytes[key]
-		if known || r.FirstSeen.After(l.at) { // a new flow: all of its bytes are of this interval
+		if known || r.FirstSeen.After(l.at) { // all bytes of a new flow are from this interval
 			rows[i].Rate = max(float64(r.Bytes)-float64(before), 0) * 8 / seconds
 		}
 	}

@@ -24,7 +24,7 @@ type View struct {
 	What     string        // what the flows are called in the summary: "flows"
 
 	rates Rates
-	rows  []Row // that Keep takes, in order
+	rows  []Row // the rows that Keep accepts, in order
 	total int   // before Keep
 }
 
@@ -123,7 +123,7 @@ var watchKeys = map[byte]string{
 const watchHelp = "q quit  space pause  sort: r rate  b bytes  p packets  d dropped  l last  f first  c category  a app"
 
 // Watch shows the flows until the context ends: in place on a terminal, else as one
-// table after the other.
+// table after another.
 func (v *View) Watch(ctx context.Context, in io.Reader, out io.Writer) error {
 	live := tui.Live{Interval: v.interval(watchInterval), Read: v.read, Draw: v.draw, Key: func(key byte) {
 		if order, known := watchKeys[key]; known {

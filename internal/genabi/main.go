@@ -30,7 +30,7 @@ var (
 	fingerprintLine = regexp.MustCompile(`(?m)^const abiFingerprint = "([0-9a-f]+)"$`)
 )
 
-// run reads the object and brings the Go file up to date with it.
+// run reads the object and updates the Go file.
 func run(object, file string) error {
 	spec, err := ebpf.LoadCollectionSpec(object)
 	if err != nil {
@@ -47,8 +47,8 @@ func run(object, file string) error {
 	return os.WriteFile(file, text, 0o644)
 }
 
-// next returns the Go file for a fingerprint: the old file if it is of that, else one
-// with the next number.
+// next returns the Go file for a fingerprint: the old file if it has that fingerprint,
+// else one with the next number.
 func next(old []byte, fingerprint string) ([]byte, error) {
 	number := 0
 	if len(old) > 0 {

@@ -23,8 +23,8 @@ const (
 	goFile = "flow/labels_gen.go"
 )
 
-// firstOwn is the first number that the vocabulary leaves to labels of the models'
-// own: it may grow up to there without taking a number that a pinned table uses.
+// firstOwn is the first number for labels that models add. The vocabulary can grow up
+// to it without taking a number that a pinned table uses.
 const firstOwn = 128
 
 func main() {
@@ -80,7 +80,7 @@ func parse(text []byte) (*labels, error) {
 		}
 		name := words[2]
 		if !validName.MatchString(name) {
-			return nil, fmt.Errorf("line %d: name %q, want up to 32 of a-z, 0-9 and '-', a letter first", n, name)
+			return nil, fmt.Errorf("line %d: name %q, want up to 32 characters from a-z, 0-9 and '-', a letter first", n, name)
 		}
 		if old, ok := byNumber[number]; ok && old != name {
 			return nil, fmt.Errorf("line %d: number %d belongs to %q", n, number, old)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package modelcard reads what a model's manifest says of its quality: scores by split
-// and task, and the speed measured when it was exported.
+// Package modelcard reads what a model's manifest says about its quality: scores by
+// split and task, and the speed measured when it was exported.
 package modelcard
 
 import (
@@ -15,23 +15,23 @@ import (
 	"github.com/dpclass/dpclass/flow"
 )
 
-// The parts of a manifest's figures that others ask for.
+// The parts of a manifest's figures that other packages use.
 const (
 	FlowSplit    = "flow split"
 	CaptureSplit = "capture split"
 	Validation   = "validation"
 )
 
-// parts are the parts in the order in which they are shown, with what each is.
+// parts are the parts in the order in which they are shown, with a description of each.
 var parts = []struct{ name, about string }{
 	{"packet split", "as in the paper: packets of one flow in training and test"},
 	{FlowSplit, "flows that were not in training"},
 	{CaptureSplit, "captures that were not in training; of a class with one capture, its later flows"},
 	{"elsewhere", "other networks and years"},
-	{Validation, "kept out of training; the temperature of the verdicts comes from it"},
+	{Validation, "kept out of training; used to choose the temperature of the verdicts"},
 }
 
-// score is what was reached on n packets or flows.
+// score is a score on n packets or flows.
 type score struct {
 	N          int   `json:"n"`
 	Accuracy   share `json:"accuracy"`
@@ -67,7 +67,7 @@ type taskScores struct {
 	Flow   *score `json:"flow"`
 }
 
-// Card is what a manifest's figures hold.
+// Card holds a manifest's figures.
 type Card struct {
 	parts []cardPart
 	// micros is the time in µs that one core takes for a packet at batch 32, as

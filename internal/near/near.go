@@ -18,7 +18,7 @@ func Word(word string, known []string) (string, bool) {
 	return best, best != ""
 }
 
-// Hint returns `; did you mean "x"?`, or "" where no known word is near.
+// Hint returns `; did you mean "x"?`, or "" if no known word is near.
 func Hint(word string, known []string) string {
 	if best, ok := Word(word, known); ok {
 		return `; did you mean "` + best + `"?`

@@ -18,7 +18,7 @@ import (
 // Level is what an evaluation scores.
 type Level string
 
-// The levels: each payload packet for itself, or each flow over its first samples.
+// The levels: each payload packet by itself, or each flow by its first samples.
 const (
 	ByPacket Level = "packet"
 	ByFlow   Level = "flow"
@@ -40,7 +40,7 @@ type Result struct {
 	Level        Level     `json:"level"`
 	Model        string    `json:"model"`
 	Sets         []string  `json:"sets"`
-	Samples      int       `json:"samples"` // budget of a flow; 0 by packet
+	Samples      int       `json:"samples"` // budget of a flow; 0 at packet level
 	Captures     int       `json:"captures"`
 	UnknownShare float64   `json:"unknown_share"`
 	LeftOut      LeftOut   `json:"left_out"`
@@ -51,14 +51,14 @@ type Result struct {
 type LeftOut struct {
 	Captures int `json:"captures"`
 	N        int `json:"n"` // flows or packets of those captures
-	// Labels counts the left-out captures by their label; "vpn" are those inside a
-	// VPN that the task app leaves out.
+	// Labels counts the left-out captures by label; "vpn" counts captures inside a VPN
+	// that the task app leaves out.
 	Labels map[string]int `json:"labels"`
-	// FlowsWithoutPayload are flows of scored captures with no packet to decide on.
+	// FlowsWithoutPayload counts flows of scored captures without a payload packet.
 	FlowsWithoutPayload int `json:"flows_without_payload"`
 }
 
-// Describe says in a line what is left out.
+// Describe says in one line what is left out.
 func (l *LeftOut) Describe(level Level) string {
 	if l.Captures == 0 {
 		return "nothing is left out"
@@ -94,7 +94,7 @@ func (r *Reader) Evaluate(ctx context.Context, captures []dataset.Capture, e Eva
 	labels := r.classifier.Labels(e.Task)
 	if labels == nil {
 		return nil, fault.Advise(fmt.Errorf("model %q has no task %s", r.classifier.Models()[0].Name, e.Task),
-			"name a model of that task with --model; dpclass models list shows them")
+			"name a model for that task with --model; dpclass models list shows them")
 	}
 	s := &scorer{Evaluation: e, reader: r, labels: labels, table: dataset.NewConfusion(labels)}
 	s.out = Result{Task: e.Task, Level: e.Level, Sets: []string{}, LeftOut: LeftOut{Labels: map[string]int{}}}

@@ -49,7 +49,7 @@ func (r *Reader) Close() error { return r.classifier.Close() }
 // pass is one run over a capture file.
 type pass struct {
 	perFlow int // payload packets of a flow that are classified; 0: all
-	// each gets the probabilities of every packet, those of one flow in their order.
+	// each gets the probabilities of every packet, in order within a flow.
 	each func(f *dataset.Flow, one classifier.Probabilities)
 	// tick gets the number of packets read so far, now and then; may be nil.
 	tick func(packets int)
@@ -115,7 +115,7 @@ func (r *Reader) run(ctx context.Context, name string, p pass) (*contents, error
 	return found, nil
 }
 
-// flush classifies the vectors that wait.
+// flush classifies the waiting vectors.
 func (r *Reader) flush(p pass) error {
 	if r.waiting == 0 {
 		return nil

@@ -28,7 +28,7 @@ func Rate(bits float64) string {
 // Bytes writes a size in powers of 1000: "9.9 MB".
 func Bytes(n uint64) string { return scaled(float64(n), "B", "kB", "MB", "GB", "TB", "PB") }
 
-// Count writes a number, from 10,000 on with three digits and a prefix: "12.3 k".
+// Count writes a number; from 10,000 on, three digits and a prefix: "12.3 k".
 func Count(n uint64) string {
 	if n < 10000 {
 		return strconv.FormatUint(n, 10)
@@ -51,7 +51,7 @@ func Age(d time.Duration) string {
 	return fmt.Sprintf("%dd%02dh", int(d.Hours())/24, int(d.Hours())%24)
 }
 
-// Seconds writes a duration as Age does, below a minute with a digit after the point.
+// Seconds writes a duration as Age does, but with one decimal below a minute.
 func Seconds(d time.Duration) string {
 	if d < time.Minute {
 		return fmt.Sprintf("%.1fs", d.Seconds())
@@ -59,7 +59,7 @@ func Seconds(d time.Duration) string {
 	return Age(d)
 }
 
-// Plural writes a number and a word, with an s where the number is not 1.
+// Plural writes a number and a word, with an s if the number is not 1.
 func Plural(n int, word string) string {
 	if n != 1 {
 		word += "s"

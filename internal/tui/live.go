@@ -20,23 +20,23 @@ const (
 	clearBelow  = "\x1b[J"
 )
 
-// Screen is what a live view is drawn for.
+// Screen is the space that a live view is drawn in.
 type Screen struct {
 	Columns, Rows int // 0: not a terminal, lines have any length and number
 	Color         bool
 	Paused        bool
 }
 
-// Live is a view that is read and drawn again and again.
+// Live is a view that is read and drawn repeatedly.
 type Live struct {
 	Interval time.Duration
 	Read     func() error
 	Draw     func(Screen) []string
-	Key      func(byte) // keys that Live itself does not take; may be nil
+	Key      func(byte) // gets keys that Live does not handle itself; may be nil
 }
 
 // Run shows the view until the context ends: in place on a terminal, where q ends it
-// and space pauses it, else one drawing after the other.
+// and space pauses it, else one drawing after another.
 func (l *Live) Run(ctx context.Context, in io.Reader, out io.Writer) error {
 	if _, _, terminal := Size(out); !terminal {
 		return l.plain(ctx, out)
@@ -125,7 +125,7 @@ func Pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// Cut cuts a text to a number of columns; 0: it does not.
+// Cut cuts a text to a number of columns; 0 means no limit.
 func Cut(text string, columns int) string {
 	runes := []rune(text)
 	if columns > 0 && len(runes) > columns {

@@ -24,7 +24,7 @@ const (
 	Cyan   Style = "36"
 )
 
-// Paint returns the text in a style, or as it is where color is false.
+// Paint returns the text in a style, or unchanged if color is false.
 func Paint(text string, style Style, color bool) string {
 	if !color || style == Plain {
 		return text
@@ -50,13 +50,13 @@ func CountCell(n uint64, style Style) Cell {
 type Column[T any] struct {
 	Title string
 	Right bool // aligned to the right
-	// Wanted reports whether a row makes the column worth its place; nil: always.
+	// Wanted reports whether a row needs the column; nil: always.
 	Wanted func(T) bool
 	Cell   func(T) Cell
 }
 
 // Table returns the lines of a table, the first of which has the titles. Columns that
-// no row wants are left out. Lines are cut to width (0: they are not).
+// no row needs are left out. Lines are cut to width; 0 means no limit.
 func Table[T any](columns []Column[T], rows []T, color bool, width int) []string {
 	columns = slices.DeleteFunc(slices.Clone(columns), func(c Column[T]) bool {
 		return c.Wanted != nil && !slices.ContainsFunc(rows, c.Wanted)

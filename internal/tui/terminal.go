@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Size returns the columns and rows of a terminal; ok is false where w is not a
+// Size returns the columns and rows of a terminal; ok is false if w is not a
 // terminal.
 func Size(w io.Writer) (columns, rows int, ok bool) {
 	file, isFile := w.(*os.File)
@@ -30,7 +30,7 @@ func Size(w io.Writer) (columns, rows int, ok bool) {
 	return int(size.Col), int(size.Row), true
 }
 
-// WantColor reports whether to write colours to w: on a terminal only, and not where
+// WantColor reports whether to write colours to w: only to a terminal, and not if
 // NO_COLOR forbids it (https://no-color.org).
 func WantColor(w io.Writer) bool {
 	_, _, terminal := Size(w)

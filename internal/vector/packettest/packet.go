@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package packettest builds packets for tests and benches. [Specs] lists the
+// Package packettest builds packets for tests and benchmarks. [Specs] lists the
 // combinations of headers on which the parsers in Go and in the kernel must agree.
 package packettest
 
