@@ -32,6 +32,13 @@ else
 	skip "regeneration: clang $clang_pinned of Debian 12 is not installed"
 fi
 
+step "imports of the Python packages"
+if have python3; then
+	python3 scripts/train/tests/imports.py scripts/train/dptrain scripts/research/dpresearch
+else
+	skip "the import rules of the Python packages: python3 is not installed"
+fi
+
 step "trainer"
 if [ -x .venv/bin/python ]; then
 	(cd scripts/train && "$root/.venv/bin/python" -m pytest -q -p no:cacheprovider)

@@ -58,3 +58,22 @@ def outside(imports):
     own = {name.split(".")[0] for name in imports}
     every = {other.split(".")[0] for found in imports.values() for other in found}
     return every - own - set(sys.stdlib_module_names)
+
+
+def main(trainer, research):
+    """Check both packages with Python alone: make test does so without .venv, too."""
+    found = {path: graph(path) for path in (trainer, research)}
+    problems = [
+        f"{path}: a circle of imports: {' -> '.join(c)}"
+        for path in found
+        if (c := circle(found[path]))
+    ]
+    if Path(research).name in outside(found[trainer]):
+        problems.append(
+            f"{trainer} imports {Path(research).name}; only the other way round is allowed"
+        )
+    return "\n".join(problems)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
