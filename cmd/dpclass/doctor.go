@@ -9,8 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/dpclass/dpclass/cmd/dpclass/internal/doctor"
 	"github.com/dpclass/dpclass/internal/cli"
-	"github.com/dpclass/dpclass/internal/doctor"
 	"github.com/dpclass/dpclass/internal/tui"
 )
 

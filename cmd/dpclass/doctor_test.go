@@ -6,8 +6,8 @@ import (
 	"bytes"
 	"testing"
 
+	"github.com/dpclass/dpclass/cmd/dpclass/internal/doctor"
 	"github.com/dpclass/dpclass/internal/cli"
-	"github.com/dpclass/dpclass/internal/doctor"
 )
 
 func TestFindings(t *testing.T) {

@@ -10,10 +10,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/cmd/dpclass/internal/offline"
 	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/cli"
 	"github.com/dpclass/dpclass/internal/dataset"
-	"github.com/dpclass/dpclass/internal/offline"
 	"github.com/dpclass/dpclass/internal/tui"
 )
 

@@ -12,8 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dpclass/dpclass/classifier/model"
+	"github.com/dpclass/dpclass/cmd/dpclass/internal/modelcard"
 	"github.com/dpclass/dpclass/internal/cli"
-	"github.com/dpclass/dpclass/internal/modelcard"
 )
 
 func newModelsListCommand(g *cli.Globals) *cobra.Command {

@@ -10,8 +10,8 @@ import (
 	"github.com/dpclass/dpclass/classifier"
 	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/classifier/ort"
+	"github.com/dpclass/dpclass/cmd/dpclass/internal/modelcard"
 	"github.com/dpclass/dpclass/internal/cli"
-	"github.com/dpclass/dpclass/internal/modelcard"
 )
 
 func newModelsVerifyCommand(g *cli.Globals) *cobra.Command {
