@@ -11,8 +11,8 @@ import (
 	"github.com/dpclass/dpclass/loader"
 )
 
-// NewPort returns the port of an attached interface. The interface stays the
-// caller's, who detaches it after [Agent.Run] has returned.
+// NewPort returns the port of an attached interface. The caller keeps the interface
+// and detaches it after [Agent.Run] has returned.
 func NewPort(a *loader.Attachment) Port {
 	return Port{
 		Name: a.Name(), Source: a.Ring(), Table: a.Table(), Labels: a.Labels(), Publish: a.Publish,
@@ -23,7 +23,7 @@ func NewPort(a *loader.Attachment) Port {
 	}
 }
 
-// allStale reports whether every hook lost its interface.
+// allStale reports whether every hook has lost its interface.
 func allStale(hooks []loader.Hook) bool {
 	for _, hook := range hooks {
 		if hook.State != "stale" {
@@ -33,9 +33,9 @@ func allStale(hooks []loader.Hook) bool {
 	return len(hooks) > 0
 }
 
-// NewClassifier returns c for [Config], and nil for nil. load reads the models
-// that a reload puts in place; without it a reload is refused. c stays the
-// caller's, who closes it after [Agent.Run] has returned.
+// NewClassifier returns c in the form that [Config] takes, and nil if c is nil. load
+// reads the models for a reload; if it is nil, a reload is an error. The caller keeps
+// c and closes it after [Agent.Run] has returned.
 func NewClassifier(c *classifier.Classifier, load func() ([]*model.Model, error)) Classifier {
 	if c == nil {
 		return nil
@@ -49,7 +49,7 @@ type networks struct {
 	load func() ([]*model.Model, error)
 }
 
-// Load reads the models that a reload is to use.
+// Load reads the models for a reload.
 func (n *networks) Load(context.Context) (Models, error) {
 	if n.load == nil {
 		return Models{}, errors.New("this agent cannot change its models")

@@ -4,9 +4,9 @@
 // kernel to the classifier and verdicts back, sweeps the flow tables, hands the
 // records of ended flows to sinks and publishes statistics.
 //
-// It works on interfaces of its own ([Source], [Table], [Classifier], [Sink]);
-// [NewPort] and [NewClassifier] make them of what packages loader and classifier
-// have.
+// It works through the Go interfaces [Source], [Table], [Classifier] and [Sink];
+// [NewPort] and [NewClassifier] make them from the types of packages loader and
+// classifier.
 package agent
 
 import (
@@ -22,7 +22,7 @@ import (
 	"github.com/dpclass/dpclass/internal/fault"
 )
 
-// Config is what an agent works with.
+// Config configures an agent.
 type Config struct {
 	Ports      []Port
 	Classifier Classifier   // nil: nothing is classified
@@ -31,25 +31,26 @@ type Config struct {
 	// Sinks get the record of every flow that ended.
 	Sinks []Sink
 
-	// Queue is how many records may wait for each sink; more are shed. The default
-	// is DefaultQueue.
+	// Queue is how many records may wait for each sink; when it is full, new records
+	// are dropped. The default is DefaultQueue.
 	Queue int
 
-	// Drain bounds how long Close waits for the sinks. The default is DefaultDrain.
+	// Drain limits how long Close waits for the sinks. The default is DefaultDrain.
 	Drain time.Duration
 
-	// Stored is called with the decisions of a batch that are now in the table of
-	// one port, one call at a time. It must not block, and the slice is valid
-	// during the call only. May be nil.
+	// Stored is called with decisions of a batch that have just been stored in the
+	// table of one port, one call at a time. It must not block, and the slice is valid
+	// only during the call. May be nil.
 	Stored func([]flow.Decision)
 
-	// Reload asks for the models to be loaded again and replaced. May be nil.
+	// Each value from Reload makes the agent load the models again and replace those
+	// in use. May be nil.
 	Reload <-chan struct{}
 }
 
 // Defaults of Config.
 const (
-	DefaultQueue = 8192 // records: what two sweeps of one interface can return
+	DefaultQueue = 8192 // records: as many as two sweeps of one interface can return
 	DefaultDrain = 3 * time.Second
 )
 
@@ -80,8 +81,8 @@ type Agent struct {
 	closed    bool
 }
 
-// New returns an agent whose sinks are ready. Run serves the interfaces, and
-// Close ends the sinks.
+// New returns an agent whose sinks are running. Run serves the interfaces, and Close
+// stops the sinks.
 func New(config Config) *Agent {
 	if config.Log == nil {
 		config.Log = slog.Default()
@@ -96,7 +97,7 @@ func New(config Config) *Agent {
 	for i, p := range config.Ports {
 		a.ports = append(a.ports, &port{Port: p, index: i})
 	}
-	// Not a caller's context: the sinks go on when that of Run has ended.
+	// Not a caller's context: the sinks continue after the context of Run has ended.
 	ctx, cancel := context.WithCancel(context.Background())
 	a.abandon = cancel
 	for _, sink := range config.Sinks {
@@ -107,25 +108,25 @@ func New(config Config) *Agent {
 	return a
 }
 
-// Run serves the interfaces until the context ends, and then returns nil, or
-// until something that cannot be repaired fails; then it returns the error. At
-// the end it stops the sources, then the classifier, and sweeps once more, so
-// that no more is written to the tables and the caller can detach. It does not
-// wait for the sinks: Close does. Run may be called once.
+// Run serves the interfaces until the context ends, and then returns nil. If something
+// fails for good, Run ends early and returns the error. At the end it stops the
+// sources, then the classifier, and sweeps once more. After that nothing writes to the
+// tables, and the caller can detach. Run does not wait for the sinks: Close does. Run
+// may be called once.
 func (a *Agent) Run(ctx context.Context) error {
 	if err := a.publish(false); err != nil {
 		return err
 	}
 	if a.config.Classifier != nil {
-		// An earlier agent may have left flows undecided: what their samples told
-		// it went with it.
+		// An earlier agent may have left flows undecided, and its evidence about them is
+		// lost.
 		for _, p := range a.ports {
 			if err := p.Table.ResampleAll(); err != nil {
 				return fmt.Errorf("sample the flows of %q again: %w", p.Name, err)
 			}
 		}
 	}
-	// The classifier ends after the sources.
+	// The classifier stops after the sources.
 	watching, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	deciding, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -164,11 +165,11 @@ func (a *Agent) Run(ctx context.Context) error {
 	return nil
 }
 
-// Close has the sinks write what waits for them and closes them. It returns
-// after Config.Drain, or when the context ends, whatever the sinks do. The error
-// says how many records each sink lost since New. Call it once Run has returned
-// and the interfaces are detached: nothing is then left in the packets' way while
-// a slow reader takes the rest of a log. A second call does nothing.
+// Close lets the sinks write the records that wait for them and closes them. Whatever
+// the sinks do, it returns after Config.Drain at the latest, or when the context ends.
+// The error says how many records each sink has lost since New. Call it after Run has
+// returned and the interfaces are detached, so that dpclass no longer handles packets
+// while a slow reader reads the rest of a log. A second call does nothing.
 func (a *Agent) Close(ctx context.Context) error {
 	a.mu.Lock()
 	closed := a.closed
@@ -224,8 +225,8 @@ func (a *Agent) storeAt(p *port, decisions []flow.Decision) {
 	p.batches.Add(1)
 }
 
-// resample has the flows sampled again whose sample was shed. It runs at
-// intervals, not at once: the classifier has more than it can do.
+// resample makes the kernel sample the flows again whose sample was shed. It runs at
+// intervals, not at once, because the classifier is overloaded.
 func (a *Agent) resample() {
 	for _, p := range a.ports {
 		ids := p.takeShed()
@@ -238,8 +239,8 @@ func (a *Agent) resample() {
 	}
 }
 
-// sweep ends idle flows and passes on every flow that ended. A table that fails
-// is noted; the other ports go on.
+// sweep ends idle flows and passes on every flow that ended. If a table fails, sweep
+// records the error and continues with the other ports.
 func (a *Agent) sweep() {
 	for _, p := range a.ports {
 		ended, err := p.Table.Sweep()
@@ -262,7 +263,7 @@ func (a *Agent) forget(p *port, record *flow.Record) {
 	a.config.Classifier.Forget(flow.ID{Iface: p.index, Key: record.Key(), Generation: record.Generation})
 }
 
-// publishLoop publishes the statistics. From its start on they say "ready".
+// publishLoop publishes the statistics, which say "ready" as soon as it starts.
 func (a *Agent) publishLoop(ctx context.Context) error {
 	publish := func() { a.publishOrNote(true) }
 	publish()
@@ -275,7 +276,7 @@ func (a *Agent) publishOrNote(ready bool) {
 	}
 }
 
-// checkPorts notices interfaces that were removed, and fails once all of them were.
+// checkPorts logs interfaces that were removed, and fails once all of them are gone.
 func (a *Agent) checkPorts() error {
 	left := 0
 	var names []string
@@ -299,7 +300,7 @@ func (a *Agent) checkPorts() error {
 	return nil
 }
 
-// reloadLoop replaces the models when it is asked to.
+// reloadLoop replaces the models on each value from Config.Reload.
 func (a *Agent) reloadLoop(ctx context.Context) error {
 	for {
 		select {
@@ -314,8 +315,7 @@ func (a *Agent) reloadLoop(ctx context.Context) error {
 	}
 }
 
-// reload puts other models in place, whole, or returns an error and changes
-// nothing.
+// reload replaces all models, or returns an error and changes nothing.
 func (a *Agent) reload(ctx context.Context) error {
 	if a.config.Classifier == nil {
 		return errors.New("this agent does not classify")
@@ -356,8 +356,8 @@ func unlisted(names, list []string) (string, bool) {
 	return "", false
 }
 
-// fault notes an error that does not end the agent, and logs it unless it is the
-// one noted last.
+// fault records an error that does not end the agent, and logs it unless it repeats
+// the last one.
 func (a *Agent) fault(what string, p *port, err error) {
 	err = fmt.Errorf("%s on %q: %w", what, p.Name, err)
 	if a.note(err) {
@@ -366,7 +366,7 @@ func (a *Agent) fault(what string, p *port, err error) {
 }
 
 // note keeps an error for the statistics and reports whether it differs from the
-// one before.
+// previous one.
 func (a *Agent) note(err error) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -12,36 +12,35 @@ import (
 	"github.com/dpclass/dpclass/flow"
 )
 
-// Sink takes the records of flows that ended, to export or to log them. The
-// agent calls each sink from a goroutine of its own, one call at a time, and
-// other sinks may have the same record: a sink does not change it. A sink may
-// be slow or fail: the agent sheds records and counts them, and everything else
-// goes on.
+// Sink takes the records of flows that ended, to export or to log them. The agent
+// calls each sink from its own goroutine, one call at a time. A sink must not change a
+// record, since other sinks may get the same one. A sink may be slow or fail: the agent
+// then drops records and counts them, and everything else continues.
 type Sink interface {
 	// Name identifies the sink in log messages.
 	Name() string
 
-	// Write takes one record. An error loses this record only: the next one is
-	// tried again. The context ends when the agent closes and its time limit has
-	// passed; a Write that does not return then is abandoned.
+	// Write takes one record. An error loses only this record: the agent still calls
+	// Write with the next one. The context ends when the agent closes and its time
+	// limit has passed; the agent does not wait for a Write that does not return then.
 	Write(ctx context.Context, record flow.Record) error
 
-	// Close ends the work of the sink after the last Write.
+	// Close closes the sink after the last Write.
 	Close(ctx context.Context) error
 }
 
 // queue holds the records that wait for one sink.
 //
-// It is bounded, and sheds the newest record when it is full. Shedding the oldest
-// would have the reader of a log see a gap whose place moves as long as the sink
-// stalls. This way the records up to the stall are complete, one gap follows, and
-// the sweep needs no lock that the sink also takes.
+// It is bounded, and drops the newest record when it is full. This way the records up
+// to a stall are complete and one gap follows. If it dropped the oldest, the gap would
+// move as long as the sink stalls, and the sweep would need a lock that the sink also
+// takes.
 type queue struct {
 	sink    Sink
 	log     *slog.Logger
 	records chan *flow.Record
 	done    chan struct{} // closed once the sink is closed
-	closing error         // of the sink's Close; valid once done is closed
+	closing error         // result of the sink's Close; valid once done is closed
 
 	offered, written, lost atomic.Uint64
 
@@ -52,7 +51,7 @@ func newQueue(sink Sink, size int, log *slog.Logger) *queue {
 	return &queue{sink: sink, log: log, records: make(chan *flow.Record, size), done: make(chan struct{})}
 }
 
-// offer queues a record, or sheds it where the queue is full. It never blocks.
+// offer queues a record, or drops it if the queue is full. It never blocks.
 func (q *queue) offer(record *flow.Record) {
 	q.offered.Add(1)
 	select {
@@ -65,8 +64,8 @@ func (q *queue) offer(record *flow.Record) {
 	}
 }
 
-// work hands the records to the sink until the queue is closed and empty, and
-// closes the sink. Once the context ends nothing more is written.
+// work hands the records to the sink until the queue is closed and empty, then closes
+// the sink. Once the context ends, it writes nothing more.
 func (q *queue) work(ctx context.Context) {
 	defer close(q.done)
 	for record := range q.records {
@@ -85,8 +84,8 @@ func (q *queue) work(ctx context.Context) {
 	q.closing = q.sink.Close(ctx)
 }
 
-// finish waits until the sink has written what is in the closed queue, or until
-// the context ends. The error says how many records were lost.
+// finish waits until the sink has written the records in the closed queue, or until the
+// context ends. The error says how many records were lost.
 func (q *queue) finish(ctx context.Context) error {
 	select {
 	case <-q.done:
@@ -94,7 +93,7 @@ func (q *queue) finish(ctx context.Context) error {
 	}
 	var problem error
 	select {
-	case <-q.done: // even where the time is up: another sink took it
+	case <-q.done: // even if the time is up, because another sink used it
 		problem = q.closing
 	default:
 		problem = fmt.Errorf("not finished in time: %w", ctx.Err())

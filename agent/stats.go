@@ -40,8 +40,8 @@ func (a *Agent) publish(ready bool) error {
 	return errors.Join(problems...)
 }
 
-// problem is what the statistics say under "last error": lost records first,
-// since nothing else tells of them.
+// problem returns what the statistics show as "last error": lost records first, since
+// nothing else reports them.
 func (a *Agent) problem(health Health) string {
 	var problems []string
 	for _, q := range a.queues {
@@ -61,7 +61,7 @@ func (a *Agent) problem(health Health) string {
 	return strings.Join(problems, "; ")
 }
 
-// rates makes counts a second from counters.
+// rates computes counts per second from counters.
 type rates struct {
 	at                time.Time
 	samples, verdicts uint64
@@ -76,8 +76,7 @@ func (r *rates) next(now time.Time, samples, verdicts uint64) (samplesPerSecond,
 	return samplesPerSecond, verdictsPerSecond
 }
 
-// latencies keeps the newest times from a sample's packet to its verdict being
-// stored.
+// latencies keeps the newest times from a sample's packet until its verdict was stored.
 type latencies struct {
 	mu     sync.Mutex
 	newest [4096]int64 // ns, a ring
@@ -85,7 +84,7 @@ type latencies struct {
 	sorted []int64
 }
 
-// add notes decisions that were stored just now.
+// add adds the latencies of decisions that were stored just now.
 func (l *latencies) add(decisions []flow.Decision) {
 	now, ok := monotonic()
 	if !ok {

@@ -52,8 +52,8 @@ func MakeKey(proto Proto, src, dst netip.AddrPort, vlan uint32) (key Key, fromA 
 func (k Key) Is6() bool { return k.A.Addr().Is6() }
 
 // Mapped returns the key of an IPv4 flow with IPv4-mapped IPv6 addresses
-// (::ffff:10.0.0.2). IPv6 packets with such addresses are rare; they are a flow of
-// their own.
+// (::ffff:10.0.0.2). IPv6 packets with such addresses are rare; they form a separate
+// flow.
 func (k Key) Mapped() Key {
 	for _, end := range []*netip.AddrPort{&k.A, &k.B} {
 		*end = netip.AddrPortFrom(netip.AddrFrom16(end.Addr().As16()), end.Port())
@@ -61,7 +61,7 @@ func (k Key) Mapped() Key {
 	return k
 }
 
-// String returns the FLOW expression of the key: "tcp 10.0.0.2:4000 10.0.0.1:80".
+// String returns the key as a FLOW expression: "tcp 10.0.0.2:4000 10.0.0.1:80".
 func (k Key) String() string {
 	return k.Proto.String() + " " + k.A.String() + " " + k.B.String()
 }
@@ -69,7 +69,7 @@ func (k Key) String() string {
 // ParseKey reads a FLOW expression: the protocol and both endpoints in any order. IPv6
 // addresses are in brackets ("udp [fd00::1]:5000 [fd00::2]:4000").
 func ParseKey(expr string) (Key, error) {
-	const want = `want "tcp|udp ADDR:PORT ADDR:PORT", as "tcp 10.0.0.2:4000 10.0.0.1:80" or "udp [fd00::1]:5000 [fd00::2]:4000"`
+	const want = `want "tcp|udp ADDR:PORT ADDR:PORT", such as "tcp 10.0.0.2:4000 10.0.0.1:80" or "udp [fd00::1]:5000 [fd00::2]:4000"`
 	words := strings.Fields(expr)
 	if len(words) != 3 {
 		return Key{}, fmt.Errorf("flow %q: %d words; %s", expr, len(words), want)

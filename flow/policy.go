@@ -52,8 +52,8 @@ type PortProtect struct {
 type Policy struct {
 	Rules    []Rule
 	Prefixes []netip.Prefix // never dropped or policed
-	Ports    []PortProtect  // likewise
-	Flows    []Key          // likewise; the SSH connection that applied the policy
+	Ports    []PortProtect  // never dropped or policed
+	Flows    []Key          // never dropped or policed: the SSH connection that applied the policy
 	Source   []byte         // text of the policy file, for "policy show"
 	Applied  time.Time
 }

@@ -28,7 +28,7 @@ func (t Task) String() string {
 	return fmt.Sprintf("task-%d", uint8(t))
 }
 
-// ParseTask returns the task with that name.
+// ParseTask returns the task with the given name, or an error if there is none.
 func ParseTask(name string) (Task, error) {
 	for t, known := range taskNames {
 		if name == known {

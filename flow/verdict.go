@@ -48,9 +48,9 @@ type ID struct {
 	Generation uint32
 }
 
-// The sample budget of a flow: how many of its payload packets are looked at.
+// The sample budget of a flow: how many of its payload packets a model reads.
 const (
-	DefaultSamples = 5   // where neither the operator nor the model says otherwise
+	DefaultSamples = 5   // if neither the operator nor the model sets it
 	MaxSamples     = 255 // a batch of operations counts samples in a byte
 )
 

@@ -18,7 +18,7 @@ type AgentStats struct {
 	Updated           time.Time    `json:"updated"`
 	Samples           uint64       `json:"samples"`
 	Verdicts          uint64       `json:"verdicts"`
-	Shed              uint64       `json:"shed"` // samples that the classifier did not take
+	Shed              uint64       `json:"shed"` // samples that the classifier did not accept
 	Batches           uint64       `json:"batches"`
 	SamplesPerSecond  float64      `json:"samples_per_s"`
 	VerdictsPerSecond float64      `json:"verdicts_per_s"`
@@ -26,14 +26,14 @@ type AgentStats struct {
 	P50               Milliseconds `json:"p50_ms"`     // packet to stored verdict
 	P99               Milliseconds `json:"p99_ms"`
 	RingBytes         uint64       `json:"ring_bytes"` // size of the sample ring
-	RingUsed          uint64       `json:"ring_used"`  // and what of it was not read yet
+	RingUsed          uint64       `json:"ring_used"`  // bytes in it that are not yet read
 	Classify          bool         `json:"classify"`
 	Ready             bool         `json:"ready"`
 	LastError         string       `json:"last_error,omitempty"`
 }
 
-// Publish stores the agent's statistics, for Status of any process. The ring's figures
-// are added here.
+// Publish stores the agent's statistics, so that Status works in any process. It fills
+// in the figures of the ring.
 func (a *Attachment) Publish(s AgentStats) error {
 	s.RingUsed, s.RingBytes = a.ring.fill()
 	return putAgent(a.maps.Agent, &s)
@@ -59,7 +59,7 @@ func putAgent(m *ebpf.Map, s *AgentStats) error {
 	return nil
 }
 
-// agent returns what the live agent reports, nil where none is alive.
+// agent returns what the live agent reports, nil if none is alive.
 func (p *Pins) agent() (*AgentStats, error) {
 	if live, err := isLocked(p.dir); err != nil || !live {
 		return nil, err
@@ -84,7 +84,7 @@ func (p *Pins) agent() (*AgentStats, error) {
 	return s, nil
 }
 
-// agentPID returns the process that last said that it serves the pins, or 0.
+// agentPID returns the id of the last process that reported serving the pins, or 0.
 func agentPID(dir string) int {
 	m, err := ebpf.LoadPinnedMap(filepath.Join(dir, "agent"), &ebpf.LoadPinOptions{ReadOnly: true})
 	if err != nil {

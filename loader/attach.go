@@ -37,11 +37,11 @@ type Attachment struct {
 }
 
 // Attach loads the programs and attaches them to an interface of the calling
-// thread's network namespace. Where an earlier process left its pins, they are
-// taken over: flows, verdicts and policy stay, and undecided flows are sampled again.
-// Where it fails, the interface is as it was. The error wraps ErrBusy where another
-// process serves the interface, ErrForeignXDP where another XDP program is attached,
-// and ErrOldKernel. log may be nil.
+// thread's network namespace. If an earlier process left its pins, Attach takes them
+// over: flows, verdicts and policy stay, and undecided flows are sampled again. If
+// Attach fails, it leaves the interface as it was. The error wraps ErrBusy if another
+// process serves the interface, ErrForeignXDP if another XDP program is attached, and
+// ErrOldKernel if the kernel is too old. log may be nil.
 func Attach(ctx context.Context, iface string, cfg Config, log *slog.Logger) (*Attachment, error) {
 	return defaultRoot().attach(ctx, iface, cfg, log)
 }
@@ -76,7 +76,7 @@ func (r root) attach(ctx context.Context, iface string, cfg Config, log *slog.Lo
 	lock, err := lockDir(dir)
 	if errors.Is(err, ErrBusy) {
 		return nil, fault.Advise(fmt.Errorf("interface %q: %w (process %d)", iface, ErrBusy, agentPID(dir)),
-			"end that agent, or run: dpclass detach %s", iface)
+			"stop that agent, or run: dpclass detach %s", iface)
 	}
 	if err != nil {
 		return nil, err
@@ -99,10 +99,10 @@ func (r root) attach(ctx context.Context, iface string, cfg Config, log *slog.Lo
 	return a, nil
 }
 
-// rights is the advice where the process may not load programs.
+// rights is the advice if the process may not load programs.
 const rights = "run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
 
-// claim returns the pin directory of an interface, and makes it if need be. An
+// claim returns the pin directory of an interface, and creates it if necessary. An
 // interface that was renamed keeps its directory.
 func (r root) claim(iface string) (string, error) {
 	dir, err := r.find(iface)
@@ -118,7 +118,7 @@ func (r root) claim(iface string) (string, error) {
 	return dir, nil
 }
 
-// create attaches where no process left its pins.
+// create attaches if no process left its pins.
 func (a *Attachment) create(ctx context.Context, device netlink.Link, cfg *Config) error {
 	if err := unpinAll(a.dir); err != nil { // what a crash may have left incomplete
 		return err
@@ -159,7 +159,7 @@ func (a *Attachment) adopt(ctx context.Context, device netlink.Link, cfg *Config
 	if err != nil {
 		return err
 	}
-	// What the earlier process said of itself is not this one's.
+	// The statistics are still those of the earlier process.
 	if err := putAgent(pinned["agent"], &AgentStats{PID: os.Getpid(), Started: time.Now(), Updated: time.Now()}); err != nil {
 		return err
 	}
@@ -178,8 +178,8 @@ func (a *Attachment) adopt(ctx context.Context, device netlink.Link, cfg *Config
 	return a.begin()
 }
 
-// load loads programs and maps, the pinned ones where there are any, and makes what
-// works on them.
+// load loads programs and maps, reusing pinned maps, and creates the objects that work
+// on them.
 func (a *Attachment) load(device netlink.Link, cfg *Config, pinned map[string]*ebpf.Map) error {
 	spec, info, err := specFor(device, cfg)
 	if err != nil {
@@ -207,34 +207,33 @@ func (a *Attachment) load(device netlink.Link, cfg *Config, pinned map[string]*e
 	return a.table.inbox.use(a.collection)
 }
 
-// begin is the last step of attaching: it writes down what was done.
+// begin is the last step of attaching: it records how the programs are attached.
 func (a *Attachment) begin() (err error) {
 	if err := a.maps.Interface.Put(uint32(0), &a.info); err != nil {
-		return fmt.Errorf("write down how the programs are attached: %w", err)
+		return fmt.Errorf("record how the programs are attached: %w", err)
 	}
 	if a.table.endsSeen, err = a.table.ends(); err != nil {
 		return err
 	}
-	// So that Detach finds this process; the agent says when it is ready.
+	// This lets Detach find this process. The agent reports later that it is ready.
 	return a.Publish(AgentStats{PID: os.Getpid(), Started: time.Now(), Updated: time.Now()})
 }
 
 // Ring returns the samples of the interface.
 func (a *Attachment) Ring() *Ring { return a.ring }
 
-// Detach takes off what Attach attached, removes the pins and closes the
-// attachment.
+// Detach detaches what Attach attached, removes the pins and closes the attachment.
 func (a *Attachment) Detach() error {
 	err := netns.In(a.net, func() error { return a.root.remove(a.dir, &a.info) })
 	return errors.Join(err, a.Close())
 }
 
-// Close ends serving the interface. What is attached stays attached, and another
-// process can take it over.
+// Close stops serving the interface. The programs stay attached, and another process
+// can take them over.
 func (a *Attachment) Close() error {
 	var errs []error
 	if a.maps.Agent != nil {
-		// The next process takes the lock before it says anything: nothing here may pass for its word.
+		// Clear the statistics before the lock is released, or they would pass for those of the next process.
 		errs = append(errs, a.maps.Agent.Put(uint32(0), &bpfAgentStats{}))
 	}
 	for _, l := range a.links {

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// clock relates the kernel's times to the wall clock, for the moment it was made.
+// clock relates the kernel's times to the wall clock at the moment it was created.
 type clock struct {
 	wall time.Time
 	mono int64 // CLOCK_MONOTONIC, ns
@@ -36,8 +36,8 @@ func tickLength() (uint64, error) {
 
 func (c clock) time(mono int64) time.Time { return c.wall.Add(time.Duration(mono - c.mono)) }
 
-// lastSeen returns the CLOCK_MONOTONIC of a flow's last packet: to a jiffy, and exact
-// for a flow whose packets all fell into one.
+// lastSeen returns the CLOCK_MONOTONIC of a flow's last packet, accurate to a jiffy. It
+// is exact if all packets of the flow fell into one jiffy.
 func (c clock) lastSeen(f *bpfFlow) int64 {
 	return int64(f.FirstNs) + int64(f.LastJiffies-f.FirstJiffies)*c.tick
 }

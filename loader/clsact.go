@@ -39,8 +39,8 @@ func filterOf(device netlink.Link, h hook) *netlink.BpfFilter {
 	}
 }
 
-// attachClsact attaches the program by a filter of ours, or puts it into the one that
-// is there. own reports whether it made the qdisc.
+// attachClsact attaches the program with a new filter, or puts it into our filter that
+// is already there. own reports whether it created the qdisc.
 func attachClsact(program *ebpf.Program, device netlink.Link, h hook) (own bool, err error) {
 	err = netlink.QdiscAdd(clsactOf(device))
 	switch {
@@ -56,7 +56,7 @@ func attachClsact(program *ebpf.Program, device netlink.Link, h hook) (own bool,
 	for _, f := range filters {
 		if f.Attrs().Priority == filterPriority && !isOurs(f) {
 			return own, fault.Advise(fmt.Errorf("a tc filter of another program has priority %d on %s of %q",
-				filterPriority, h.name, device.Attrs().Name), "take that filter off first")
+				filterPriority, h.name, device.Attrs().Name), "remove that filter first")
 		}
 	}
 	filter := filterOf(device, h)
@@ -72,7 +72,7 @@ func isOurs(f netlink.Filter) bool {
 	return ok && strings.HasPrefix(b.Name, filterName) && b.Priority == filterPriority
 }
 
-// removeFilters takes off our filters of one parent.
+// removeFilters removes our filters of one parent.
 func removeFilters(device netlink.Link, parent uint32) error {
 	filters, err := netlink.FilterList(device, parent)
 	if err != nil {
@@ -90,7 +90,7 @@ func removeFilters(device netlink.Link, parent uint32) error {
 	return errors.Join(errs...)
 }
 
-// removeQdisc removes a clsact qdisc that we made, unless others have filters in it.
+// removeQdisc removes a clsact qdisc that we created, unless others have filters in it.
 func removeQdisc(device netlink.Link) error {
 	for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
 		if filters, err := netlink.FilterList(device, parent); err == nil && len(filters) > 0 {
@@ -103,7 +103,7 @@ func removeQdisc(device netlink.Link) error {
 	return nil
 }
 
-// detachClsact takes off our filters, and the qdisc where it is ours.
+// detachClsact removes our filters, and the qdisc if it is ours.
 func detachClsact(device netlink.Link, ownQdisc bool) error {
 	errs := []error{removeFilters(device, netlink.HANDLE_MIN_INGRESS), removeFilters(device, netlink.HANDLE_MIN_EGRESS)}
 	if ownQdisc {

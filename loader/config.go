@@ -13,16 +13,16 @@ import (
 // Mode is how the ingress program is attached.
 type Mode string
 
-// Native is XDP in the driver. TC is a tc program in XDP's place, which works on
-// every device. Auto is Native where the driver supports it, else TC. Generic XDP is
-// never used: it sees linearised super-packets without their segment count.
+// Native is XDP in the driver. TC is a tc program instead of XDP, which works on every
+// device. Auto is Native if the driver supports it, else TC. Generic XDP is never
+// used: it sees linearised super-packets without their segment count.
 const (
 	Auto   Mode = "auto"
 	Native Mode = "native"
 	TC     Mode = "tc"
 )
 
-// ParseMode returns the mode of that name.
+// ParseMode returns the mode with the given name, or an error if there is none.
 func ParseMode(name string) (Mode, error) {
 	switch mode := Mode(name); mode {
 	case Auto, Native, TC:
@@ -31,8 +31,8 @@ func ParseMode(name string) (Mode, error) {
 	return "", fmt.Errorf("mode %q: want auto, native or tc", name)
 }
 
-// Timeouts say after how long without a packet a flow has ended ("idle"). Zero
-// values are the defaults.
+// Timeouts say how long a flow may be without a packet before it ends ("idle"). Zero
+// values mean the defaults.
 type Timeouts struct {
 	TCPOpening     time.Duration // packets of one direction only
 	TCPEstablished time.Duration
@@ -41,8 +41,8 @@ type Timeouts struct {
 	Ended          time.Duration // how long an ended flow stays visible
 }
 
-// DefaultTimeouts are near those of nf_conntrack where they are short, and shorter
-// for idle connections: a verdict is soon found again.
+// DefaultTimeouts are similar to nf_conntrack's short ones. Those for idle connections
+// are shorter than nf_conntrack's, because a flow soon has a verdict again.
 var DefaultTimeouts = Timeouts{
 	TCPOpening:     30 * time.Second,
 	TCPEstablished: 300 * time.Second,
@@ -66,7 +66,7 @@ func (t *Timeouts) setDefaults() {
 	}
 }
 
-// Config says how to attach. Zero values are the defaults.
+// Config says how to attach. Zero values mean the defaults.
 type Config struct {
 	Mode       Mode
 	Ingress    bool // neither Ingress nor Egress: both
@@ -74,11 +74,11 @@ type Config struct {
 	Samples    int    // payload packets sampled of each flow, at most flow.MaxSamples; default flow.DefaultSamples; negative: none
 	VLAN       bool   // VLAN ids are part of the 5-tuple
 	MaxFlows   uint32 // decided flows, for IPv4 and IPv6 each; default 65536
-	MaxPending uint32 // flows without a final verdict, likewise
-	RingBytes  uint32 // of the sample ring, a power of two; default 4 MiB
+	MaxPending uint32 // flows without a final verdict, for IPv4 and IPv6 each; default 65536
+	RingBytes  uint32 // size of the sample ring, a power of two; default 4 MiB
 	Timeouts   Timeouts
 	Labels     []string // names beyond flow.Vocabulary that the model uses
-	Clsact     bool     // clsact filters even where the kernel has tcx
+	Clsact     bool     // use clsact filters even if the kernel has tcx
 }
 
 func (c *Config) setDefaults() error {
@@ -93,7 +93,7 @@ func (c *Config) setDefaults() error {
 	}
 	c.Samples = max(c.Samples, 0)
 	if c.Samples > flow.MaxSamples {
-		return fmt.Errorf("%d samples a flow: want 1 to %d", c.Samples, flow.MaxSamples)
+		return fmt.Errorf("%d samples per flow: want 1 to %d", c.Samples, flow.MaxSamples)
 	}
 	if c.MaxFlows == 0 {
 		c.MaxFlows = 1 << 16

@@ -19,19 +19,19 @@ import (
 	"github.com/dpclass/dpclass/internal/netns"
 )
 
-// Bounds of waiting for a live agent to end by itself.
+// How long to wait for a live agent to end by itself.
 const (
 	detachWait = 10 * time.Second
 	detachPoll = 20 * time.Millisecond
 )
 
-// Detach takes dpclass off an interface of the calling thread's network namespace,
-// and ends its agent: it waits up to 10 seconds for that. It does nothing where none
-// is attached.
+// Detach detaches dpclass from an interface of the calling thread's network namespace
+// and stops its agent, for which it waits up to 10 seconds. It does nothing if dpclass
+// is not attached.
 func Detach(ctx context.Context, iface string) error { return defaultRoot().detach(ctx, iface) }
 
-// DetachAll takes dpclass off every interface of every network namespace. It goes on
-// after an error.
+// DetachAll detaches dpclass from every interface in every network namespace. It
+// continues after an error.
 func DetachAll(ctx context.Context) error { return defaultRoot().detachAll(ctx) }
 
 func (r root) detach(ctx context.Context, iface string) error {
@@ -59,7 +59,7 @@ func (r root) detachAll(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// detachDir ends the agent that holds the directory and removes what is left.
+// detachDir stops the agent that holds the directory and removes what is left.
 func (r root) detachDir(ctx context.Context, dir string) error {
 	lock, err := lockDir(dir)
 	if errors.Is(err, ErrBusy) {
@@ -87,8 +87,8 @@ func (r root) detachDir(ctx context.Context, dir string) error {
 	return netns.In(ns, func() error { return r.remove(dir, &info) })
 }
 
-// remove takes off everything under a pin directory. The calling thread is in the
-// interface's network namespace.
+// remove detaches and removes everything in a pin directory. The calling thread is in
+// the interface's network namespace.
 func (r root) remove(dir string, info *bpfInterfaceInfo) error {
 	var errs []error
 	if info.Tc != bpfTcKindTcTcx {
@@ -96,7 +96,7 @@ func (r root) remove(dir string, info *bpfInterfaceInfo) error {
 			errs = append(errs, detachClsact(device, info.Tc == bpfTcKindTcOwnClsact))
 		}
 	}
-	// The links first: no packet is to find a map gone.
+	// Remove the links first: no packet must find a map missing.
 	for _, pin := range []string{pinXDP, pinIn, pinOut} {
 		errs = append(errs, unlink(filepath.Join(dir, pin)))
 	}
@@ -104,8 +104,8 @@ func (r root) remove(dir string, info *bpfInterfaceInfo) error {
 	return errors.Join(errs...)
 }
 
-// endAgent asks the agent to end and waits until it has. It returns the lock of
-// the directory, or an error that wraps fs.ErrNotExist where the agent removed it.
+// endAgent asks the agent to end and waits until it has. It returns the lock of the
+// directory, or an error that wraps fs.ErrNotExist if the agent removed the directory.
 func (r root) endAgent(ctx context.Context, dir string) (*os.File, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, detachWait, errors.New("it did not end in time"))
 	defer cancel()
@@ -113,15 +113,15 @@ func (r root) endAgent(ctx context.Context, dir string) (*os.File, error) {
 	defer poll.Stop()
 	pid := 0
 	for {
-		// An agent that has just begun does not say yet which process it is. Another detach may hold the lock, and the
-		// number may be another process's by now.
+		// An agent that has just started has not yet reported its process id. Another detach may hold the lock, and the
+		// id may belong to another process by now.
 		if now := agentPID(dir); now > 1 && now != pid && hasOpen(now, dir) {
 			pid = now
 			if err := unix.Kill(pid, unix.SIGTERM); err != nil && !errors.Is(err, unix.ESRCH) {
-				return nil, fmt.Errorf("end the agent, process %d: %w", pid, err)
+				return nil, fmt.Errorf("stop the agent, process %d: %w", pid, err)
 			}
 		}
-		// Until it lets go of its other interfaces too: a second signal, for one of those, would cut its work short.
+		// Wait until it has detached its other interfaces too: a second signal, for one of those, would cut that short.
 		if pid <= 1 || !hasOpen(pid, string(r)) {
 			if lock, err := lockDir(dir); !errors.Is(err, ErrBusy) {
 				return lock, err
@@ -131,15 +131,15 @@ func (r root) endAgent(ctx context.Context, dir string) (*os.File, error) {
 		case <-poll.C:
 		case <-ctx.Done():
 			if pid == 0 {
-				return nil, fmt.Errorf("%w, and it does not say which process it is: %w", ErrBusy, context.Cause(ctx))
+				return nil, fmt.Errorf("%w, but its process id is not known: %w", ErrBusy, context.Cause(ctx))
 			}
-			return nil, fmt.Errorf("end the agent, process %d: %w", pid, context.Cause(ctx))
+			return nil, fmt.Errorf("stop the agent, process %d: %w", pid, context.Cause(ctx))
 		}
 	}
 }
 
-// hasOpen reports whether the process has the directory open, or one in it, as an
-// agent has that of its pins.
+// hasOpen reports whether the process has the directory, or one in it, open. An agent
+// keeps the directory of its pins open.
 func hasOpen(pid int, dir string) bool {
 	fds := filepath.Join("/proc", strconv.Itoa(pid), "fd")
 	entries, err := os.ReadDir(fds)

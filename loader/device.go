@@ -35,7 +35,7 @@ func isL3(device netlink.Link) bool {
 	return len(device.Attrs().HardwareAddr) == 0 && device.Attrs().EncapType != "ether" && device.Attrs().EncapType != "loopback"
 }
 
-// stripsTags reports whether the device takes VLAN tags off before XDP sees the frame.
+// stripsTags reports whether the device removes VLAN tags before XDP sees the frame.
 func stripsTags(device netlink.Link) bool {
 	tool, err := ethtool.NewEthtool()
 	if err != nil {

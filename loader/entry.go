@@ -15,7 +15,7 @@ import (
 type entry struct {
 	key     flow.Key
 	flow    bpfFlow
-	decided bool // of the tables flows and flows6
+	decided bool // from the tables flows and flows6
 }
 
 const readBatch = 4096
@@ -113,7 +113,7 @@ func (t *Table) timeout(proto flow.Proto, state flowState) uint64 {
 	return t.timeouts[index]
 }
 
-// idle reports whether the flow is over its time-out, and by how many jiffies.
+// idle reports whether the flow has exceeded its time-out, and by how many jiffies.
 func (t *Table) idle(now clock, key flow.Key, f *bpfFlow) (over int64, idle bool) {
 	over = int64(now.jiffies(f) - f.LastJiffies - t.timeout(key.Proto, flowState(f.State)))
 	return over, over > 0

@@ -2,7 +2,6 @@
 
 package loader
 
-// The structs of map values in Go are generated from the C in bpf/; there are no
-// others.
+// All Go structs of map values are generated from the C code in bpf/.
 //go:generate go tool bpf2go -go-package loader -target bpfel -cc clang -strip llvm-strip -cflags "-O2 -g -Wall -Werror -mcpu=v3" -type label -type attach_mode -type tc_kind -type flow_state -type source -type flow_key -type flow_key6 -type verdict -type flow -type sample -type op -type op_kind -type batch -type ended_flow -type rule -type rule_flag -type rule_action -type policy_state -type rule_counts -type lpm4 -type lpm6 -type protect_port -type interface_info -type agent_stats -type reason bpf ../bpf/dpclass.bpf.c -- -I/usr/include/x86_64-linux-gnu -I/usr/include/aarch64-linux-gnu
 //go:generate go run ../internal/genabi

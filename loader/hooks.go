@@ -61,7 +61,7 @@ func hooksOf(info *bpfInterfaceInfo) []hook {
 	return all
 }
 
-// placer puts the program of a hook in its place, by a pinned link.
+// placer attaches the program of a hook with a pinned link.
 type placer func(h hook, device netlink.Link) error
 
 // attachHooks attaches the programs.
@@ -101,7 +101,7 @@ func (a *Attachment) attachHooks(ctx context.Context, device netlink.Link, cfg *
 	return nil
 }
 
-// attachTC attaches by tcx, or, where the kernel has none, by a clsact filter.
+// attachTC attaches with tcx, or with a clsact filter if the kernel has no tcx.
 func (a *Attachment) attachTC(h hook, device netlink.Link, clsact bool, place placer) error {
 	if !clsact {
 		err := place(h, device)
@@ -121,7 +121,7 @@ func (a *Attachment) attachTC(h hook, device netlink.Link, clsact bool, place pl
 	return err
 }
 
-// newLink attaches by a new link and pins it.
+// newLink attaches with a new link and pins it.
 func (a *Attachment) newLink(h hook, device netlink.Link) (err error) {
 	program := a.collection.Programs[h.program]
 	var l link.Link
@@ -161,8 +161,8 @@ func (a *Attachment) updateLink(h hook, device netlink.Link) error {
 	return nil
 }
 
-// dropOthers takes off what an earlier process attached, as its info says, and this
-// one did not take over.
+// dropOthers detaches what an earlier process attached, according to its info, and this
+// process did not take over.
 func (a *Attachment) dropOthers(device netlink.Link, earlier *bpfInterfaceInfo) error {
 	links := map[string]bool{pinXDP: true, pinIn: true, pinOut: true}
 	filters := map[uint32]bool{netlink.HANDLE_MIN_INGRESS: true, netlink.HANDLE_MIN_EGRESS: true}
@@ -195,14 +195,14 @@ func (a *Attachment) dropOthers(device netlink.Link, earlier *bpfInterfaceInfo) 
 // errNotNative says that the driver does not support XDP.
 var errNotNative = errors.New("the driver does not support native XDP")
 
-// attachXDP attaches in the driver, never generic and never in another program's place.
+// attachXDP attaches in the driver. It never uses generic XDP or replaces another program.
 func attachXDP(program *ebpf.Program, ifindex int) (link.Link, error) {
 	l, err := link.AttachXDP(link.XDPOptions{Program: program, Interface: ifindex, Flags: link.XDPDriverMode})
 	switch {
 	case err == nil:
 		return l, nil
 	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.EEXIST):
-		return nil, fault.Advise(ErrForeignXDP, `take it off first (see "ip link" or "bpftool net"), or use --mode tc; nothing was replaced`)
+		return nil, fault.Advise(ErrForeignXDP, `detach it first (see "ip link" or "bpftool net"), or use --mode tc; nothing was replaced`)
 	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ERANGE), errors.Is(err, ebpf.ErrNotSupported):
 		return nil, fmt.Errorf("%w: %w", errNotNative, err)
 	}
@@ -216,8 +216,8 @@ const (
 	hookNone     = "none"
 )
 
-// Hook is the state of one hook. ProgID and LinkID are the kernel's ids, 0 where
-// there is none.
+// Hook is the state of one hook. ProgID and LinkID are the kernel's ids, 0 if there is
+// none.
 type Hook struct {
 	Name    string `json:"name"` // ingress or egress
 	Program string `json:"program"`
@@ -302,8 +302,8 @@ func (p *Pins) clsactHook(h hook) (Hook, error) {
 	return state, err
 }
 
-// unlink takes a program off its hook, and removes the pin of its link. Removing the pin
-// alone is not enough: the kernel takes the program off some time after the last
+// unlink detaches a program from its hook, and removes the pin of its link. Removing the
+// pin alone is not enough: the kernel detaches the program some time after the last
 // reference is gone.
 func unlink(pin string) error {
 	l, err := link.LoadPinnedLink(pin, nil)

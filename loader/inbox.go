@@ -20,7 +20,7 @@ type inbox struct {
 	memory []byte
 	batch  int // operations in a run
 	apply  *ebpf.Program
-	own    *ebpf.Collection // of a process that did not attach
+	own    *ebpf.Collection // loaded here if the process did not attach; else nil
 }
 
 // use opens the inbox of a collection.
@@ -42,7 +42,7 @@ func (b *inbox) use(collection *ebpf.Collection) error {
 	return nil
 }
 
-// open loads the program where the process did not attach. Its inbox is its own.
+// open loads the program if the process did not attach. It then has its own inbox.
 func (b *inbox) open() error {
 	spec, err := loadBpf()
 	if err != nil {
@@ -84,8 +84,8 @@ func (b *inbox) close() error {
 	return err
 }
 
-// run applies n operations, filled in by fill, in as few runs as possible. stale
-// counts those whose flow was gone or of another generation.
+// run applies n operations, filled in by fill, in as few runs as possible. stale counts
+// the operations whose flow was gone or of another generation.
 func (b *inbox) run(n int, fill func(n int, op *bpfOp) error) (stale int, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -9,8 +9,8 @@ import (
 	"github.com/dpclass/dpclass/flow"
 )
 
-// The kernel's keys have ports in network byte order, the Go structs hold them
-// as the machine's.
+// The kernel's keys have ports in network byte order; the Go structs read them in the
+// machine's byte order.
 func port(p uint16) uint16 {
 	var b [2]byte
 	binary.BigEndian.PutUint16(b[:], p)

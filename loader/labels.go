@@ -15,7 +15,7 @@ import (
 const (
 	firstOwn   = int(bpfLimitOwnLabels)
 	maxLabels  = int(bpfLimitMaxLabels)
-	modelNames = 8 // numbers that labels leave to names of models, at least
+	modelNames = 8 // minimum of numbers that are left for names of models
 )
 
 type storedName [bpfLimitNameLen]byte
@@ -23,7 +23,7 @@ type storedName [bpfLimitNameLen]byte
 // nameTable is the pinned map labels: the names of labels and of models by number.
 // Labels of the vocabulary have their own numbers, other labels get numbers from
 // firstOwn up, names of models from the highest number down. A name keeps its
-// number as long as the map exists: verdicts and rules hold it.
+// number as long as the map exists, because verdicts and rules contain it.
 type nameTable struct {
 	mu     sync.RWMutex
 	m      *ebpf.Map
@@ -61,8 +61,8 @@ func (t *nameTable) load(m *ebpf.Map) error {
 	return nil
 }
 
-// extend adds the labels that the table lacks. One of the vocabulary gets the number
-// that is its index, unless a label of an older table has it.
+// extend adds the labels that the table lacks. A label of the vocabulary gets its index
+// as number, unless a label of an older table has that number.
 func (t *nameTable) extend(vocabulary, more []string) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -116,8 +116,8 @@ func (t *nameTable) name(id uint8) string {
 	return t.names[id]
 }
 
-// model returns the number of a model's name. A new name gets one; 0 where no number
-// is left.
+// model returns the number of a model's name and gives a new name one. It returns 0 if
+// no number is left.
 func (t *nameTable) model(name string) uint8 {
 	if name == "" {
 		return 0

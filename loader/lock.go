@@ -11,7 +11,7 @@ import (
 )
 
 // lockDir takes the lock that a live agent holds on its pin directory. The error
-// wraps ErrBusy where another process has it.
+// wraps ErrBusy if another process has it.
 func lockDir(dir string) (*os.File, error) {
 	f, err := os.Open(dir)
 	if err != nil {
@@ -24,7 +24,7 @@ func lockDir(dir string) (*os.File, error) {
 		}
 		return nil, fmt.Errorf("lock %q: %w", dir, err)
 	}
-	// A second lock, of the kind that can be asked for without taking it.
+	// A second lock, of a kind that can be tested without taking it.
 	shared := unix.Flock_t{Type: unix.F_RDLCK}
 	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &shared); err != nil {
 		f.Close()

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Milliseconds is a duration that JSON has as a number of milliseconds.
+// Milliseconds is a duration that is a number of milliseconds in JSON.
 type Milliseconds time.Duration
 
 // Float returns the number of milliseconds.

@@ -14,8 +14,8 @@ import (
 	"github.com/dpclass/dpclass/internal/netns"
 )
 
-// Pins is an attached interface as its pinned maps show it. It works without the
-// process that attached, and any number of processes may have one. Its methods may
+// Pins gives access to an attached interface through its pinned maps. It works without
+// the process that attached, and any number of processes may have one. Its methods may
 // be called from several goroutines.
 type Pins struct {
 	name   string
@@ -29,7 +29,7 @@ type Pins struct {
 }
 
 // Open opens an attached interface of the calling thread's network namespace. The
-// error wraps ErrNotAttached where there is none of that name.
+// error wraps ErrNotAttached if no interface of that name is attached.
 func Open(iface string) (*Pins, error) { return defaultRoot().open(iface) }
 
 func (r root) open(iface string) (*Pins, error) {
@@ -48,7 +48,7 @@ func (r root) open(iface string) (*Pins, error) {
 	return p, nil
 }
 
-// open opens the maps and reads what they say of the interface.
+// open opens the maps and reads what they say about the interface.
 func (p *Pins) open() (err error) {
 	for name, m := range pinnedMaps(&p.maps) {
 		if *m, err = openMap(p.dir, name); err != nil {
@@ -65,7 +65,7 @@ func (p *Pins) open() (err error) {
 	return nil
 }
 
-// serve makes what works on the maps, once those, info and labels are there.
+// serve creates the objects that work on the maps. It needs the maps, info and labels.
 func (p *Pins) serve(timeouts Timeouts) {
 	p.table = &Table{
 		iface: p.name, maps: &p.maps, labels: &p.labels, tick: p.info.TickNs, timeouts: p.info.Timeouts,
@@ -86,7 +86,7 @@ func (p *Pins) Rules() *Rules { return p.rules }
 // Labels returns the labels that a verdict of this interface may have, by number.
 func (p *Pins) Labels() []string { return p.labels.list() }
 
-// Close closes the maps. What is attached stays attached.
+// Close closes the maps. The programs stay attached.
 func (p *Pins) Close() error {
 	var errs []error
 	if p.table != nil {

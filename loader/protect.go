@@ -12,8 +12,8 @@ import (
 	"github.com/dpclass/dpclass/flow"
 )
 
-// protect adds what the policy protects; the function that it returns takes out what
-// only the policy before protected. Between the two both are protected.
+// protect adds what the policy protects. The function that it returns removes what only
+// the previous policy protected. Until it is called, both are protected.
 func (r *Rules) protect(p *flow.Policy) (stale func() error, err error) {
 	one := uint8(1)
 	prefixes, prefixes6 := map[bpfLpm4]bool{}, map[bpfLpm6]bool{}
@@ -68,7 +68,7 @@ func keepOnly[K comparable](m *ebpf.Map, keep map[K]bool) error {
 	}
 	for n := range drop {
 		if err := m.Delete(&drop[n]); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("take out of map %v: %w", m, err)
+			return fmt.Errorf("delete from map %v: %w", m, err)
 		}
 	}
 	return nil

@@ -17,8 +17,8 @@ import (
 	"github.com/dpclass/dpclass/flow"
 )
 
-// readerDeadline bounds how long a sample waits that was queued without a
-// wake-up. The reader rounds to whole milliseconds: below 2 ms it would spin.
+// readerDeadline limits how long a sample waits if it was queued without a wake-up. The
+// reader rounds to whole milliseconds: below 2 ms it would spin.
 const readerDeadline = 2100 * time.Microsecond
 
 const sampleHeader = int(unsafe.Sizeof(bpfSample{}))
@@ -29,7 +29,7 @@ type Ring struct {
 	m     *ebpf.Map
 
 	mu   sync.Mutex
-	used int // bytes that were not read yet when the last sample was
+	used int // bytes that were not yet read when the last sample was read
 	size int // bytes; 0: not read yet
 }
 
@@ -52,7 +52,7 @@ func (r *Ring) Samples(ctx context.Context, fn func(*flow.Sample)) error {
 		err := reader.ReadInto(&record)
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			// Nothing came for a while: the next sample wakes the reader.
+			// Nothing arrived for a while: the next sample wakes the reader.
 			reader.SetDeadline(time.Time{})
 			continue
 		case errors.Is(err, ringbuf.ErrClosed) && ctx.Err() != nil:

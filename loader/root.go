@@ -29,8 +29,8 @@ func defaultRoot() root { return root(fmt.Sprintf("%s/dpclass/v%d", bpffs, ABI))
 // List returns the attached interfaces of the calling thread's network namespace.
 func List() ([]string, error) { return defaultRoot().list() }
 
-// checkBPFFS makes sure that pins can be made. A mount namespace of its own, as
-// "ip netns exec" makes, has an empty sysfs there.
+// checkBPFFS makes sure that maps can be pinned. In a separate mount namespace, such as
+// that of "ip netns exec", there is an empty sysfs instead.
 func checkBPFFS() error {
 	var stat unix.Statfs_t
 	if err := unix.Statfs(bpffs, &stat); err == nil && uint32(stat.Type) == unix.BPF_FS_MAGIC {
@@ -48,7 +48,7 @@ func checkBPFFS() error {
 	return fault.Advise(missing, `run dpclass outside of "ip netns exec", which hides the file system, with --netns NAME`)
 }
 
-// dirOf returns where the pins of an interface of this namespace belong.
+// dirOf returns the directory for the pins of an interface of this namespace.
 func (r root) dirOf(iface string) (string, error) {
 	suffix, err := netnsSuffix()
 	if err != nil {
@@ -68,8 +68,8 @@ func netnsSuffix() (string, error) {
 	return "@" + strconv.FormatUint(cookie, 10), nil
 }
 
-// find returns where the pins of an attached interface of this namespace are: by
-// its name, or, after a rename, by its ifindex. The error wraps ErrNotAttached where
+// find returns the directory with the pins of an attached interface of this namespace:
+// by its name, or, after a rename, by its ifindex. The error wraps ErrNotAttached if
 // there are none.
 func (r root) find(iface string) (string, error) {
 	dir, err := r.dirOf(iface)
@@ -148,7 +148,7 @@ func (r root) list() ([]string, error) {
 	return names, nil
 }
 
-// removeDir removes a directory, and its parents where that leaves them empty.
+// removeDir removes a directory, and its parents if that leaves them empty.
 func (r root) removeDir(dir string) error {
 	if err := unpin(dir); err != nil {
 		return err
@@ -177,7 +177,7 @@ func unpinAll(dir string) error {
 	return errors.Join(errs...)
 }
 
-// unpin removes a pin. It does nothing where there is none.
+// unpin removes a pin. It does nothing if there is none.
 func unpin(path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove pin: %w", err)

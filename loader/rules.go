@@ -25,7 +25,7 @@ type Rules struct {
 	labels *nameTable
 }
 
-// RuleStats is what a rule did since it was applied. Counts are packets and IP
+// RuleStats is what a rule has done since it was applied. Counts are packets and IP
 // bytes on the wire.
 type RuleStats struct {
 	Packets      uint64 `json:"packets"`
@@ -35,9 +35,9 @@ type RuleStats struct {
 	Marked       uint64 `json:"marked"`
 }
 
-// Set puts a policy in force, whole or not at all: its rules are written beside the
-// old ones, and one store changes over. The error names a label that the interface
-// does not have.
+// Set puts a whole policy in force, or nothing if there is an error: it writes the new
+// rules next to the old ones and switches over with one store. A label that the
+// interface does not have is an error.
 func (r *Rules) Set(p *flow.Policy) error {
 	if len(p.Rules) > flow.MaxRules {
 		return fmt.Errorf("%d rules: at most %d", len(p.Rules), flow.MaxRules)
@@ -86,10 +86,10 @@ func (r *Rules) Set(p *flow.Policy) error {
 	return stale()
 }
 
-// Clear takes the policy off: everything passes.
+// Clear removes the policy: everything passes.
 func (r *Rules) Clear() error { return r.Set(&flow.Policy{}) }
 
-// writeBank writes the rules that are not in force, and clears what they count.
+// writeBank writes the rules into the bank that is not in force, and clears its counters.
 func (r *Rules) writeBank(bank uint32, rules []bpfRule) error {
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {
@@ -113,8 +113,8 @@ func (r *Rules) writeBank(bank uint32, rules []bpfRule) error {
 	return nil
 }
 
-// Policy returns the policy in force as it was applied (Source and Applied; nil
-// where there is none) and what each rule did.
+// Policy returns the policy in force as it was applied (only Source and Applied are set;
+// nil if there is none) and what each rule has done.
 func (r *Rules) Policy() (*flow.Policy, []RuleStats, error) {
 	var state bpfPolicyState
 	if err := r.maps.Policy.Lookup(uint32(0), &state); err != nil {

@@ -15,8 +15,8 @@ import (
 	"github.com/dpclass/dpclass/internal/netns"
 )
 
-// specFor returns programs and maps as the configuration wants them for the device,
-// and what is to be written down about them. The calling thread is in the device's
+// specFor returns the programs and maps for the device according to the configuration,
+// and the information to record about them. The calling thread is in the device's
 // network namespace.
 func specFor(device netlink.Link, cfg *Config) (*ebpf.CollectionSpec, bpfInterfaceInfo, error) {
 	tick, err := tickLength()
@@ -63,7 +63,7 @@ func specFor(device netlink.Link, cfg *Config) (*ebpf.CollectionSpec, bpfInterfa
 	return spec, info, nil
 }
 
-// set gives the programs' settings their values.
+// set sets the constants of the programs.
 func set(spec *ebpf.CollectionSpec, settings map[string]any) error {
 	for name, value := range settings {
 		variable, ok := spec.Variables[name]

@@ -11,7 +11,7 @@ import (
 type Status struct {
 	Iface      string            `json:"iface"`
 	Mode       Mode              `json:"mode"`
-	Clsact     bool              `json:"clsact"` // tc filters in place of tcx
+	Clsact     bool              `json:"clsact"` // tc filters instead of tcx
 	Driver     string            `json:"driver"`
 	Netns      string            `json:"netns"` // cookie
 	Attached   time.Time         `json:"attached"`
@@ -29,8 +29,8 @@ type Status struct {
 	Ready      bool              `json:"ready"`
 }
 
-// Status returns the state of the interface. It is ready when the hooks are
-// attached and a live agent says that it works.
+// Status returns the state of the interface. It is ready if the hooks are attached and
+// a live agent reports that it is ready.
 func (p *Pins) Status() (Status, error) {
 	s := Status{
 		Iface: p.name, Mode: TC, Clsact: p.info.Tc != bpfTcKindTcTcx, Driver: cString(p.info.Driver[:]),

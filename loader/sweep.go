@@ -18,8 +18,8 @@ func (t *Table) ends() (uint64, error) {
 	return n, nil
 }
 
-// endedSince returns the flows that ended after the end of the number `seen`, as
-// far as they are remembered, oldest first.
+// endedSince returns the flows that ended after end number `seen`, oldest first, as far
+// as the kernel still remembers them.
 func (t *Table) endedSince(seen, last uint64) ([]flow.Record, error) {
 	now, err := newClock(t.tick)
 	if err != nil {
@@ -32,7 +32,7 @@ func (t *Table) endedSince(seen, last uint64) ([]flow.Record, error) {
 		if err := t.maps.Ended.Lookup(uint32((number-1)%uint64(t.maps.Ended.MaxEntries())), &slot); err != nil {
 			return nil, fmt.Errorf("ended flow %d: %w", number, err)
 		}
-		if slot.Number != number { // being written, or written over
+		if slot.Number != number { // being written, or overwritten
 			continue
 		}
 		e := entry{key: keyOf(&slot.Key, slot.Family), flow: slot.Flow}
@@ -50,7 +50,7 @@ func (t *Table) Ended() ([]flow.Record, error) {
 	return t.endedSince(0, last)
 }
 
-// settle is how long after its end a flow is reported: its last packets are counted
+// settle is the time between a flow's end and its report: its last packets are counted
 // by then.
 const settle = time.Second
 
@@ -61,8 +61,8 @@ type due struct {
 }
 
 // Sweep does what is due in the flow tables: it ends idle flows, reports ended ones,
-// and takes them out when they have been visible long enough, or earlier where a table
-// is nearly full. It returns each flow that ended since the last call.
+// and removes them when they have been visible long enough, or earlier if a table is
+// nearly full. It returns each flow that ended since the last call.
 func (t *Table) Sweep() ([]flow.Record, error) {
 	t.sweepMu.Lock()
 	defer t.sweepMu.Unlock()
@@ -76,7 +76,7 @@ func (t *Table) Sweep() ([]flow.Record, error) {
 	}
 	ops := t.due(now, entries)
 	var records []flow.Record
-	// In parts, so that no report is written over before it is read.
+	// In parts, so that no report is overwritten before it is read.
 	part := int(t.maps.Ended.MaxEntries()) / 2
 	for from := 0; from < len(ops) || from == 0; from += part {
 		if err := t.apply(ops[from:min(from+part, len(ops))]); err != nil {

@@ -17,7 +17,7 @@ import (
 )
 
 // Table is the flows of one interface. Its methods may be called from several
-// goroutines. ID.Iface means nothing to it.
+// goroutines. It ignores ID.Iface.
 type Table struct {
 	iface    string
 	maps     *bpfMaps
@@ -41,8 +41,8 @@ func (t *Table) fillVerdicts(op *bpfOp, v *flow.Verdicts) (err error) {
 	return err
 }
 
-// Apply stores verdicts in the kernel. stale counts those whose flow is gone or
-// of another generation; they change nothing.
+// Apply stores verdicts in the kernel. stale counts the decisions whose flow is gone or
+// of another generation; they have no effect.
 func (t *Table) Apply(decisions []flow.Decision) (stale int, err error) {
 	return t.inbox.run(len(decisions), func(n int, op *bpfOp) error {
 		d := &decisions[n]
@@ -55,7 +55,7 @@ func (t *Table) Apply(decisions []flow.Decision) (stale int, err error) {
 
 // SetVerdicts stores an operator's verdicts, whatever their Source says: they are
 // final, and no model's verdict changes them. A task without a label keeps its
-// verdict. The error wraps ErrNoFlow where there is no such flow.
+// verdict. The error wraps ErrNoFlow if there is no such flow.
 func (t *Table) SetVerdicts(key flow.Key, v flow.Verdicts) error {
 	for task := range v {
 		v[task].Source, v[task].Model, v[task].Final = flow.SourceOperator, "", true
@@ -73,8 +73,8 @@ func (t *Table) SetVerdicts(key flow.Key, v flow.Verdicts) error {
 	return nil
 }
 
-// Resample takes back one sample of each flow that is named: the next payload
-// packet is sampled in its place.
+// Resample takes back one sample of each of the flows: the kernel samples the next
+// payload packet instead.
 func (t *Table) Resample(ids []flow.ID) error {
 	_, err := t.inbox.run(len(ids), func(n int, op *bpfOp) error {
 		op.Kind = bpfOpKindOpResample
@@ -86,8 +86,8 @@ func (t *Table) Resample(ids []flow.ID) error {
 	return err
 }
 
-// ResampleAll has every flow sampled again from the start whose verdicts are not
-// settled.
+// ResampleAll makes the kernel sample every flow again from the start, except those
+// whose verdicts are settled.
 func (t *Table) ResampleAll() error {
 	entries, err := t.read()
 	if err != nil {
@@ -105,8 +105,8 @@ func (t *Table) ResampleAll() error {
 	return err
 }
 
-// Flows returns the flows of the interface, ended ones too as long as they are
-// in the table, by first packet.
+// Flows returns the flows of the interface in the order of their first packets. Ended
+// flows are included as long as they are in the table.
 func (t *Table) Flows() ([]flow.Record, error) {
 	entries, err := t.read()
 	if err != nil {
@@ -125,7 +125,7 @@ func (t *Table) Flows() ([]flow.Record, error) {
 	return records, nil
 }
 
-// Lookup returns one flow. The error wraps ErrNoFlow where there is none.
+// Lookup returns one flow. The error wraps ErrNoFlow if there is none.
 func (t *Table) Lookup(key flow.Key) (flow.Record, error) {
 	decided, open := t.maps.Flows, t.maps.Pending
 	var mapKey any

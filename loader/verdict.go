@@ -8,8 +8,8 @@ import (
 	"github.com/dpclass/dpclass/flow"
 )
 
-// encodeVerdict returns the kernel's form of a verdict; the zero value where there is
-// none. The error names a label that the interface does not know.
+// encodeVerdict returns the kernel's form of a verdict, the zero value if there is
+// none. A label that the interface does not know is an error.
 func (t *nameTable) encodeVerdict(v *flow.Verdict) (bpfVerdict, error) {
 	if v.Label == "" || v.Source == flow.SourceNone {
 		return bpfVerdict{}, nil

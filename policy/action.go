@@ -11,7 +11,7 @@ import (
 	"github.com/dpclass/dpclass/flow"
 )
 
-// This file has all that the policy file says of actions: a new one is added here, in
+// This file has everything about actions in the policy file: add a new one here, in
 // flow.Action, in the loader's rules and in bpf/policy.h.
 
 // actionNames are the actions for error messages.

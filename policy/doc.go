@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package policy reads the policy file: it parses and checks it strictly,
-// compiles it to a flow.Policy and explains that to people.
+// Package policy reads policy files: it parses and checks them strictly, compiles
+// them to a flow.Policy and explains the result to people.
 //
-// A file is valid as a whole or not at all. Errors name file, line and column.
+// A file with an error is rejected as a whole. Errors name file, line and column.
 package policy

@@ -19,8 +19,8 @@ type codepoint struct {
 }
 
 // codepoints are the DSCP names of RFC 2474 (CS0 to CS7, DF), RFC 2597 (AF),
-// RFC 3246 (EF), RFC 5865 (VA) and RFC 8622 (LE). The first name of a value is
-// the one that is printed.
+// RFC 3246 (EF), RFC 5865 (VA) and RFC 8622 (LE). If a value has several names, the
+// first one is printed.
 var codepoints = []codepoint{
 	{"CS0", 0}, {"DF", 0}, {"CS1", 8}, {"CS2", 16}, {"CS3", 24}, {"CS4", 32}, {"CS5", 40}, {"CS6", 48}, {"CS7", 56},
 	{"AF11", 10}, {"AF12", 12}, {"AF13", 14},
@@ -43,7 +43,7 @@ func ParseDSCP(text string) (int, error) {
 	for _, c := range codepoints {
 		names = append(names, c.name)
 	}
-	return 0, fault.Advise(fmt.Errorf("DSCP %q is not known%s", text, near.Hint(text, names)), "write CS0 to CS7, AF11 to AF43, EF, VA, LE or 0 to 63")
+	return 0, fault.Advise(fmt.Errorf("unknown DSCP %q%s", text, near.Hint(text, names)), "write CS0 to CS7, AF11 to AF43, EF, VA, LE or 0 to 63")
 }
 
 // FormatDSCP returns the name of a DSCP with its number, or the number alone.

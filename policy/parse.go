@@ -15,12 +15,12 @@ import (
 	"github.com/dpclass/dpclass/internal/near"
 )
 
-// Labels are the names that a policy may use beside flow.Vocabulary: labels of the
-// operator's own models.
+// Labels are the names that a policy may use in addition to flow.Vocabulary: labels of
+// the operator's own models.
 type Labels []string
 
-// Warning is something in a policy that is valid, but probably not meant. Text begins
-// with file, line and column.
+// Warning is something in a policy that is valid, but probably not intended. Text
+// begins with file, line and column.
 type Warning struct{ Text string }
 
 // String returns the text.
@@ -29,8 +29,8 @@ func (w Warning) String() string { return w.Text }
 // MaxProtected is the number of prefixes, and of ports, that protect may name.
 const MaxProtected = 1024
 
-// Parse reads a policy file; name is what errors call it. It returns either a policy
-// or an error: [errors.Join] of one-line errors, one for each problem, that begin with
+// Parse reads a policy file. Errors call the file name. Parse returns either a policy or
+// an error: [errors.Join] of one-line errors, one for each problem, that begin with
 // "name:line:column:".
 func Parse(name string, data []byte, labels Labels) (*flow.Policy, []Warning, error) {
 	r := &reader{file: name}
@@ -47,7 +47,7 @@ func Parse(name string, data []byte, labels Labels) (*flow.Policy, []Warning, er
 	return p.policy, p.warnings, nil
 }
 
-// parsing is one file on its way to a policy.
+// parsing is the state while one file is parsed.
 type parsing struct {
 	*reader
 	labels   Labels
@@ -64,7 +64,7 @@ func (p *parsing) root(node ast.Node) {
 	if version, ok := entries["version"]; !ok {
 		p.addf(node, "version is missing").advise("write version: 1")
 	} else if text, ok := p.text(version.value, "version"); ok && text != "1" {
-		p.addf(version.value, "version %q is not known", text).advise("write version: 1")
+		p.addf(version.value, "unknown version %q", text).advise("write version: 1")
 	}
 	if rules, ok := entries["rules"]; ok {
 		p.rules(rules.value)
@@ -132,7 +132,7 @@ func (p *parsing) rule(node ast.Node, what string) flow.Rule {
 	return rule
 }
 
-// life reads final and midstream, which may be in the match or beside it.
+// life reads final and midstream, which may be inside the match or next to it.
 func (p *parsing) life(rule *flow.Rule, entries map[string]entry) {
 	if e, ok := entries["final"]; ok {
 		if value, ok := p.boolean(e.value, "final"); ok {
@@ -194,18 +194,18 @@ func (p *parsing) names(node ast.Node, task string, known, others []string) []st
 		case slices.Contains(known, name):
 			names = append(names, name)
 		case slices.Contains(others, name) && task == "category":
-			p.addf(item, "category %q is not known; it is an app", name).advise("write app: %s", name)
+			p.addf(item, "unknown category %q; it is an app", name).advise("write app: %s", name)
 		case slices.Contains(others, name):
-			p.addf(item, "app %q is not known; it is a category", name).advise("write category: %s", name)
+			p.addf(item, "unknown app %q; it is a category", name).advise("write category: %s", name)
 		default:
-			p.addf(item, "%s %q is not known%s", task, name, near.Hint(name, known)).advise("known: %s", strings.Join(known, ", "))
+			p.addf(item, "unknown %s %q%s", task, name, near.Hint(name, known)).advise("known: %s", strings.Join(known, ", "))
 		}
 	}
 	return names
 }
 
-// vpn turns a vpn: match into the list of categories that it covers. A flow whose
-// category is unknown is neither.
+// vpn turns a vpn: match into the list of categories that it covers. A flow of unknown
+// category matches neither vpn: true nor vpn: false.
 func (p *parsing) vpn(rule *flow.Rule, node ast.Node, want bool) {
 	from := rule.Categories
 	if from == nil {

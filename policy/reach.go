@@ -13,8 +13,8 @@ import (
 // anyOther means a label that no rule names; "" means a task without a verdict.
 const anyOther = "\x00"
 
-// reachable refuses a rule that can never match because earlier ones take every
-// flow that it could.
+// reachable rejects a rule that can never match because earlier rules take every flow
+// that it could match.
 func (p *parsing) reachable() {
 	rules := p.policy.Rules
 	for n := range rules {
@@ -34,8 +34,8 @@ func (p *parsing) reachable() {
 	}
 }
 
-// coveredBy tells whether the earlier rules take every flow that the rule could
-// act on, and which of them do. It checks every pair of a category and an app, so that
+// coveredBy reports whether the earlier rules take every flow that the rule could act
+// on, and returns those that do. It checks every pair of a category and an app, because
 // several rules together can cover one.
 func coveredBy(earlier []flow.Rule, rule flow.Rule) (covering []int, covered bool) {
 	for _, category := range universe(rule, earlier, func(r flow.Rule) []string { return r.Categories }) {
@@ -58,8 +58,8 @@ func coveredBy(earlier []flow.Rule, rule flow.Rule) (covering []int, covered boo
 	return covering, len(covering) > 0
 }
 
-// universe returns the labels of one task to check a rule with: its own, or, where it
-// takes any, all that the earlier rules name and two more.
+// universe returns the labels of one task to check a rule with: the rule's own, or, if it
+// accepts any, all that the earlier rules name, anyOther and "".
 func universe(rule flow.Rule, earlier []flow.Rule, labels func(flow.Rule) []string) []string {
 	if own := labels(rule); own != nil {
 		return own
@@ -76,8 +76,8 @@ func named(labels []string, label string) bool {
 	return labels == nil || slices.Contains(labels, label)
 }
 
-// takesAll tells whether the earlier rule, whose labels fit, also acts whenever
-// the later one does: by confidence, provisional verdicts and midstream flows.
+// takesAll reports whether the earlier rule, whose labels match, acts whenever the
+// later one does. It compares confidence, provisional verdicts and midstream flows.
 func takesAll(earlier, later flow.Rule, noApp, noCategory bool) bool {
 	if later.Provisional && !earlier.Provisional {
 		return false
@@ -92,9 +92,9 @@ func takesAll(earlier, later flow.Rule, noApp, noCategory bool) bool {
 	if earlier.MinConfidence > later.MinConfidence {
 		return false
 	}
-	// The confidence is that of the tasks that a rule names, and where it names
-	// none, the higher of both: a task that only the earlier rule names could be
-	// less sure than the later one asks.
+	// A rule checks the confidence of the tasks that it names, or the higher of both if
+	// it names none. If only the earlier rule names a task, that task's confidence could
+	// be lower than what the later rule asks for.
 	category := earlier.Categories == nil || later.Categories != nil || noApp
 	app := earlier.Apps == nil || later.Apps != nil || noCategory
 	return category && app

@@ -10,9 +10,9 @@ import (
 	"github.com/dpclass/dpclass/flow"
 )
 
-// SSHFlow returns the flow of an SSH connection, which a policy protects that is
-// applied over it. connection is the value of $SSH_CONNECTION: client address and
-// port, server address and port. ok is false where it is not that.
+// SSHFlow returns the flow of an SSH connection. A policy that is applied over the
+// connection protects it. connection is the value of $SSH_CONNECTION: client address
+// and port, server address and port. ok is false if it has another form.
 func SSHFlow(connection string) (key flow.Key, ok bool) {
 	words := strings.Fields(connection)
 	if len(words) != 4 {

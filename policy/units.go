@@ -34,10 +34,10 @@ var sizeUnits = map[string]float64{
 const (
 	MinRate      = 1e3       // bits per second
 	MaxRate      = 1e12      // bits per second
-	MinBurst     = 1600      // bytes: under a full packet nothing would ever pass
+	MinBurst     = 1600      // bytes: with less than a full packet, nothing would pass
 	MaxBurst     = 1<<32 - 1 // bytes
-	minGoodBurst = 128 << 10 // bytes: TCP through a smaller one collapses
-	burstSeconds = .25       // of the rate, likewise
+	minGoodBurst = 128 << 10 // bytes: with less, TCP throughput collapses
+	burstSeconds = .25       // the default burst is the rate times this; with less, TCP collapses
 )
 
 // ParseRate reads a rate in bits per second, in the units of tc(8): 20mbit, 2.5mbps, 64kibit.
@@ -82,8 +82,8 @@ func quantity(text string, units map[string]float64) (float64, error) {
 	return number * factor, nil
 }
 
-// DefaultBurst is the burst of a policer that names none: rate x 250 ms, at
-// least 128 kB.
+// DefaultBurst returns the burst in bytes if the policy file gives none: rate x 250 ms,
+// at least 128 kB. rate is in bits per second.
 func DefaultBurst(rate uint64) uint64 {
 	return min(max(uint64(float64(rate)/8*burstSeconds), minGoodBurst), MaxBurst)
 }

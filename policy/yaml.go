@@ -32,10 +32,10 @@ type position struct{ line, column int }
 type problem struct {
 	position
 	text   string
-	advice string // what to do, "" where the text says enough
+	advice string // what to do, "" if the text says enough
 }
 
-// advise adds what to do about a problem.
+// advise adds advice to a problem.
 func (p *problem) advise(format string, args ...any) {
 	p.advice = fmt.Sprintf(format, args...)
 }
@@ -68,7 +68,7 @@ const maxProblems = 20
 // maxText bounds the text of a problem, which may quote the file.
 const maxText = 500
 
-// err returns each problem as one error, joined; nil where there is none.
+// err returns each problem as one error, joined; nil if there is none.
 func (r *reader) err() error {
 	var all []error
 	for _, p := range r.problems[:min(maxProblems, len(r.problems))] {
@@ -89,7 +89,7 @@ func (r *reader) at(where position, text string) string {
 	return fmt.Sprintf("%s:%d:%d: %s", r.file, where.line, where.column, oneLine(text))
 }
 
-// oneLine makes one printable line of a text that may quote the file.
+// oneLine turns a text that may quote the file into one printable line.
 func oneLine(text string) string {
 	text = strings.Map(func(c rune) rune {
 		if !unicode.IsPrint(c) {
@@ -156,8 +156,8 @@ func (r *reader) document(data []byte) ast.Node {
 	return body
 }
 
-// parse is the YAML parser, with a panic of that library on a strange file
-// turned into an error: a policy file must never end the program.
+// parse calls the YAML parser and turns a panic of that library on a strange file into
+// an error: a policy file must never crash the program.
 func parse(data []byte) (file *ast.File, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -205,7 +205,7 @@ type entry struct {
 }
 
 // mapping returns the entries of a mapping by key. Unknown and repeated keys are
-// problems. ok is false where the node is not a mapping.
+// problems. ok is false if the node is not a mapping.
 func (r *reader) mapping(node ast.Node, what string, known ...string) (entries map[string]entry, ok bool) {
 	var values []*ast.MappingValueNode
 	switch node := node.(type) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package sink has the exporters of flow records: what "dpclass attach
-// --log-format" chooses from. A new exporter is a type with the methods of
-// [agent.Sink] and a line in the table of this file.
+// Package sink has the exporters of flow records that "dpclass attach --log-format"
+// chooses from. A new exporter is a type with the methods of [agent.Sink] and a line
+// in the table of this file.
 package sink
 
 import (
@@ -35,8 +35,9 @@ func Names() []string {
 	return names
 }
 
-// New returns the exporter of that name: "text" writes debug messages to log,
-// "json" one JSON object a line to out, which it does not close.
+// New returns the exporter with the given name, or an error if there is none. "text"
+// writes debug messages to log. "json" writes one JSON object per line to out, which
+// it does not close.
 func New(name string, out io.Writer, log *slog.Logger) (agent.Sink, error) {
 	for _, e := range exporters {
 		if e.name == name {

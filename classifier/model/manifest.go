@@ -17,11 +17,11 @@ import (
 // Format is the version of the manifest that this package reads.
 const Format = 1
 
-// Values of a manifest that leaves a setting out; the sample budget is
+// Defaults for settings that a manifest leaves out. The default sample budget is
 // flow.DefaultSamples.
 const (
-	// DefaultGrowth is below 1 because the samples of a flow say much the same:
-	// five that agree are not five times as sure (docs/decisions.md).
+	// DefaultGrowth is below 1 because the samples of a flow carry much the same
+	// information: five that agree are not five times as sure (docs/decisions.md).
 	DefaultGrowth = 0.8
 	// DefaultFloor keeps an output that underflowed from giving -Inf.
 	DefaultFloor = 1e-12
@@ -30,8 +30,8 @@ const (
 	DefaultFinalConfidence = 0.95
 )
 
-// Manifest is the file NAME.json beside NAME.onnx. It says how to read the network's
-// outputs, and what the network is.
+// Manifest is the file NAME.json next to NAME.onnx. It says how to read the network's
+// outputs, and describes the network.
 type Manifest struct {
 	Format           int                    `json:"format"`
 	Vector           int                    `json:"vector"` // version of the input's layout
@@ -40,11 +40,11 @@ type Manifest struct {
 	Labels           map[flow.Task][]string `json:"labels"` // in output order
 	Architecture     string                 `json:"architecture"`
 	Parameters       int64                  `json:"parameters"`
-	MAC              int64                  `json:"mac"`       // multiply-accumulates a packet
+	MAC              int64                  `json:"mac"`       // multiply-accumulates per packet
 	Precision        string                 `json:"precision"` // fp32 or int8
 	Temperature      map[flow.Task]float64  `json:"temperature"`
 	Growth           float64                `json:"growth"`            // the temperature is multiplied by samples^growth
-	Floor            float64                `json:"floor"`             // probabilities below it count as it
+	Floor            float64                `json:"floor"`             // lower probabilities are raised to it
 	UnknownThreshold map[flow.Task]float64  `json:"unknown_threshold"` // final verdicts less confident than this are unknown
 	FinalConfidence  float64                `json:"final_confidence"`  // verdicts at least as confident as this are final
 	Samples          int                    `json:"samples"`           // sample budget of a flow
@@ -72,8 +72,8 @@ type TrainingSet struct {
 	Licence string `json:"licence"`
 }
 
-// parseManifest reads and checks a manifest. Its errors say what is wrong and
-// with which field; the caller says with which file.
+// parseManifest reads and checks a manifest. Its errors name the field and what is
+// wrong with it; the caller adds the file.
 func parseManifest(data []byte) (*Manifest, error) {
 	m := Manifest{
 		Growth: DefaultGrowth, Floor: DefaultFloor, FinalConfidence: DefaultFinalConfidence, Samples: flow.DefaultSamples,
@@ -87,7 +87,7 @@ func parseManifest(data []byte) (*Manifest, error) {
 	}
 	if m.Vector != vector.Version {
 		return nil, fault.Advise(fmt.Errorf("\"vector\" is %d, this program makes vector version %d", m.Vector, vector.Version),
-			"train the model on a dataset that 'dpclass dataset build' of this version made")
+			"train the model on a dataset made by 'dpclass dataset build' of this version")
 	}
 	if !flow.ValidName(m.Name) {
 		return nil, fault.Advise(fmt.Errorf("\"name\" is %q", m.Name), "write %s", flow.NameRule)
@@ -112,12 +112,12 @@ func parseManifest(data []byte) (*Manifest, error) {
 	}
 	if m.Samples < 1 || m.Samples > flow.MaxSamples {
 		return nil, fault.Advise(fmt.Errorf("\"samples\" is %d", m.Samples),
-			"write the number of packets of a flow to look at, 1 to %d", flow.MaxSamples)
+			"write the number of packets to read per flow, 1 to %d", flow.MaxSamples)
 	}
 	return &m, nil
 }
 
-// checkTasks checks the tasks and what the manifest says of each, and fills in
+// checkTasks checks the tasks and what the manifest says about each, and fills in
 // defaults.
 func (m *Manifest) checkTasks() error {
 	const want = `write ["category"], ["app"] or ["category", "app"]`
@@ -135,7 +135,7 @@ func (m *Manifest) checkTasks() error {
 	for task := range m.Labels {
 		if !slices.Contains(m.Task, task) {
 			return fault.Advise(fmt.Errorf("\"labels\" has %q, which \"task\" does not name", task),
-				"add it to \"task\", or take it out of \"labels\"")
+				"add it to \"task\", or remove it from \"labels\"")
 		}
 	}
 	return nil
@@ -149,8 +149,8 @@ func (m *Manifest) checkTask(task flow.Task) error {
 	}
 	for i, label := range labels {
 		if label == flow.Unknown {
-			return fault.Advise(fmt.Errorf("\"labels\".%q has %q at index %d, which is never a class", task, label, i),
-				"leave such traffic out of the classes; \"unknown_threshold\" rejects flows")
+			return fault.Advise(fmt.Errorf("\"labels\".%q has %q at index %d, which cannot be a class", task, label, i),
+				"remove it; \"unknown_threshold\" makes flows unknown")
 		}
 		if !flow.ValidName(label) {
 			return fault.Advise(fmt.Errorf("\"labels\".%q has %q at index %d", task, label, i), "write %s", flow.NameRule)
@@ -180,7 +180,7 @@ func (m *Manifest) checkTask(task flow.Task) error {
 	return nil
 }
 
-// jsonReason says where in the text the JSON is wrong.
+// jsonReason says where the JSON is wrong.
 func jsonReason(data []byte, err error) error {
 	line := func(offset int64) int {
 		n := 1
@@ -191,7 +191,7 @@ func jsonReason(data []byte, err error) error {
 		}
 		return n
 	}
-	const asShown = "write it as docs/training.md shows"
+	const asShown = "write it as shown in docs/training.md"
 	var syntax *json.SyntaxError
 	var kind *json.UnmarshalTypeError
 	switch {

@@ -21,8 +21,8 @@ import (
 	"github.com/dpclass/dpclass/models"
 )
 
-// Default is the name of the model that is built into the program. It is used where
-// nobody chose another.
+// Default is the name of the model that is built into the program. It is used if no
+// other was chosen.
 const Default = "default"
 
 // The ends of the file names of a model.
@@ -34,10 +34,10 @@ const (
 // ErrTaskTwice is wrapped by the error for two models of the same task.
 var ErrTaskTwice = errors.New("have a task in common")
 
-// Model is a network and its manifest, which belong together: the hash fits.
+// Model is a network and its manifest. The manifest has the hash of the network.
 type Model struct {
 	Manifest
-	Path string // of the .onnx file; "" for the model that is built in
+	Path string // path of the .onnx file; "" for the model that is built in
 	onnx []byte
 }
 
@@ -50,9 +50,9 @@ func (m *Model) Size() int { return len(m.onnx) }
 // Has reports whether the model gives verdicts on the task.
 func (m *Model) Has(task flow.Task) bool { return slices.Contains(m.Task, task) }
 
-// Dirs returns the directories in which models are found by name: where `make
-// install` puts them (../share/dpclass/models of the binary's directory), and in a
-// checkout the folder ../models/paper.
+// Dirs returns the directories in which models are found by name, relative to the
+// binary's directory: ../share/dpclass/models, where `make install` puts them, and
+// ../models/paper, where a checkout has them.
 func Dirs() []string {
 	binary, err := os.Executable()
 	if err != nil {
@@ -74,7 +74,7 @@ func search(dirs []string) []string {
 }
 
 // Shipped lists the names that Load finds: the built-in model first, then the models
-// in the directories, or in those of [Dirs] where none is given.
+// in the given directories, or in those of [Dirs] if none is given.
 func Shipped(dirs ...string) []string {
 	var found []string
 	for _, dir := range search(dirs) {
@@ -92,21 +92,21 @@ func Shipped(dirs ...string) []string {
 	return append([]string{Default}, slices.Compact(found)...)
 }
 
-// IsFile reports whether Load takes its argument for a path and not for a name.
+// IsFile reports whether Load treats its argument as a path rather than a name.
 func IsFile(nameOrFile string) bool {
 	return strings.HasSuffix(nameOrFile, networkSuffix) || strings.ContainsRune(nameOrFile, filepath.Separator)
 }
 
-// Load reads a model: FILE.onnx with its manifest FILE.json beside it, or a name.
-// "default" is built in; other names are looked for in the directories, or in those of
-// [Dirs] where none is given. It checks manifest and hash.
+// Load reads a model: FILE.onnx with its manifest FILE.json next to it, or a name.
+// "default" is built in; Load searches for other names in the given directories, or in
+// those of [Dirs] if none is given. A bad manifest or a wrong hash is an error.
 func Load(nameOrFile string, dirs ...string) (*Model, error) {
 	if IsFile(nameOrFile) {
 		return load(os.ReadFile, nameOrFile, nameOrFile)
 	}
 	m, err := loadNamed(nameOrFile, search(dirs))
 	if err == nil && m.Name != nameOrFile {
-		err = fault.Advise(fmt.Errorf("model %q: its manifest has \"name\" %q", nameOrFile, m.Name), "give the files the name of the model")
+		err = fault.Advise(fmt.Errorf("model %q: its manifest has \"name\" %q", nameOrFile, m.Name), "rename the files to the name of the model")
 	}
 	if err != nil {
 		return nil, err
@@ -125,11 +125,11 @@ func loadNamed(name string, dirs []string) (*Model, error) {
 		}
 	}
 	return nil, fault.Advise(fmt.Errorf("model %q not found in %s", name, strings.Join(dirs, ", ")),
-		"name one of %s, or give the path of a .onnx file that has its .json beside it", strings.Join(Shipped(dirs...), ", "))
+		"name one of %s, or give the path of a .onnx file with its .json next to it", strings.Join(Shipped(dirs...), ", "))
 }
 
-// LoadAll reads several models, or the default where none is named. No two may have a
-// task in common. The directories are those of [Load].
+// LoadAll reads several models, or the default if none is named. Two models with a task
+// in common are an error. It searches the same directories as [Load].
 func LoadAll(namesOrFiles []string, dirs ...string) ([]*Model, error) {
 	if len(namesOrFiles) == 0 {
 		namesOrFiles = []string{Default}
@@ -168,8 +168,8 @@ func CheckTasks(loaded []*Model) error {
 }
 
 // NewLabels lists the labels of the models that have no fixed number in
-// flow.Vocabulary, in a stable order: what the kernel's label table needs
-// besides it.
+// flow.Vocabulary, in a stable order. The kernel's label table needs them in addition
+// to the vocabulary.
 func NewLabels(loaded []*Model) []string {
 	var names []string
 	for _, m := range loaded {
@@ -184,12 +184,12 @@ func NewLabels(loaded []*Model) []string {
 	return names
 }
 
-// load reads a model with the given function; path is what Model.Path is to be.
+// load reads a model with the given function and sets Model.Path to path.
 func load(read func(string) ([]byte, error), file, path string) (*Model, error) {
 	stem, ok := strings.CutSuffix(file, networkSuffix)
 	if !ok {
 		return nil, fault.Advise(fmt.Errorf("model %q: its name does not end in .onnx", file),
-			"give the .onnx file; its manifest is the .json file beside it")
+			"give the .onnx file; its manifest is the .json file next to it")
 	}
 	manifestFile := stem + manifestSuffix
 	onnx, err := read(file)
@@ -200,7 +200,7 @@ func load(read func(string) ([]byte, error), file, path string) (*Model, error) 
 	text, err := read(manifestFile)
 	if err != nil {
 		return nil, fault.Advise(fmt.Errorf("model %q: its manifest %q: %w", file, manifestFile, fileReason(err)),
-			"put the manifest that belongs to the model beside it")
+			"put the model's manifest next to it")
 	}
 	manifest, err := parseManifest(text)
 	if err != nil {
@@ -209,12 +209,12 @@ func load(read func(string) ([]byte, error), file, path string) (*Model, error) 
 	sum := sha256.Sum256(onnx)
 	if got := hex.EncodeToString(sum[:]); !strings.EqualFold(got, manifest.SHA256) {
 		return nil, fault.Advise(fmt.Errorf("model %q: its sha256 is %s, its manifest %q says %s", file, got, manifestFile, strings.ToLower(manifest.SHA256)),
-			"the file was changed or cut: copy both again from where the model came from")
+			"the file was changed or cut off: copy both again from where the model came from")
 	}
 	return &Model{Manifest: *manifest, Path: path, onnx: onnx}, nil
 }
 
-// fileReason takes the path out of a file error: the caller's message has it.
+// fileReason removes the path from a file error, because the caller's message has it.
 func fileReason(err error) error {
 	var pathError *fs.PathError
 	if errors.As(err, &pathError) {

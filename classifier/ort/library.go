@@ -16,22 +16,23 @@ import (
 	"github.com/dpclass/dpclass/internal/fault"
 )
 
-// LibraryVariable is the environment variable that names ONNX Runtime's library.
+// LibraryVariable is the environment variable with the path of ONNX Runtime's library.
 const LibraryVariable = "DPCLASS_ONNXRUNTIME"
 
 // libraryNames are the names of the library, the versioned one first.
 var libraryNames = []string{"libonnxruntime.so.1", "libonnxruntime.so"}
 
-// ErrNoLibrary is wrapped by the error for a library that was not found.
+// ErrNoLibrary is wrapped by the error if no library was found.
 var ErrNoLibrary = errors.New("ONNX Runtime's library was not found")
 
-// minRelease is the first release that has the API version of the binding.
+// minRelease is the first release with the API version of the binding.
 const minRelease = "1.24"
 
-// Find returns the path of ONNX Runtime's library: explicit, else what
+// Find returns the path of ONNX Runtime's library: explicit, else the one that
 // DPCLASS_ONNXRUNTIME names, else the one in the directory of the binary (or in its
 // ../lib/dpclass, where an installed binary has it), else the one in the system's
-// library directories. A directory means the library in it.
+// library directories. A directory may be given for the library in it. The error wraps
+// [ErrNoLibrary] if no library is named and none is found.
 func Find(explicit string) (string, error) {
 	for _, named := range []struct{ path, by string }{
 		{explicit, "--onnxruntime"}, {os.Getenv(LibraryVariable), LibraryVariable},
@@ -65,7 +66,7 @@ func isRegular(path string) bool {
 	return err == nil && info.Mode().IsRegular()
 }
 
-// namedLibrary checks a path that somebody gave.
+// namedLibrary checks a path that the user gave.
 func namedLibrary(path string) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -88,7 +89,7 @@ func namedLibrary(path string) (string, error) {
 	return "", fmt.Errorf("a directory without %s", strings.Join(libraryNames, " or "))
 }
 
-// besideBinary returns the directories that go with the binary.
+// besideBinary returns the directories that belong to the binary.
 func besideBinary() []string {
 	binary, err := os.Executable()
 	if err != nil {
@@ -125,8 +126,8 @@ func systemDirs() []string {
 // whole process.
 var lock sync.Mutex
 
-// Open opens ONNX Runtime's library, see [Find]. A process opens it once: later calls
-// return at once, whatever library they name.
+// Open opens the ONNX Runtime library that [Find] returns. A process opens it once:
+// later calls return at once, whatever library they name.
 func Open(explicit string) error {
 	lock.Lock()
 	defer lock.Unlock()
@@ -138,19 +139,19 @@ func Open(explicit string) error {
 		return err
 	}
 	onnx.SetSharedLibraryPath(path)
-	// ONNX Runtime would print its errors, which it returns as well.
+	// ONNX Runtime would print its errors in addition to returning them.
 	if err := onnx.InitializeEnvironment(onnx.WithLogLevelFatal()); err != nil {
 		if strings.Contains(err.Error(), "ORT API base: 2") {
 			return fault.Advise(fmt.Errorf("ONNX Runtime's library %q is too old: it lacks the API of release %s", path, minRelease),
 				"run 'make deps' in the source tree, or give --onnxruntime PATH of a newer one")
 		}
 		return fault.Advise(fmt.Errorf("ONNX Runtime's library %q cannot be opened: %s", path, openReason(err, path)),
-			"it must be %s of release %s or newer for this CPU; 'make deps' gets it", libraryNames[0], minRelease)
+			"it must be %s of release %s or newer for this CPU; 'make deps' downloads it", libraryNames[0], minRelease)
 	}
 	return nil
 }
 
-// openReason cuts the binding's words off the dynamic linker's.
+// openReason removes the binding's text in front of the dynamic linker's.
 func openReason(err error, path string) string {
 	reason := err.Error()
 	if i := strings.Index(reason, path+`": `); i >= 0 {

@@ -21,23 +21,23 @@ import (
 // Input is the name of a network's input: packet vectors, uint8 [N,1500].
 const Input = "packet"
 
-// Output is an output of a network: float32 [N,Width], a row of probabilities for each
-// vector.
+// Output is an output of a network: float32 [N,Width], one row of probabilities for
+// each vector.
 type Output struct {
 	Name  string
 	Width int
 }
 
 // Session is a network opened in ONNX Runtime. Several goroutines may run it at the
-// same time, each with bindings of its own.
+// same time, each with its own bindings.
 type Session struct {
 	session *onnx.DynamicAdvancedSession
 	outputs []Output
 }
 
-// NewSession opens a network, the bytes of an .onnx file, and checks that it has the
-// input and the outputs. [Open] must have been called. The session runs on the thread
-// of its caller alone.
+// NewSession opens a network, given as the bytes of an .onnx file, and checks that it
+// has the input [Input] and the outputs. [Open] must have been called. The session uses
+// only the caller's thread.
 func NewSession(network []byte, outputs []Output) (*Session, error) {
 	if err := checkNetwork(network, outputs); err != nil {
 		return nil, err
@@ -74,11 +74,11 @@ func open(network []byte, outputs []Output) (session *onnx.DynamicAdvancedSessio
 
 // refusal is the error for a network that ONNX Runtime cannot open.
 func refusal(err error) error {
-	return fault.Advise(fmt.Errorf("ONNX Runtime %s refuses it: %s", onnx.GetVersion(), oneLine(err.Error())),
-		"copy it again, or export it with an operator set that this release has")
+	return fault.Advise(fmt.Errorf("ONNX Runtime %s cannot open it: %s", onnx.GetVersion(), oneLine(err.Error())),
+		"copy it again, or export it with an operator set that this release supports")
 }
 
-// checkNetwork compares the inputs and outputs of a network with what is wanted.
+// checkNetwork compares the inputs and outputs of a network with the expected ones.
 func checkNetwork(network []byte, want []Output) error {
 	const export = `export it with input "packet" uint8 [N,1500] and softmax outputs "category" and/or "app" float32 [N,labels]`
 	inputs, outputs, err := onnx.GetInputOutputInfoWithONNXData(network)
@@ -86,7 +86,7 @@ func checkNetwork(network []byte, want []Output) error {
 		return refusal(err)
 	}
 	if len(inputs) != 1 || inputs[0].Name != Input {
-		return fault.Advise(fmt.Errorf("its inputs are %s; want %q alone", names(inputs), Input), export)
+		return fault.Advise(fmt.Errorf("its inputs are %s; want only %q", names(inputs), Input), export)
 	}
 	in := &inputs[0]
 	if !isTensor(in, onnx.TensorElementDataTypeUint8, vector.Size) {
@@ -104,7 +104,7 @@ func checkNetwork(network []byte, want []Output) error {
 		if !isTensor(out, onnx.TensorElementDataTypeFloat, -1) {
 			return fault.Advise(fmt.Errorf("its output %q is %s; want float [N,%d]", w.Name, describe(out), w.Width), export)
 		}
-		// A width that the exporter left open shows when the network is run.
+		// If the exporter left the width open, it is checked when the network runs.
 		if width := out.Dimensions[1]; width >= 0 && width != int64(w.Width) {
 			return fault.Advise(fmt.Errorf("its output %q is %d wide, its manifest has %d labels for it", w.Name, width, w.Width),
 				"list one label for each output, in output order")
@@ -114,7 +114,7 @@ func checkNetwork(network []byte, want []Output) error {
 }
 
 // isTensor reports whether the value is a tensor of two dimensions with that type of
-// elements. A width below 0 matches any.
+// elements. A width below 0 means any width.
 func isTensor(v *onnx.InputOutputInfo, elements onnx.TensorElementDataType, width int64) bool {
 	return v.OrtValueType == onnx.ONNXTypeTensor && v.DataType == elements && len(v.Dimensions) == 2 &&
 		(width < 0 || v.Dimensions[1] == width)
@@ -161,7 +161,7 @@ func names(values []onnx.InputOutputInfo) string {
 func (s *Session) Close() error { return s.session.Destroy() }
 
 // Binding ties a session to buffers, for batches of one size. ONNX Runtime reads and
-// writes the buffers themselves, without a copy.
+// writes the buffers directly, without a copy.
 type Binding struct {
 	session *Session
 	binding *onnx.IoBinding
@@ -169,9 +169,9 @@ type Binding struct {
 	pins    runtime.Pinner // ONNX Runtime keeps the addresses of the buffers
 }
 
-// Bind returns a binding for batches of n vectors. input has n*1500 bytes or more;
-// outputs has for each of the session's outputs, in their order, n*Width values or
-// more.
+// Bind returns a binding for batches of n vectors. input needs at least n*1500 bytes.
+// outputs needs one buffer for each output of the session, in order, with at least
+// n*Width values.
 func (s *Session) Bind(n int, input []byte, outputs [][]float32) (*Binding, error) {
 	b := &Binding{session: s}
 	if err := b.bind(n, input, outputs); err != nil {
@@ -216,7 +216,7 @@ func (b *Binding) Run() error {
 	return nil
 }
 
-// Close frees the binding, not the buffers. Freeing cannot fail.
+// Close frees the binding, but not the buffers. Freeing cannot fail.
 func (b *Binding) Close() {
 	if b.binding != nil {
 		_ = b.binding.Destroy()
@@ -227,8 +227,8 @@ func (b *Binding) Close() {
 	b.pins.Unpin()
 }
 
-// oneLine brings a message of ONNX Runtime, which may have many lines, to one of
-// bounded length.
+// oneLine turns a message of ONNX Runtime, which may have many lines, into one line of
+// limited length.
 func oneLine(message string) string {
 	text := strings.Join(strings.Fields(message), " ")
 	if len(text) > 300 {

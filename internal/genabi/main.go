@@ -70,11 +70,11 @@ func next(old []byte, fingerprint string) ([]byte, error) {
 
 package loader
 
-// ABI is the version of the pinned maps. It is part of the pins' path: a dpclass of
-// another version does not touch them.
+// ABI is the version of the pinned maps. It is part of the pins' path, so that a dpclass
+// with another ABI does not touch them.
 const ABI = %d
 
-// abiFingerprint is what internal/abi says of the maps of that ABI.
+// abiFingerprint is internal/abi's fingerprint of the maps of that ABI.
 const abiFingerprint = %q
 `, number+1, fingerprint), nil
 }
