@@ -6,7 +6,7 @@ package loader
 
 // ABI is the version of the pinned maps. It is part of the pins' path: a dpclass of
 // another version does not touch them.
-const ABI = 2
+const ABI = 3
 
 // abiFingerprint is what internal/abi says of the maps of that ABI.
-const abiFingerprint = "726f0ecb866df3bd"
+const abiFingerprint = "da32c56e754ed042"
