@@ -22,8 +22,36 @@ func TestABI(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := abi.Fingerprint(spec); got != abiFingerprint {
+	got, err := abi.Fingerprint(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != abiFingerprint {
 		t.Errorf("the pinned maps have fingerprint %s, those of ABI %d %s: run make generate", got, ABI, abiFingerprint)
+	}
+}
+
+// TestABIOfTypes: every type that another process reads from a pinned map is part of the fingerprint.
+func TestABIOfTypes(t *testing.T) {
+	for _, name := range []string{"flow", "flow_key6", "sample", "interface_info"} {
+		spec, err := loadBpf()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var changed *btf.Struct
+		if err := spec.Types.TypeByName(name, &changed); err != nil {
+			t.Fatal(err)
+		}
+		before, err := abi.Fingerprint(spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		changed.Members[0].Name += "_changed"
+		if after, err := abi.Fingerprint(spec); err != nil {
+			t.Fatal(err)
+		} else if after == before {
+			t.Errorf("a change of struct %s leaves the fingerprint as it was", name)
+		}
 	}
 }
 

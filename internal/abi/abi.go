@@ -29,13 +29,19 @@ func Pinned(spec *ebpf.CollectionSpec) []string {
 }
 
 // Fingerprint is a hash of the pinned maps of an object: kinds, sizes, and the BTF of
-// keys and values. It does not depend on the labels: a table of labels is pinned too.
-func Fingerprint(spec *ebpf.CollectionSpec) string {
+// keys and values, and of what the ring buffer holds. It does not depend on the labels:
+// a table of labels is pinned too. The error says what the object's BTF lacks.
+func Fingerprint(spec *ebpf.CollectionSpec) (string, error) {
 	h := sha256.New()
 	for _, name := range Pinned(spec) {
 		layout(h, name, spec.Maps[name])
 	}
-	return hex.EncodeToString(h.Sum(nil)[:8])
+	var sample *btf.Struct // BTF does not tie it to the map samples: a ring buffer has no value type
+	if err := spec.Types.TypeByName("sample", &sample); err != nil {
+		return "", fmt.Errorf("type of the samples: %w", err)
+	}
+	typeLayout(h, sample)
+	return hex.EncodeToString(h.Sum(nil)[:8]), nil
 }
 
 // layout writes everything that a process must know to read the map.

@@ -40,7 +40,11 @@ func run(object, file string) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	text, err = next(text, abi.Fingerprint(spec))
+	fingerprint, err := abi.Fingerprint(spec)
+	if err != nil {
+		return fmt.Errorf("%s: %w", object, err)
+	}
+	text, err = next(text, fingerprint)
 	if err != nil {
 		return fmt.Errorf("%s: %w", file, err)
 	}
