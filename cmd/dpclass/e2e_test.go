@@ -94,15 +94,7 @@ func newSuite(t *testing.T) *suite {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %v\n%s", build, err, out)
 	}
-	beside, err := filepath.Abs("../../bin")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, candidate := range []string{"", beside} {
-		if s.library, err = ort.Find(candidate); err == nil {
-			break
-		}
-	}
+	s.library = findLibrary(t)
 	return s
 }
 
@@ -110,7 +102,7 @@ func newSuite(t *testing.T) *suite {
 func (s *suite) needLibrary(t *testing.T) {
 	t.Helper()
 	if s.library == "" {
-		t.Skip("SKIPPED, no ONNX Runtime: run make deps, or set " + ort.LibraryVariable)
+		t.Skip(noLibrary)
 	}
 }
 

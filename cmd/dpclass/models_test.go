@@ -10,12 +10,12 @@ import (
 )
 
 func TestModelsListAndShow(t *testing.T) {
-	code, out, errOut := offlineRun(t, nil, "models", "list")
+	code, out, errOut := offlineRun(t, "models", "list")
 	if code != 0 || !strings.Contains(out, "CAPTURE SPLIT") || !strings.Contains(out, "* ") {
 		t.Errorf("exit %d, %q, %q", code, out, errOut)
 	}
 	for _, name := range model.Shipped() {
-		code, text, errOut := offlineRun(t, nil, "models", "show", name)
+		code, text, errOut := offlineRun(t, "models", "show", name)
 		if code != 0 || !strings.Contains(out, name) {
 			t.Fatalf("%s: exit %d, %q", name, code, errOut)
 		}

@@ -16,19 +16,38 @@ import (
 	"github.com/dpclass/dpclass/internal/vector/packettest"
 )
 
-// needRuntime skips a test that runs a model where ONNX Runtime's library is not
-// found.
-func needRuntime(t *testing.T) {
+// findLibrary returns ONNX Runtime's library: where dpclass looks for it, else from
+// bin, where make deps puts it; "" if it is in neither. The test binary is elsewhere.
+func findLibrary(t *testing.T) string {
 	t.Helper()
-	if _, err := ort.Find(""); err != nil {
-		t.Skipf("no model can be run: %v", err)
+	built, err := filepath.Abs("../../bin")
+	if err != nil {
+		t.Fatal(err)
 	}
+	for _, place := range []string{"", built} {
+		if library, err := ort.Find(place); err == nil {
+			return library
+		}
+	}
+	return ""
 }
 
-// offlineRun runs the program with the arguments.
-func offlineRun(t *testing.T, in []byte, args ...string) (code int, out, errOut string) {
+const noLibrary = "SKIPPED, no ONNX Runtime: run make deps, or set " + ort.LibraryVariable
+
+// needLibrary has the test's runs of dpclass find ONNX Runtime, or skips the test.
+func needLibrary(t *testing.T) {
 	t.Helper()
-	return call(t, string(in), args...)
+	library := findLibrary(t)
+	if library == "" {
+		t.Skip(noLibrary)
+	}
+	t.Setenv(ort.LibraryVariable, library)
+}
+
+// offlineRun runs the program with the arguments and no input.
+func offlineRun(t *testing.T, args ...string) (code int, out, errOut string) {
+	t.Helper()
+	return call(t, "", args...)
 }
 
 func offlineSave(t *testing.T, path string, data []byte) string {
@@ -52,9 +71,9 @@ func twoFlows() []byte {
 }
 
 func TestClassify(t *testing.T) {
-	needRuntime(t)
+	needLibrary(t)
 	name := offlineSave(t, filepath.Join(t.TempDir(), "two.pcap"), twoFlows())
-	code, out, errOut := offlineRun(t, nil, "classify", name, "-o", "json")
+	code, out, errOut := offlineRun(t, "classify", name, "-o", "json")
 	if code != 0 || errOut != "" {
 		t.Fatalf("exit %d: %s", code, errOut)
 	}
@@ -79,14 +98,14 @@ func TestClassify(t *testing.T) {
 		}
 	}
 
-	code, out, _ = offlineRun(t, nil, "classify", name, "--filter", "proto:udp")
+	code, out, _ = offlineRun(t, "classify", name, "--filter", "proto:udp")
 	if code != 0 || !strings.Contains(out, "[2001:db8:1:2:3:4:5:6]:40001") || strings.Contains(out, "10.0.0.9") {
 		t.Errorf("exit %d:\n%s", code, out)
 	}
 }
 
 func TestClassifyBadFiles(t *testing.T) {
-	needRuntime(t)
+	needLibrary(t)
 	dir := t.TempDir()
 	whole := twoFlows()
 	lying := bytes.Clone(whole)
@@ -110,7 +129,7 @@ func TestClassifyBadFiles(t *testing.T) {
 		if test.data != nil {
 			offlineSave(t, path, test.data)
 		}
-		code, out, errOut := offlineRun(t, nil, "classify", "-o", "json", path)
+		code, out, errOut := offlineRun(t, "classify", "-o", "json", path)
 		if code != test.code || !strings.Contains(errOut, test.says) || (errOut == "") != (test.says == "") {
 			t.Errorf("%s: exit %d, %q; want %d and %q", test.name, code, errOut, test.code, test.says)
 		}
@@ -123,19 +142,19 @@ func TestClassifyBadFiles(t *testing.T) {
 	}
 	// A bad file does not keep the others from being shown.
 	good := offlineSave(t, filepath.Join(dir, "good"), whole)
-	code, out, errOut := offlineRun(t, nil, "classify", "-o", "json", filepath.Join(dir, "missing"), good)
+	code, out, errOut := offlineRun(t, "classify", "-o", "json", filepath.Join(dir, "missing"), good)
 	if code != 1 || strings.Count(out, "\n") != 2 || !strings.Contains(out, `"file":"`+good+`"`) || strings.Count(errOut, "\n") != 1 {
 		t.Errorf("exit %d, %q\n%s", code, errOut, out)
 	}
 }
 
 func TestEval(t *testing.T) {
-	needRuntime(t)
+	needLibrary(t)
 	dir := t.TempDir()
 	offlineSave(t, filepath.Join(dir, "two.pcap"), twoFlows())
 	manifest := offlineSave(t, filepath.Join(dir, "m.csv"), []byte("path,set,category,app,vpn\ntwo.pcap,one,chat,skype,0\n"))
 	for level, n := range map[string]int{"flow": 2, "packet": 4} {
-		code, out, errOut := offlineRun(t, nil, "eval", "--manifest", manifest, "--task", "category", "--level", level, "-o", "json")
+		code, out, errOut := offlineRun(t, "eval", "--manifest", manifest, "--task", "category", "--level", level, "-o", "json")
 		if code != 0 {
 			t.Fatalf("exit %d: %s", code, errOut)
 		}
@@ -156,12 +175,12 @@ func TestEval(t *testing.T) {
 	// Rows of no known label are left out; with nothing left there is nothing to say.
 	offlineSave(t, manifest, []byte("path,category,app,vpn\ntwo.pcap,other,skype,1\n"))
 	for _, task := range []string{"category", "app"} {
-		code, _, errOut := offlineRun(t, nil, "eval", "--manifest", manifest, "--task", task, "--level", "flow")
+		code, _, errOut := offlineRun(t, "eval", "--manifest", manifest, "--task", task, "--level", "flow")
 		if code != 1 || !strings.Contains(errOut, "nothing to score") {
 			t.Errorf("%s: exit %d, %q", task, code, errOut)
 		}
 	}
-	if code, out, errOut := offlineRun(t, nil, "eval", "--manifest", manifest, "--task", "app", "--level", "flow", "--include-vpn"); code != 0 {
+	if code, out, errOut := offlineRun(t, "eval", "--manifest", manifest, "--task", "app", "--level", "flow", "--include-vpn"); code != 0 {
 		t.Errorf("exit %d, %q\n%s", code, errOut, out)
 	}
 }
@@ -171,7 +190,7 @@ func TestDatasetBuild(t *testing.T) {
 	offlineSave(t, filepath.Join(dir, "two.pcap"), twoFlows())
 	manifest := offlineSave(t, filepath.Join(dir, "m.csv"), []byte("path,category,app\ntwo.pcap,chat,skype\n"))
 	out := filepath.Join(dir, "set")
-	if code, text, errOut := offlineRun(t, nil, "dataset", "build", "--manifest", manifest, "--out", out); code != 0 || !strings.Contains(text, "4 packets of 2 flows in 1 captures") {
+	if code, text, errOut := offlineRun(t, "dataset", "build", "--manifest", manifest, "--out", out); code != 0 || !strings.Contains(text, "4 packets of 2 flows in 1 captures") {
 		t.Errorf("exit %d, %q, %q", code, text, errOut)
 	}
 	own := filepath.Join(dir, "own")
@@ -181,7 +200,7 @@ func TestDatasetBuild(t *testing.T) {
 		}
 		offlineSave(t, filepath.Join(own, label, "a.pcap"), twoFlows())
 	}
-	code, text, errOut := offlineRun(t, nil, "dataset", "build", "--captures", own, "--out", filepath.Join(dir, "own-set"))
+	code, text, errOut := offlineRun(t, "dataset", "build", "--captures", own, "--out", filepath.Join(dir, "own-set"))
 	if code != 0 || !strings.Contains(text, "gaming         1      2        4") || !strings.Contains(errOut, `"gaming" has 2 flows`) {
 		t.Errorf("exit %d, %q, %q", code, text, errOut)
 	}
@@ -206,7 +225,7 @@ func TestDatasetBuild(t *testing.T) {
 		{[]string{"--captures", filepath.Join(own, "call"), "--out", out + "2"}, 1, "only label"},
 		{[]string{"--captures", own, "--out", out + "2"}, 1, "broken.pcap"},
 	} {
-		code, _, errOut := offlineRun(t, nil, append([]string{"dataset", "build"}, test.args...)...)
+		code, _, errOut := offlineRun(t, append([]string{"dataset", "build"}, test.args...)...)
 		if code != test.code || !strings.Contains(errOut, test.says) || strings.Count(errOut, "\n") > 4 {
 			t.Errorf("%q: exit %d, %q; want %d and %q", test.args, code, errOut, test.code, test.says)
 		}
