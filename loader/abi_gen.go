@@ -4,9 +4,9 @@
 
 package loader
 
-// ABI is the version of the pinned maps. It is part of the pins' path: a dpclass of
-// another version does not touch them.
+// ABI is the version of the pinned maps. It is part of the pins' path, so that a dpclass
+// with another ABI does not touch them.
 const ABI = 3
 
-// abiFingerprint is what internal/abi says of the maps of that ABI.
+// abiFingerprint is internal/abi's fingerprint of the maps of that ABI.
 const abiFingerprint = "da32c56e754ed042"

@@ -51,8 +51,8 @@ func run(object, file string) error {
 	return os.WriteFile(file, text, 0o644)
 }
 
-// next returns the Go file for a fingerprint: the old file if it has that fingerprint,
-// else one with the next number.
+// next returns the Go file for a fingerprint, with the number of the old file if that has
+// the same fingerprint, else with the next number.
 func next(old []byte, fingerprint string) ([]byte, error) {
 	number := 0
 	if len(old) > 0 {
@@ -60,12 +60,12 @@ func next(old []byte, fingerprint string) ([]byte, error) {
 		if n == nil || f == nil {
 			return nil, errors.New("no number or no fingerprint in it")
 		}
-		if string(f[1]) == fingerprint {
-			return old, nil
-		}
 		var err error
 		if number, err = strconv.Atoi(string(n[1])); err != nil {
 			return nil, err
+		}
+		if string(f[1]) == fingerprint {
+			number--
 		}
 	}
 	return fmt.Appendf(nil, `// SPDX-License-Identifier: Apache-2.0
