@@ -17,15 +17,26 @@ const (
 	UDP Proto = 17
 )
 
+// protoNames are the protocols that have flows.
+var protoNames = map[Proto]string{TCP: "tcp", UDP: "udp"}
+
 // String returns "tcp", "udp" or "proto-N".
 func (p Proto) String() string {
-	switch p {
-	case TCP:
-		return "tcp"
-	case UDP:
-		return "udp"
+	if name, ok := protoNames[p]; ok {
+		return name
 	}
 	return fmt.Sprintf("proto-%d", uint8(p))
+}
+
+// ParseProto returns the protocol of that name, in upper or lower case. ok is false if no
+// protocol with flows has the name.
+func ParseProto(name string) (proto Proto, ok bool) {
+	for proto, known := range protoNames {
+		if strings.EqualFold(name, known) {
+			return proto, true
+		}
+	}
+	return 0, false
 }
 
 // Key is the canonical 5-tuple of a flow: packets of both directions have the same Key.
@@ -74,13 +85,8 @@ func ParseKey(expr string) (Key, error) {
 	if len(words) != 3 {
 		return Key{}, fmt.Errorf("flow %q: %d words; %s", expr, len(words), want)
 	}
-	var proto Proto
-	switch strings.ToLower(words[0]) {
-	case "tcp":
-		proto = TCP
-	case "udp":
-		proto = UDP
-	default:
+	proto, ok := ParseProto(words[0])
+	if !ok {
 		return Key{}, fmt.Errorf("flow %q: protocol %q; %s", expr, words[0], want)
 	}
 	var ends [2]netip.AddrPort

@@ -65,10 +65,7 @@ func (r *Record) SetVerdicts(v *Verdicts) {
 
 // Key returns the flow's canonical key.
 func (r *Record) Key() Key {
-	proto := UDP
-	if r.Proto == TCP.String() {
-		proto = TCP
-	}
+	proto, _ := ParseProto(r.Proto)
 	key, _ := MakeKey(proto, netip.AddrPortFrom(r.Src, r.SrcPort), netip.AddrPortFrom(r.Dst, r.DstPort), r.VLAN)
 	return key
 }

@@ -104,7 +104,7 @@ func merge(entries []entry) []entry {
 func (t *Table) timeout(proto flow.Proto, state flowState) uint64 {
 	both := state.has(bpfFlowStateStateSentA | bpfFlowStateStateSentB)
 	index := 0
-	if proto == flow.UDP {
+	if proto != flow.TCP {
 		index = 2
 	}
 	if both {

@@ -13,6 +13,9 @@ const (
 	UDP = 17
 )
 
+// hasUDPHeader reports whether the protocol has flows and UDP's header.
+func hasUDPHeader(proto uint8) bool { return proto == UDP }
+
 const (
 	ip4Header = 20
 	ip6Header = 40
@@ -93,7 +96,7 @@ func (p *Packet) Sampled() bool {
 
 // VectorPayload returns the offset of the payload in the packet's vector.
 func (p *Packet) VectorPayload() int {
-	if p.Proto == UDP {
+	if hasUDPHeader(p.Proto) {
 		return p.Payload + udpPad
 	}
 	return p.Payload
@@ -117,9 +120,9 @@ func Parse(packet []byte, frameLen int) (Packet, Reason) {
 		packet = packet[:p.Length]
 	}
 	header := tcpHeader
-	switch place.proto {
-	case TCP:
-	case UDP:
+	switch {
+	case place.proto == TCP:
+	case hasUDPHeader(place.proto):
 		header = udpHeader
 	default:
 		return p, reasonOf(place.proto)

@@ -44,7 +44,7 @@ func Make(dst *[Size]byte, packet []byte, keepChecksums bool) {
 	}
 
 	n := copy(dst[:], packet)
-	if place.reason == OK && place.proto == UDP {
+	if place.reason == OK && hasUDPHeader(place.proto) {
 		// If the packet is cut inside the header, there is no payload to move.
 		if head := place.l4 + udpHeader; head < n {
 			clear(dst[head:min(head+udpPad, Size)])
@@ -69,10 +69,10 @@ func Make(dst *[Size]byte, packet []byte, keepChecksums bool) {
 		zero(dst, 10, 12)
 	}
 	if place.reason == OK {
-		switch place.proto {
-		case TCP:
+		switch {
+		case place.proto == TCP:
 			zero(dst, place.l4+16, place.l4+18)
-		case UDP:
+		case hasUDPHeader(place.proto):
 			zero(dst, place.l4+6, place.l4+8)
 		}
 	}
