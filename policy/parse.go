@@ -262,13 +262,8 @@ func (p *parsing) protect(node ast.Node) {
 // cutPort splits udp/51820.
 func cutPort(text string) (flow.Proto, string, bool) {
 	name, port, ok := strings.Cut(text, "/")
-	switch {
-	case ok && strings.EqualFold(name, "tcp"):
-		return flow.TCP, port, true
-	case ok && strings.EqualFold(name, "udp"):
-		return flow.UDP, port, true
-	}
-	return 0, "", false
+	proto, known := flow.ParseProto(name)
+	return proto, port, ok && known
 }
 
 func (p *parsing) protectPort(node ast.Node, text string, proto flow.Proto, port string) {

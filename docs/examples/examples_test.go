@@ -40,6 +40,12 @@ var changes = []change{
 		want:  "category gaming",
 	},
 	{
+		patch: "protocol.patch", files: 3, generate: []string{"./loader"}, needs: "clang",
+		try:   []string{"policy", "check", "-"},
+		stdin: "version: 1\nrules:\n  - match: {category: voip}\n    action: {dscp: EF}\nprotect: [udplite/5000]\n",
+		want:  "udplite/5000",
+	},
+	{
 		patch: "exporter.patch", files: 1,
 		try: []string{"attach", "--help"}, want: "text|csv|json",
 	},
