@@ -10,7 +10,7 @@ LINT_VERSION = v2.15.0
 .NOTPARALLEL: # deps must finish before the targets that need them
 .PHONY: all help deps deps-generate generate lint test test-kernels test-all demo picture attach install uninstall train-deps evaluation paper clean check-go FORCE
 
-all: bin/dpclass bin/libonnxruntime.so.1 ## build bin/dpclass, and put ONNX Runtime beside it
+all: bin/dpclass bin/libonnxruntime.so.1 ## build bin/dpclass, and put ONNX Runtime next to it
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
@@ -22,7 +22,7 @@ deps: ## install what is needed to build, test and run the demo (apt packages, G
 deps-generate: ## install clang and libbpf's headers (only make generate needs them)
 	@scripts/deps.sh generate
 
-generate: check-go ## make labels and BPF objects from their sources, with the pinned clang
+generate: check-go ## rebuild labels and BPF objects from their sources, with the pinned clang
 	$(GO) generate ./flow ./loader
 
 lint: check-go bin/golangci-lint ## check formatting; run go vet, golangci-lint, shellcheck, ruff
@@ -47,7 +47,7 @@ attach: all ## classify the flows of an interface: make attach IFACE=eth0 [ARGS=
 	@test -n "$(IFACE)" || { echo 'IFACE is missing: make attach IFACE=eth0' >&2; exit 2; }
 	@scripts/as-root.sh bin/dpclass attach $(IFACE) $(ARGS)
 
-install: all ## install to PREFIX (default /usr/local); DESTDIR is put in front
+install: all ## install to PREFIX (default /usr/local), below DESTDIR if that is set
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/dpclass $(DESTDIR)$(PREFIX)/share/dpclass/models \
 		$(DESTDIR)$(PREFIX)/share/doc/dpclass $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
 		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
@@ -68,13 +68,13 @@ uninstall: ## remove what make install installed
 train-deps: ## create the trainer's Python environment in .venv (6 GB, mostly PyTorch)
 	@scripts/train-deps.sh
 
-evaluation: ## test the default network, about an hour, continued: make evaluation DATA=dataset [WORK=evaluation] [CHECKSUMS=dataset-ck] [CAPTURES=DIR, for nDPI] [ARGS=]
+evaluation: ## test the default network (about an hour, resumable): make evaluation DATA=dataset [WORK=evaluation] [CHECKSUMS=dataset-ck] [CAPTURES=DIR, for nDPI] [ARGS=]
 	@test -n "$(DATA)" || { echo 'which dataset? make evaluation DATA=DIR (dpclass dataset build makes one)' >&2; exit 2; }
 	@scripts/train-deps.sh research
 	scripts/dpresearch.sh evaluation --data "$(DATA)" --work "$(or $(WORK),evaluation)" --docs docs \
 		$(if $(CHECKSUMS),--checksums "$(CHECKSUMS)") $(if $(CAPTURES),--captures "$(CAPTURES)") $(ARGS)
 
-paper: ## reproduce the paper, many hours, continued: make paper DATA=dataset [WORK=evaluation] [CHECKSUMS=dataset-ck] [ARGS=]
+paper: ## reproduce the paper (many hours, resumable): make paper DATA=dataset [WORK=evaluation] [CHECKSUMS=dataset-ck] [ARGS=]
 	@test -n "$(DATA)" || { echo 'which dataset? make paper DATA=DIR (dpclass dataset build makes one)' >&2; exit 2; }
 	@scripts/train-deps.sh research
 	scripts/dpresearch.sh paper --data "$(DATA)" --work "$(or $(WORK),evaluation)" --docs docs \
@@ -87,7 +87,7 @@ clean: ## remove bin/ (but not .venv)
 check-go:
 	@test -n "$(GO)" || { echo 'no Go that is new enough for go.mod: run make deps' >&2; exit 1; }
 
-# FORCE, because go decides itself what has to be rebuilt.
+# FORCE, because go itself decides what to rebuild.
 bin/dpclass: check-go FORCE
 	@mkdir -p bin
 	CGO_ENABLED=1 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/dpclass

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What user space does to flows, as operations of a batch: in the kernel, so that a counter that packets are adding
- * to is never overwritten, and only to the generation of the flow that was meant. */
+/* What user space does to flows, as operations of a batch. The kernel applies them, so that user space never overwrites
+ * a counter that packets are adding to, and changes only the generation of the flow that it means. */
 #ifndef DPCLASS_APPLY_H
 #define DPCLASS_APPLY_H
 
@@ -13,23 +13,23 @@
 
 enum op_kind {
 	op_verdict, /* store verdicts */
-	op_resample, /* take back op.samples samples, they were shed */
-	op_merge, /* second half of a promotion: what was counted meanwhile */
+	op_resample, /* take back op.samples samples that were shed */
+	op_merge, /* second half of a promotion: add what was counted since the first */
 	op_idle, /* end by time-out */
 	op_report, /* write the end into the map ended */
-	op_remove, /* take the flow out */
+	op_remove, /* remove the flow from the tables */
 } __attribute__((packed));
 
 /* An operation of user space on one flow. Generation 0 means any (an operator's verdict). */
 struct op {
 	struct flow_key6 key;
-	__u64 last_jiffies; /* op_idle and op_remove: only if no packet came since */
+	__u64 last_jiffies; /* op_idle and op_remove: apply only if no packet has come since then */
 	__u32 generation;
 	struct verdict category; /* op_verdict; source_none: leave it as it is */
 	struct verdict app;
 	enum op_kind kind;
 	__u8 family;
-	__u8 settled; /* op_verdict: no verdict of the model's comes after these */
+	__u8 settled; /* op_verdict: no model's verdict comes after these */
 	__u8 samples; /* op_resample */
 	__u32 pad;
 };
@@ -49,7 +49,7 @@ struct {
 	__type(value, struct op);
 } inbox SEC(".maps");
 
-/* Stores a task's verdict. A final one and an operator's are changed by an operator alone. */
+/* Stores a task's verdict. Only an operator changes a final verdict or an operator's. */
 static __always_inline bool set_verdict(struct verdict *to, const struct verdict *from)
 {
 	if (from->source == source_none)
@@ -71,7 +71,7 @@ static __always_inline void set_verdicts(struct flow *f, const struct op *op)
 		__sync_fetch_and_or(&f->state, state_settled);
 }
 
-/* Adds what was counted in the pending entry to the promoted flow, and sets it to 0 there. */
+/* Moves the counts of the pending entry to the promoted flow. */
 static __always_inline void move_counts(struct flow *to, struct flow *from)
 {
 	__sync_fetch_and_add(&to->packets_in, __sync_lock_test_and_set(&from->packets_in, 0));
@@ -89,7 +89,7 @@ static __always_inline void promote(const struct tables *t, const void *key, str
 
 	copy.packets_in = copy.bytes_in = copy.packets_out = copy.bytes_out = copy.dropped = 0;
 	if (bpf_map_update_elem(t->flows, key, &copy, BPF_NOEXIST)) {
-		count(reason_table_full); /* the verdict acts from pending */
+		count(reason_table_full); /* the flow stays in pending, with its verdict */
 		return;
 	}
 	to = bpf_map_lookup_elem(t->flows, key);
@@ -97,7 +97,7 @@ static __always_inline void promote(const struct tables *t, const void *key, str
 		return;
 	__sync_fetch_and_or(&f->state, state_promoted);
 	move_counts(to, f);
-	/* What a packet changed while the copy was made. */
+	/* Bits that a packet set while the copy was made. */
 	__sync_fetch_and_or(&to->state, f->state & ~state_promoted);
 	to->last_jiffies = f->last_jiffies;
 }
@@ -107,7 +107,7 @@ static __always_inline bool is_meant(const struct flow *f, const struct op *op)
 	return f && (!op->generation || f->generation == op->generation);
 }
 
-/* Applies an operation to the flow of that key. Returns whether the flow was there. */
+/* Applies an operation to the flow with its key. Returns whether the flow was there. */
 static __always_inline bool apply_to(const struct op *op, const void *key, const struct tables *t)
 {
 	struct flow *decided = bpf_map_lookup_elem(t->flows, key);
@@ -164,7 +164,7 @@ static __always_inline bool apply_to(const struct op *op, const void *key, const
 	return false;
 }
 
-/* One operation of the inbox; a callback of bpf_loop. */
+/* Applies one operation of the inbox; a callback of bpf_loop. */
 static long apply_one(__u32 index, struct batch *batch)
 {
 	struct op *op = bpf_map_lookup_elem(&inbox, &index);

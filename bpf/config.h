@@ -11,7 +11,7 @@ volatile const bool vlan_in_key = false; /* VLAN ids are part of the 5-tuple */
 volatile const bool has_bpf_loop = true; /* kernel 5.17 */
 volatile const bool has_xdp_load_bytes = true; /* kernel 5.18, with bpf_xdp_get_buff_len */
 volatile const __u32 sample_budget = 5; /* payload packets sampled of each flow */
-volatile const __u64 wakeup_interval_ns = 200000; /* at most one wake-up of the reader in this time on a CPU */
+volatile const __u64 wakeup_interval_ns = 200000; /* each CPU wakes the reader at most once in this time */
 
 volatile const __u64 tick_ns = 4000000; /* length of a jiffy */
 

@@ -6,9 +6,9 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
-/* Why a packet was passed without a flow, or what else did not go its usual way. */
+/* Why a packet was passed without a flow, and other events. */
 enum reason {
-	reason_sampled, /* not a fault: samples queued */
+	reason_sampled, /* normal: sample queued */
 	reason_not_ip, /* ARP, LLDP, ... */
 	reason_vlan_depth, /* more than two tags */
 	reason_truncated, /* the frame ends within a header */
@@ -19,12 +19,12 @@ enum reason {
 	reason_tunnel, /* IPIP, SIT, GRE, ESP */
 	reason_other_proto,
 	reason_l4_header, /* TCP data offset or length is impossible */
-	reason_ring_full, /* sample not queued, tried again with the flow's next packet */
+	reason_ring_full, /* sample not queued; the flow's next packet is tried instead */
 	reason_table_full, /* no room for a flow */
 	reason_stale_verdict, /* verdict for another generation */
 	reason_dns, /* port 53: never sampled */
 	reason_copy, /* packet could not be copied or changed */
-	reason_policer, /* policer's bucket was contended, passed */
+	reason_policer, /* passed because several CPUs used the policer's bucket at once */
 	reason_count,
 };
 

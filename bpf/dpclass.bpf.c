@@ -1,7 +1,7 @@
 //go:build ignore
 // SPDX-License-Identifier: GPL-2.0
 /* The programs of one interface: XDP or tcx ingress, tcx egress, and the one through which user space changes flows.
- * Everything that cannot be handled is passed and counted by reason. */
+ * Packets that they cannot handle pass and are counted by reason. */
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>
 #include <bpf/bpf_endian.h>
@@ -20,7 +20,7 @@
 char LICENSE[] SEC("license") = "GPL";
 
 #define TC_NEXT TC_ACT_UNSPEC /* let the next program decide; TCX_NEXT, and the next filter in clsact */
-#define unlikely(x) __builtin_expect(!!(x), 0) /* keeps the fast way straight */
+#define unlikely(x) __builtin_expect(!!(x), 0) /* keeps the fast path straight */
 #define PULL_LEN 128 /* link layer, IPv6 with some extension headers, TCP */
 
 /* One packet of a flow: look up, sample, enforce. Returns as handle(). */
@@ -79,8 +79,8 @@ int dpclass_xdp(struct xdp_md *ctx)
 	return result > 0 ? XDP_DROP : XDP_PASS;
 }
 
-/* The tc hooks. A tag that the device took off is in the skb. Headers may lie outside of the linear part; they are
- * pulled into it only then, as that may copy the packet. */
+/* The tc hooks. If the device removed a VLAN tag, the tag is in the skb. Headers that lie outside of the linear part
+ * are pulled into it, but only then, because that may copy the packet. */
 static __always_inline int handle_skb(struct __sk_buff *skb, const enum direction direction)
 {
 	int result = 0;
@@ -116,7 +116,7 @@ int dpclass_out(struct __sk_buff *skb)
 	return handle_skb(skb, direction_out);
 }
 
-/* Applies the inbox: context struct batch. Without bpf_loop at most max_batch_unrolled operations a run. */
+/* Applies the inbox; its context is struct batch. Without bpf_loop, at most max_batch_unrolled operations per run. */
 SEC("syscall")
 int dpclass_apply(struct batch *ctx)
 {

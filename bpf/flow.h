@@ -27,7 +27,7 @@ enum flow_state {
 	state_reported = 512, /* the end is in the map ended */
 	state_promoted = 1024, /* pending entry whose flow has moved to flows */
 	state_protected = 2048, /* named by the policy's protect: */
-	state_settled = 4096, /* no verdict changes any more, except by an operator: no more samples */
+	state_settled = 4096, /* from now on only an operator changes a verdict: no more samples */
 };
 
 enum source {
@@ -45,15 +45,15 @@ struct verdict {
 	__u16 confidence; /* in 65535ths */
 };
 
-/* A flow. Three cache lines (of IPv4's tables): what is mostly read, and what each direction writes. The two directions
- * are often handled on two CPUs, and counters in one line would travel between them. */
+/* A flow. Three cache lines (in the IPv4 tables): what is mostly read, and what each direction writes. Different CPUs
+ * often handle the two directions, and counters in one line would travel between them. */
 struct flow {
 	__u64 last_jiffies; /* of the last packet */
 	enum flow_state state; /* bits */
-	__u32 policy_epoch; /* of rule; 0: the policy is to be asked again */
+	__u32 policy_epoch; /* epoch that rule belongs to; 0: look up the rule again */
 	struct verdict category;
 	struct verdict app;
-	__u8 rule; /* policy rule that acts on the flow, from 1; 0: none */
+	__u8 rule; /* number of the policy rule that acts on the flow, from 1; 0: none */
 	__u8 pad[3];
 	__u32 generation;
 	__u32 samples; /* payload packets sampled */
@@ -74,13 +74,13 @@ struct flow {
 
 struct ended_flow {
 	struct flow_key6 key;
-	__u64 number; /* of the end, from 1; 0: the slot is empty */
+	__u64 number; /* number of the end, from 1; 0: the slot is empty */
 	__u8 family;
 	__u8 pad[7];
 	struct flow flow;
 };
 
-/* IPv4 5-tuple to a flow with a firm verdict. A HASH: no flood of new flows takes a decided flow out. */
+/* IPv4 5-tuple to a flow with a firm verdict. A HASH: a flood of new flows cannot evict a decided flow. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 65536);
@@ -96,7 +96,7 @@ struct {
 	__type(value, struct flow);
 } flows6 SEC(".maps");
 
-/* IPv4 5-tuple to a flow without a firm verdict; the least recently used goes first. */
+/* IPv4 5-tuple to a flow without a firm verdict. An LRU_HASH: the least recently used flow is evicted first. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 65536);
@@ -121,8 +121,8 @@ struct {
 } ended SEC(".maps");
 
 enum sequence_slot {
-	sequence_ends, /* so far */
-	sequence_generations, /* given out */
+	sequence_ends, /* number of ends so far */
+	sequence_generations, /* number of generations given out */
 	sequence_count,
 };
 
@@ -139,7 +139,7 @@ struct tables {
 	void *pending;
 };
 
-/* Whether only an operator changes a verdict. */
+/* Whether only an operator can change the verdict. */
 static __always_inline bool is_firm(const struct verdict *v)
 {
 	return v->final || v->source == source_operator;
@@ -159,8 +159,8 @@ static __always_inline __u64 idle_timeout(__u32 state, __u8 proto)
 	return both ? timeout_udp_stream : timeout_udp_single;
 }
 
-/* Whether the packet begins a new flow on a key that is in the table: any packet where the time-out ended the old
- * one; a SYN on a closed or timed-out TCP flow; anything on a timed-out UDP flow. A SYN on a live flow never does. */
+/* Whether the packet begins a new flow on a key that is in the table: any packet if user space has ended the old flow
+ * as idle; a SYN on a closed or timed-out TCP flow; any packet on a timed-out UDP flow. A SYN on a live flow: no. */
 static __always_inline bool begins_again(const struct flow *f, const struct packet *p, __u64 now)
 {
 	bool syn = p->proto == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
@@ -180,7 +180,7 @@ static __always_inline __u64 *sequence_at(enum sequence_slot slot)
 	return bpf_map_lookup_elem(&sequence, &slot);
 }
 
-/* Remembers the end of a flow, unless that was done already. */
+/* Reports the end of a flow in the map ended, once. */
 __noinline int report_end(struct flow *f, const struct flow_key6 *key, int family)
 {
 	struct ended_flow *slot;
@@ -206,7 +206,7 @@ __noinline int report_end(struct flow *f, const struct flow_key6 *key, int famil
 	return 0;
 }
 
-/* Takes out a flow whose key is used again. */
+/* Removes a flow whose key is used again. */
 static __always_inline void retire(const struct packet *p, const struct tables *t, struct flow *f)
 {
 	struct flow_key6 wide;
@@ -218,7 +218,7 @@ static __always_inline void retire(const struct packet *p, const struct tables *
 	bpf_map_delete_elem(t->pending, p->key);
 }
 
-/* Begins a flow with its first packet. NULL where there is no room. */
+/* Begins a flow with its first packet. NULL if there is no room. */
 static __always_inline struct flow *begin(const struct packet *p, const struct tables *t, __u64 now)
 {
 	__u64 *generations = sequence_at(sequence_generations);
@@ -236,12 +236,12 @@ static __always_inline struct flow *begin(const struct packet *p, const struct t
 		f.state |= state_first_b;
 	if (p->proto == IPPROTO_TCP && !(p->tcp_flags & TCP_SYN))
 		f.state |= state_midstream;
-	/* Another CPU may have begun the same flow: both count into the one that is there. */
+	/* Another CPU may have begun the same flow: then both count into that one. */
 	bpf_map_update_elem(t->pending, p->key, &f, BPF_NOEXIST);
 	return bpf_map_lookup_elem(t->pending, p->key);
 }
 
-/* The flow of a packet, a new one if need be. NULL where there is no room. A decided flow costs one look-up. */
+/* Returns the flow of a packet, a new one if necessary. NULL if there is no room. A decided flow costs one lookup. */
 static __always_inline struct flow *find_flow(const struct packet *p, const struct tables *t, __u64 now)
 {
 	struct flow *f;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* A way to make the verifier forget what it knows of a number. */
+/* A way to make the verifier forget what it knows about a number. */
 #ifndef DPCLASS_FORGET_H
 #define DPCLASS_FORGET_H
 
@@ -19,8 +19,8 @@ struct {
 	__type(value, struct forgotten);
 } forgotten SEC(".maps");
 
-/* Sends a number through memory whose contents the verifier does not track. Otherwise it takes each combination of
- * tags and extension headers for a path of its own and checks all code after it again, beyond its limit. */
+/* Sends a number through memory whose contents the verifier does not track. Otherwise it treats each combination of
+ * tags and extension headers as a separate path, checks all code after it again, and exceeds its limit. */
 static __always_inline __u32 forget(__u32 *memory, __u32 number)
 {
 	*(volatile __u32 *)memory = number;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What user space stores for other processes; no program reads it. */
+/* What user space stores for other processes. No program reads it. */
 #ifndef DPCLASS_INFO_H
 #define DPCLASS_INFO_H
 
@@ -11,14 +11,14 @@
 enum attach_mode {
 	mode_none,
 	mode_native, /* XDP in the driver */
-	mode_tc, /* a tc program in XDP's place */
+	mode_tc, /* a tc program instead of XDP */
 } __attribute__((packed));
 
 /* How tc programs are attached. */
 enum tc_kind {
 	tc_tcx, /* tcx links */
-	tc_clsact, /* filters in a clsact qdisc that was there */
-	tc_own_clsact, /* filters in a clsact qdisc of ours */
+	tc_clsact, /* filters in a clsact qdisc that was already there */
+	tc_own_clsact, /* filters in a clsact qdisc that we added */
 } __attribute__((packed));
 
 /* Where and how the programs were attached; for the command line. */
@@ -27,7 +27,7 @@ struct interface_info {
 	__u64 tick_ns; /* length of a jiffy */
 	__u64 attached_ns; /* CLOCK_REALTIME */
 	__u32 ifindex;
-	__u32 samples; /* budget of a flow */
+	__u32 samples; /* sample budget of a flow */
 	__u64 timeouts[4]; /* jiffies: TCP opening, established, UDP single, stream */
 	enum attach_mode mode;
 	enum tc_kind tc;
@@ -61,7 +61,7 @@ struct agent_stats {
 	__u8 last_error[128];
 };
 
-/* 0 to where and how the programs are attached. */
+/* Key 0 to where and how the programs are attached. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -69,7 +69,7 @@ struct {
 	__type(value, struct interface_info);
 } interface SEC(".maps");
 
-/* 0 to what the live agent reports. */
+/* Key 0 to what the live agent reports. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -77,7 +77,7 @@ struct {
 	__type(value, struct agent_stats);
 } agent SEC(".maps");
 
-/* Number to name: enum label, then labels of the models' own; names of models from the highest number down. */
+/* Number to name: enum label, then labels that models add; names of models from the highest number down. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, max_labels);

@@ -16,7 +16,7 @@ struct flow_key {
 	__u8 vlan[3];
 } __attribute__((aligned(8)));
 
-/* The same for IPv6. Where one form serves both families, an IPv4 address is in the first four bytes. */
+/* The same for IPv6. If it is used for both families, an IPv4 address is in the first four bytes. */
 struct flow_key6 {
 	__u8 addr_a[16];
 	__u8 addr_b[16];
@@ -26,7 +26,7 @@ struct flow_key6 {
 	__u8 vlan[3];
 } __attribute__((aligned(8)));
 
-/* The common form of a key of either family. */
+/* Makes the common form of a key of either family. */
 static __always_inline void widen_key(struct flow_key6 *wide, const void *key, int family)
 {
 	if (family == 6) {
@@ -45,7 +45,7 @@ static __always_inline void widen_key(struct flow_key6 *wide, const void *key, i
 	__builtin_memcpy(wide->vlan, narrow->vlan, sizeof(wide->vlan));
 }
 
-/* The IPv4 key of a common one. */
+/* Makes the IPv4 key from the common form. */
 static __always_inline void narrow_key(struct flow_key *narrow, const struct flow_key6 *wide)
 {
 	*(__be32 *)narrow->addr_a = *(const __be32 *)wide->addr_a;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* Sizes that both sides use. bpf2go makes Go's constants of them. */
+/* Sizes that the kernel and user space both use. bpf2go makes Go constants from them. */
 #ifndef DPCLASS_LIMITS_H
 #define DPCLASS_LIMITS_H
 
@@ -10,10 +10,10 @@ enum limit {
 	max_rules = 64, /* of a policy */
 	max_source = 65536, /* bytes of a policy file */
 	max_batch = 4096, /* operations in the inbox */
-	max_batch_unrolled = 32, /* of these in one run without bpf_loop */
+	max_batch_unrolled = 32, /* operations in one run without bpf_loop */
 	max_ended = 4096, /* ended flows that are remembered */
 	max_labels = 256, /* a label is one byte */
-	own_labels = FIRST_OWN_LABEL, /* numbers from here on are labels of the models' own and names of models */
+	own_labels = FIRST_OWN_LABEL, /* from here on, numbers are labels that models add and names of models */
 	name_len = 64, /* bytes of a label's or a model's name, with the 0 at its end */
 };
 

@@ -11,8 +11,8 @@ enum direction {
 	direction_out, /* sent */
 } __attribute__((packed));
 
-/* Every function that takes a packet is inlined: the fields are registers, and those that are constant at a hook cost
- * nothing. Offsets after l3_offset count from the IP header. */
+/* Every function that takes a packet is inlined: the fields are in registers, and fields that are constant at a hook
+ * cost nothing. Offsets after l3_offset count from the IP header. */
 struct packet {
 	/* The hook. */
 	void *ctx; /* struct xdp_md or struct __sk_buff */
@@ -33,12 +33,12 @@ struct packet {
 	__be16 dport;
 	__u32 vlan; /* outer id << 12 | inner id */
 	__u32 l3_offset; /* of the IP header in the frame */
-	__u32 l3_len; /* IP bytes of what is in hand, padding left out */
+	__u32 l3_len; /* IP bytes that are available here, without padding */
 	__u32 l4_offset;
 	__u32 payload_offset;
 	const void *key; /* struct flow_key or struct flow_key6 */
 
-	/* Its share of the wire. */
+	/* What it amounts to on the wire. */
 	__u32 segments;
 	__u64 bytes; /* IP bytes */
 };

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What the policy does to a packet of a flow. A flow remembers its rule until the policy or its verdict changes. */
+/* What the policy does to a packet. A flow remembers its rule until the policy or the flow's verdict changes. */
 #ifndef DPCLASS_POLICY_H
 #define DPCLASS_POLICY_H
 
@@ -17,7 +17,7 @@
 #include "protect.h"
 
 #define CAS_TRIES 4
-#define COARSE_TICKS 16 /* a burst this long is measured in ticks: it is at most one longer */
+#define COARSE_TICKS 16 /* bursts this long are measured in ticks, which makes them at most one tick longer */
 #define MAX_LINK_LEN 63 /* link layer with tags, as a mask */
 
 /* The DSCP in the first 16 bits of the IP header. */
@@ -44,7 +44,7 @@ enum rule_action {
 struct rule {
 	__u64 categories[max_labels / 64]; /* bit set of labels */
 	__u64 apps[max_labels / 64];
-	__u64 cost; /* ns a byte at the policed rate, << 16 */
+	__u64 cost; /* ns per byte at the policed rate, << 16 */
 	__u64 burst_ns; /* the burst in time at the policed rate */
 	__u16 min_confidence;
 	enum rule_flag flags; /* bits */
@@ -68,7 +68,7 @@ struct rule_counts {
 	__u64 marked;
 };
 
-/* 0 to the policy in force. */
+/* Key 0 to the policy in force. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -84,7 +84,7 @@ struct {
 	__type(value, struct rule);
 } rules SEC(".maps");
 
-/* What the rules did, index as in rules. */
+/* What the rules have done; same index as rules. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 2 * max_rules);
@@ -92,7 +92,7 @@ struct {
 	__type(value, struct rule_counts);
 } rule_stats SEC(".maps");
 
-/* Token buckets of scope class, as theoretical arrival time in ns: 2 * (index as in rules) + direction. */
+/* Token buckets of scope class, as theoretical arrival time in ns; index 2 * (index in rules) + direction. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 4 * max_rules);
@@ -100,7 +100,7 @@ struct {
 	__type(value, __u64);
 } buckets SEC(".maps");
 
-/* 0 to the text of the policy file. */
+/* Key 0 to the text of the policy file. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -113,7 +113,7 @@ static __always_inline bool in_set(const __u64 *set, __u8 label)
 	return set[(label >> 6) & 3] >> (label & 63) & 1;
 }
 
-/* Whether the rule may rest on a task's verdict. */
+/* Whether the rule may act on a task's verdict. */
 static __always_inline bool rests_on(const struct rule *r, const struct verdict *v)
 {
 	if (v->label == undecided || v->confidence < r->min_confidence)
@@ -121,7 +121,7 @@ static __always_inline bool rests_on(const struct rule *r, const struct verdict 
 	return is_firm(v) || r->flags & rule_provisional;
 }
 
-/* A rule rests on the verdict of each task that it names labels of; one that names none rests on either. */
+/* A rule acts on the verdicts of the tasks whose labels it names; a rule that names none acts on either task's. */
 static __always_inline bool rule_matches(const struct rule *r, const struct flow *f)
 {
 	bool any_category = r->flags & rule_any_category, any_app = r->flags & rule_any_app;
@@ -138,7 +138,7 @@ static __always_inline bool rule_matches(const struct rule *r, const struct flow
 	return true;
 }
 
-/* Finds the first rule that matches and stores it in the flow. Global, so that it is verified once, not in each place. */
+/* Finds the first rule that matches and stores it in the flow. Global, so that the verifier checks it only once. */
 __noinline int find_rule(struct flow *f, const struct flow_key6 *key, __u32 epoch, int family)
 {
 	__u32 bank = epoch & 1, rule = 0;
@@ -189,7 +189,7 @@ static __always_inline bool conforms(__u64 *tat, const struct rule *r, __u64 byt
 	return true;
 }
 
-/* The first word of the IP header with another DSCP (RFC 2474). The ECN bits stay. */
+/* Returns the first word of the IP header with another DSCP (RFC 2474). The ECN bits stay. */
 static __always_inline __be16 with_dscp(__be16 old, __u8 dscp, const int family)
 {
 	__u16 word = bpf_ntohs(old);
@@ -250,7 +250,7 @@ failed:
 	return false;
 }
 
-/* The time of a rule's policers: a jiffy costs nothing to read, a nanosecond does. A rule keeps to one clock. */
+/* The time for a rule's policers. Jiffies cost nothing to read, nanoseconds do. A rule always uses the same clock. */
 static __always_inline __u64 bucket_time(const struct rule *r)
 {
 	if (r->burst_ns >= COARSE_TICKS * tick_ns)
@@ -258,7 +258,7 @@ static __always_inline __u64 bucket_time(const struct rule *r)
 	return bpf_ktime_get_ns();
 }
 
-/* Whether the packet is beyond the rate of the rule at `index`. */
+/* Whether the packet exceeds the rate of the rule at `index`. */
 static __always_inline bool is_over_rate(const struct packet *p, struct flow *f, const struct rule *r, __u32 index)
 {
 	__u32 slot = 2 * index + p->direction;
@@ -271,7 +271,7 @@ static __always_inline bool is_over_rate(const struct packet *p, struct flow *f,
 	return tat && !conforms(tat, r, p->bytes, bucket_time(r));
 }
 
-/* Does to the packet what the policy says. Returns whether it is to be dropped. */
+/* Applies the policy to the packet. Returns whether to drop it. */
 static __always_inline bool enforce(const struct packet *p, struct flow *f)
 {
 	struct rule_counts *stats;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package lab creates network namespaces, connects them with wires and runs programs
-// in them. The demo, the tests and the benches use it. Nothing is simulated: the wires
+// in them. The demo, the tests and the benchmarks use it. Nothing is simulated: the wires
 // are veth devices, and real servers and clients talk over real sockets.
 //
 // It needs root. Without root [New] returns [ErrNotRoot] and [ForTest] skips the test.

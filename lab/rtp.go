@@ -18,7 +18,7 @@ import (
 )
 
 // Call is a voice call between two hosts, A and B, over real UDP sockets: RTP (RFC 3550)
-// with G.711 audio in both directions, a packet every 20 ms.
+// with G.711 audio in both directions, one packet every 20 ms.
 type Call struct {
 	Flow string // FLOW expression of the call
 

@@ -12,7 +12,7 @@ import (
 )
 
 // WaitTCP waits until a program listens on a TCP port of the host. It reads the kernel's
-// socket table: a connection of its own would be one more flow in a test. If p is not
+// socket table, because a connection would be one more flow in a test. If p is not
 // nil, the wait fails when p ends.
 func (h *Host) WaitTCP(ctx context.Context, p *Process, port int) error {
 	return h.waitPort(ctx, p, "tcp", "0A", port)

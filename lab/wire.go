@@ -37,7 +37,7 @@ func (l *Lab) Wire(w Wire) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU = w.A.Iface, w.MTU
 	// If both ends get the same index, which is likely in two new namespaces, the kernel takes up to a second to begin
-	// sending: linkwatch does not hurry for a device whose peer has the same index.
+	// sending: linkwatch delays a device whose peer has the same index.
 	attrs.Index = firstIndex + int(l.wires.Add(1))
 	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: w.B.Iface, PeerNamespace: netlink.NsFd(w.B.Host.handle)}
 	err := w.A.Host.Do(func() error { return netlink.LinkAdd(veth) })

@@ -33,7 +33,7 @@ trap 'rm -rf "$work"' EXIT
 	fail "npm pack onnxruntime-node@$version failed: is the npm registry reachable (npm config get registry)?"
 tar -xzf "$work/onnxruntime-node-$version.tgz" -C "$work" "package/bin/napi-v6/linux/$node_arch/libonnxruntime.so.1"
 unpacked=$work/package/bin/napi-v6/linux/$node_arch/libonnxruntime.so.1
-fits "$unpacked" || fail "$(printf '%s\n' "ONNX Runtime $version for $node_arch does not have the expected hash: refused." \
+fits "$unpacked" || fail "$(printf '%s\n' "ONNX Runtime $version for $node_arch does not have the expected hash and is not used." \
 	"want $pinned" "got  $(sha256sum "$unpacked" | cut -d ' ' -f 1)")"
 mkdir -p "$root/bin"
 install -m 755 "$unpacked" "$library"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Makes the README's pictures out of a run of the demo in a real (pseudo) terminal.
+# Makes the README's pictures from a run of the demo in a pseudo-terminal.
 
 # shellcheck source=common.sh
 . "$(dirname "$0")/common.sh"

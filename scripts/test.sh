@@ -57,10 +57,10 @@ scripts/as-root.sh bin/dplab demo
 
 step "tests"
 [ "$(id -u)" = 0 ] || have sudo || skip "all tests that need root: you are not root, and sudo is not installed"
-# Tests that build the binary use this go. Without buildvcs, go does not run git, which refuses a directory that belongs
-# to another user than root.
+# Tests that build the binary use this go. With -buildvcs=false, go does not run git, which rejects a directory that does
+# not belong to root.
 PATH=$(dirname "$GO"):$PATH
 export PATH GOFLAGS="${GOFLAGS:-} -buildvcs=false"
 "$GO" build -race ./... # build on all cores; the tests run one package at a time, because some measure time
-# Only the test binaries run as root, so that no files of root end up in Go's cache.
+# Only the test binaries run as root, so that root leaves no files in Go's cache.
 "$GO" test -race -count=1 -p 1 -timeout 20m -exec "$root/scripts/as-root.sh" ./...

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# train-deps.sh [research]: makes the trainer's Python environment in .venv; "research" adds what the evaluation needs.
+# train-deps.sh [research]: creates the trainer's Python environment in .venv; "research" adds what the evaluation needs.
 
 # shellcheck source=common.sh
 . "$(dirname "$0")/common.sh"

@@ -31,7 +31,7 @@ func benchTitles(format string, titles ...any) string {
 // interrupted replaces the errors of a bench that was ended by a signal.
 func interrupted(ctx context.Context, err error) error {
 	if err != nil && ctx.Err() != nil {
-		return errors.New("interrupted; the network namespaces of the bench are removed")
+		return errors.New("interrupted; the network namespaces of the benchmark are removed")
 	}
 	return err
 }

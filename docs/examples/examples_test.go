@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package examples holds no code. Its test applies the patches of this folder to a copy
-// of the source and tries what they add.
+// Package examples has no code. Its test applies the patches in this folder to a copy of
+// the source and tries what they add.
 package examples
 
 import (

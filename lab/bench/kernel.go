@@ -22,7 +22,7 @@ import (
 // KernelOptions configures Kernel.
 type KernelOptions struct {
 	Cases    []string // empty: all of KernelCases
-	Rounds   int      // of each case, each runs our program and the empty one; default 41
+	Rounds   int      // rounds of each case, each with our program and the empty one; default 41
 	Progress func(done, total int, what string)
 	Log      *slog.Logger
 }
@@ -34,7 +34,7 @@ type KernelResult struct {
 	NS      float64 `json:"ns"`
 	EmptyNS float64 `json:"empty_ns"` // an empty program in the same rounds
 	AddedNS float64 `json:"added_ns"`
-	LeastNS float64 `json:"least_added_ns"` // fastest round of ours less fastest round of the empty one
+	LeastNS float64 `json:"least_added_ns"` // fastest round of ours minus the fastest round of the empty one
 	Rounds  int     `json:"rounds"`
 	Repeat  int     `json:"repeat"` // packets in a round
 	Machine string  `json:"machine"`
@@ -362,7 +362,7 @@ func (m *kernelMeter) run(ctx context.Context) (KernelResult, error) {
 		}
 		m.progress()
 		if m.case_.sampled {
-			// The budget anew, and time for the ring's reader.
+			// Reset the sample budget, and give the ring's reader time.
 			if err := m.iface.Table().ResampleAll(); err != nil {
 				return KernelResult{}, err
 			}

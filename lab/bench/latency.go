@@ -35,7 +35,7 @@ type LatencyOptions struct {
 // just before the call that sends its first payload packet until its first verdict
 // is stored in the kernel's map.
 type LatencyResult struct {
-	PerSecond float64 `json:"flows_per_s"` // as reached
+	PerSecond float64 `json:"flows_per_s"` // as measured
 	Flows     int     `json:"flows"`
 	P50       float64 `json:"p50_ms"`
 	P99       float64 `json:"p99_ms"`
@@ -49,7 +49,7 @@ type LatencyResult struct {
 }
 
 const (
-	// Every flow has its own port: with a reused port it would be the same flow.
+	// Every flow has its own port: a reused port would continue the old flow.
 	latencyFirstPort = 10000
 	// MaxLatencyFlows is the largest number of flows in one run.
 	MaxLatencyFlows = 50000

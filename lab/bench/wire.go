@@ -28,10 +28,10 @@ const (
 	device      = "eth0"
 )
 
-// checkRoot is the first check of every bench: nothing works without root.
+// checkRoot is the first check of every benchmark: nothing works without root.
 func checkRoot() error {
 	if os.Geteuid() != 0 {
-		return errors.New("this bench makes network namespaces and loads BPF programs: run it as root")
+		return errors.New("this benchmark creates network namespaces and loads BPF programs: run it as root")
 	}
 	return nil
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package demo shows dpclass at its main job: real servers and clients in network
-// namespaces, with the real dpclass on the router between them. It prints the commands
-// that it runs and their output, and removes everything that it made.
+// Package demo shows dpclass at work: real servers and clients in network namespaces,
+// with the real dpclass on the router between them. It prints the commands that it runs
+// and their output, and removes everything that it made.
 package demo
 
 import (
@@ -36,7 +36,7 @@ func Run(ctx context.Context, binary string, out, errOut io.Writer) (err error) 
 			err = errors.Join(err, fmt.Errorf("%w: %w", ErrCleanup, closeErr))
 		}
 		if err == nil {
-			s.out.say("Done in %.0f s. Namespaces, wires, programs, pins and files are gone.", time.Since(began).Seconds())
+			s.out.say("Done in %.0f s. Namespaces, devices, programs, pins and files are removed.", time.Since(began).Seconds())
 		}
 	}()
 	for _, step := range []func(context.Context) error{

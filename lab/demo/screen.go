@@ -12,7 +12,7 @@ import (
 	"github.com/dpclass/dpclass/internal/tui"
 )
 
-// screen prints the demo's own words, with colour on a terminal.
+// screen prints the demo's own text, with colour on a terminal.
 type screen struct {
 	out   io.Writer
 	color bool
@@ -41,7 +41,7 @@ func (s *screen) command(args ...string) {
 	fmt.Fprintln(s.out, s.paint("1;32", "router# ")+s.paint("1", strings.Join(args, " ")))
 }
 
-// command runs a program where this one runs.
+// command runs a program in this process's own namespace.
 func command(ctx context.Context, name string, args ...string) (string, error) {
 	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
 	return strings.TrimSpace(string(out)), err

@@ -37,7 +37,7 @@ type show struct {
 	ssh    *lab.SSHServer
 	agent  *lab.Process
 	call   *lab.Call
-	iperf  *lab.Process // the server, which says what it received
+	iperf  *lab.Process // the server, which reports what it received
 	stream *lab.Process // the client
 	tunnel *lab.Tunnel
 
@@ -47,7 +47,7 @@ type show struct {
 	before, after figures
 }
 
-// close ends everything; it is what Ctrl-C leads to as well.
+// close ends everything, also after Ctrl-C.
 func (s *show) close() error {
 	if s.stopBackground != nil {
 		s.stopBackground()
@@ -58,7 +58,7 @@ func (s *show) close() error {
 	var err error
 	if s.agent != nil {
 		_ = s.agent.Stop()
-		// The agent detaches when it ends; this is for one that could not.
+		// The agent detaches when it ends. This is in case it could not.
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		_, err = s.net.Router.Run(ctx, s.binary, "detach", iface)
@@ -68,8 +68,8 @@ func (s *show) close() error {
 	return err
 }
 
-// dpclass shows and runs a dpclass command on the router, its output on the
-// demo's own.
+// dpclass shows and runs a dpclass command on the router. Its output goes to the demo's
+// output.
 func (s *show) dpclass(ctx context.Context, args ...string) error {
 	s.out.command(append([]string{"dpclass"}, args...)...)
 	cmd, err := s.net.Router.Command(ctx, s.binary, args...)
@@ -87,7 +87,7 @@ func (s *show) dpclass(ctx context.Context, args ...string) error {
 	return nil
 }
 
-// flows reads the flow table as a program does.
+// flows reads the flow table as JSON, as a program would.
 func (s *show) flows(ctx context.Context) ([]flow.Record, error) {
 	out, err := s.net.Router.Run(ctx, s.binary, "flows", iface, "-o", "json")
 	if err != nil {
@@ -189,7 +189,7 @@ func (s *show) watch(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// bpftool shows a verdict where the kernel looks it up.
+// bpftool shows a verdict in the map that the kernel reads.
 func (s *show) bpftool(ctx context.Context) error {
 	s.out.step("The same verdicts in the kernel's map, as bpftool prints it")
 	if _, err := lab.FindProgram("bpftool"); err != nil {
@@ -204,7 +204,7 @@ func (s *show) bpftool(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// Other runs may have an eth0 in a namespace of their own: ours has the call.
+	// Other runs may have an eth0 in their own namespaces: ours has the call.
 	for _, pin := range pins {
 		args := append([]string{"map", "lookup", "pinned", pin, "key", "hex"}, keyBytes(key)...)
 		out, err := s.net.Router.Run(ctx, "bpftool", args...)
@@ -218,7 +218,7 @@ func (s *show) bpftool(ctx context.Context) error {
 	return fmt.Errorf("the voice call %q is in none of %s", key, strings.Join(pins, " "))
 }
 
-// keyBytes is the key of an IPv4 flow as the map has it (struct flow_key of
+// keyBytes returns the key of an IPv4 flow as the map has it (struct flow_key of
 // bpf/key.h).
 func keyBytes(key flow.Key) []string {
 	raw := append(key.A.Addr().AsSlice(), key.B.Addr().AsSlice()...)

@@ -16,18 +16,18 @@ import (
 	"github.com/dpclass/dpclass/lab"
 )
 
-// streamRate is what the iperf3 stream sends, and policedRate what the policy
-// leaves of it, in Mbit/s.
+// streamRate is the rate that the iperf3 stream sends, and policedRate the rate that
+// the policy lets through, in Mbit/s.
 const (
 	streamRate  = 60
 	policedRate = 20
 )
 
-// figures are what one half of the demo measured, outside of dpclass.
+// figures are what one half of the demo measured, without dpclass's own counters.
 type figures struct {
 	stream         float64 // bits per second that the iperf3 server received
-	ef, voice      int     // packets of the call on the server's side with DSCP EF, and in all
-	gets, tunneled int     // tries through the tunnel, and those that came through
+	ef, voice      int     // packets of the call on the server's side with DSCP EF, and in total
+	gets, tunneled int     // requests through the tunnel, and those that succeeded
 }
 
 // traffic starts everything that runs for the rest of the demo.
@@ -68,8 +68,8 @@ func (s *show) traffic(ctx context.Context) error {
 	return nil
 }
 
-// repeat does something again and again in the background. A policy may get in
-// its way: failures are what the demo shows, not its own.
+// repeat calls a function repeatedly in the background. It ignores errors: the policy
+// causes them, and the demo shows that.
 func (s *show) repeat(ctx context.Context, pause time.Duration, do func() error) {
 	s.background.Add(1)
 	go func() {
@@ -89,7 +89,7 @@ func (s *show) repeat(ctx context.Context, pause time.Duration, do func() error)
 // [  5]   0.00-1.00   sec  7.15 MBytes  60.0 Mbits/sec  0.011 ms  0/6250 (0%)
 var received = regexp.MustCompile(`sec\s+[\d.]+ \w?Bytes\s+([\d.]+) (\w?)bits/sec`)
 
-// measure takes the figures of a few seconds.
+// measure measures for a few seconds.
 func (s *show) measure(ctx context.Context) (figures, error) {
 	const seconds = 5
 	var f figures
@@ -137,7 +137,7 @@ func (s *show) measure(ctx context.Context) (figures, error) {
 	if len(reports) <= lines+1 {
 		return f, fmt.Errorf("iperf3's server reported nothing in %d s: %s", seconds, s.iperf.Output())
 	}
-	for _, report := range reports[lines+1:] { // the first one had begun before
+	for _, report := range reports[lines+1:] { // the first one began earlier
 		rate, err := strconv.ParseFloat(report[1], 64)
 		if err != nil {
 			return f, err
@@ -156,18 +156,18 @@ func (s *show) measureBefore(ctx context.Context) (err error) {
 	return err
 }
 
-// String is what a half measured.
+// String returns the figures as text.
 func (f figures) String() string {
 	text := fmt.Sprintf("iperf3 stream received    %s\nvoice packets with EF     %d of %d", megabits(f.stream), f.ef, f.voice)
 	if f.gets > 0 {
-		text += fmt.Sprintf("\ncurl through the tunnel   %d of %d came through", f.tunneled, f.gets)
+		text += fmt.Sprintf("\ncurl through the tunnel   %d of %d succeeded", f.tunneled, f.gets)
 	}
 	return text
 }
 
-// policy writes a policy for the traffic that runs, and applies it.
+// policy writes a policy for the running traffic, and applies it.
 func (s *show) policy(ctx context.Context) error {
-	s.out.step("A policy: mark the call EF, hold the stream at %d Mbit/s, drop the tunnel", policedRate)
+	s.out.step("A policy: mark the call EF, limit the stream to %d Mbit/s, drop the tunnel", policedRate)
 	if err := s.verdict(ctx, "the voice call", "udp", 16384, "voip"); err != nil {
 		return err
 	}
@@ -198,8 +198,8 @@ rules:
 	return s.dpclass(ctx, "policy", "apply", iface, file)
 }
 
-// verdict sees to it that a flow has the category that a rule names: the
-// model's verdict where it is that one, else the operator's, which corrects it.
+// verdict makes sure that a flow has the category that a rule names: if the model's
+// verdict is another, it corrects it with an operator's verdict.
 func (s *show) verdict(ctx context.Context, what, proto string, port uint16, wanted string) error {
 	records, err := s.flows(ctx)
 	if err != nil {
@@ -214,7 +214,7 @@ func (s *show) verdict(ctx context.Context, what, proto string, port uint16, wan
 		s.out.say("the model calls %s %s (confidence %.2f)", what, r.Category, r.CategoryConfidence)
 		return nil
 	case r.Category == "":
-		s.out.say("the model has not decided %s: the operator does", what)
+		s.out.say("the model has not classified %s yet: the operator does", what)
 	default:
 		s.out.say("the model calls %s %s (confidence %.2f): the operator corrects it", what, r.Category, r.CategoryConfidence)
 	}
@@ -235,9 +235,9 @@ func (s *show) measureAfter(ctx context.Context) (err error) {
 	return s.bites()
 }
 
-// bites holds the figures against what the policy asks.
+// bites checks the figures against the policy.
 func (s *show) bites() error {
-	s.out.step("The policy bites")
+	s.out.step("The policy works")
 	s.out.say("%-28s %14s %14s", "", "before", "with policy")
 	s.out.say("%-28s %14s %14s", "iperf3 stream", megabits(s.before.stream), megabits(s.after.stream))
 	s.out.say("%-28s %14s %14s", "voice packets marked EF", share(s.before.ef, s.before.voice), share(s.after.ef, s.after.voice))
@@ -246,13 +246,13 @@ func (s *show) bites() error {
 	}
 	var errs []error
 	if s.after.ef != s.after.voice || s.after.voice == 0 || s.before.ef != 0 {
-		errs = append(errs, fmt.Errorf("the DSCP rule did not bite: %s", s.after))
+		errs = append(errs, fmt.Errorf("the DSCP rule does not work: %s", s.after))
 	}
 	if s.after.stream > policedRate*1.15e6 || s.after.stream < policedRate*0.7e6 || s.before.stream < 2*policedRate*1e6 {
-		errs = append(errs, fmt.Errorf("the rate rule did not bite: %s", s.after))
+		errs = append(errs, fmt.Errorf("the rate rule does not work: %s", s.after))
 	}
 	if s.tunnel != nil && (s.after.tunneled != 0 || s.before.tunneled == 0) {
-		errs = append(errs, fmt.Errorf("the drop rule did not bite: %s", s.after))
+		errs = append(errs, fmt.Errorf("the drop rule does not work: %s", s.after))
 	}
 	return errors.Join(errs...)
 }
