@@ -32,16 +32,21 @@ type Attachment struct {
 	lock       *os.File
 	collection *ebpf.Collection
 	links      []link.Link
+	made       []string // pins of the links that did not exist before
 	ring       *Ring
 	log        *slog.Logger
 }
 
 // Attach loads the programs and attaches them to an interface of the calling
 // thread's network namespace. If an earlier process left its pins, Attach takes them
-// over: flows, verdicts and policy stay, and undecided flows are sampled again. If
-// Attach fails, it leaves the interface as it was. The error wraps ErrBusy if another
-// process serves the interface, ErrForeignXDP if another XDP program is attached, and
-// ErrOldKernel if the kernel is too old. log may be nil.
+// over: flows, verdicts and policy stay. Undecided flows whose samples were all taken
+// are not sampled again until [Table.ResampleAll] is called.
+//
+// If Attach fails, it takes off what it attached. A hook that it took over stays
+// attached, but may run the new program, which works on the same maps; a hook that the
+// new configuration does not want may be off. The error wraps ErrBusy if another process
+// serves the interface, ErrForeignXDP if another XDP program is attached, and ErrOldKernel
+// if the kernel is too old. log may be nil.
 func Attach(ctx context.Context, iface string, cfg Config, log *slog.Logger) (*Attachment, error) {
 	return defaultRoot().attach(ctx, iface, cfg, log)
 }
@@ -120,7 +125,8 @@ func (r root) claim(iface string) (string, error) {
 
 // create attaches if no process left its pins.
 func (a *Attachment) create(ctx context.Context, device netlink.Link, cfg *Config) error {
-	if err := unpinAll(a.dir); err != nil { // what a crash may have left incomplete
+	// What a crash may have left incomplete.
+	if err := errors.Join(unlinkAll(a.dir), unpinAll(a.dir)); err != nil {
 		return err
 	}
 	if err := a.load(device, cfg, nil); err != nil {
@@ -141,7 +147,7 @@ func (a *Attachment) create(ctx context.Context, device netlink.Link, cfg *Confi
 }
 
 // adopt takes over the pins of a process that ended without detaching.
-func (a *Attachment) adopt(ctx context.Context, device netlink.Link, cfg *Config) error {
+func (a *Attachment) adopt(ctx context.Context, device netlink.Link, cfg *Config) (err error) {
 	pinned := map[string]*ebpf.Map{}
 	defer func() {
 		for _, m := range pinned {
@@ -166,6 +172,11 @@ func (a *Attachment) adopt(ctx context.Context, device netlink.Link, cfg *Config
 	if err := a.load(device, cfg, pinned); err != nil {
 		return err
 	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.undo(device, &earlier))
+		}
+	}()
 	if err := a.attachHooks(ctx, device, cfg, a.updateLink); err != nil {
 		return err
 	}

@@ -347,6 +347,57 @@ func TestTakeoverWithOtherHooks(t *testing.T) {
 	}
 }
 
+// TestTakeoverFails: nothing that a takeover attached is left when it fails midway, and the earlier hooks stay.
+func TestTakeoverFails(t *testing.T) {
+	for name, cfg := range map[string]Config{"link": {Mode: Native, Clsact: true}, "filter": {Mode: TC, Clsact: true}} {
+		t.Run(name, func(t *testing.T) {
+			h, _ := wired(t)
+			first := attached(t, h, Config{Mode: TC, Egress: true})
+			before := states(t, first)
+			if err := first.Close(); err != nil {
+				t.Fatal(err)
+			}
+			var device netlink.Link
+			in(t, h, func() (err error) { // the filter of another keeps ours out of egress
+				if device, err = netlink.LinkByName("eth0"); err != nil {
+					return err
+				}
+				if err := netlink.QdiscAdd(clsactOf(device)); err != nil {
+					return err
+				}
+				return addForeignFilter(device, netlink.HANDLE_MIN_EGRESS, filterPriority)
+			})
+			if _, err := attachTo(h, "eth0", cfg); err == nil || !isAdvised(err) {
+				t.Fatalf("attach: %v", err)
+			}
+			in(t, h, func() error {
+				again, err := netlink.LinkByName("eth0")
+				if err != nil {
+					return err
+				}
+				if xdp := again.Attrs().Xdp; xdp != nil && xdp.Attached {
+					t.Error("the XDP program is left")
+				}
+				if filters, err := netlink.FilterList(device, netlink.HANDLE_MIN_INGRESS); err != nil || len(filters) > 0 {
+					t.Errorf("filters left: %v, %v", filters, err)
+				}
+				pins, err := testRoot.open("eth0")
+				if err != nil {
+					return err
+				}
+				defer pins.Close()
+				after, err := pins.Hooks()
+				if !slices.Equal(after, before) {
+					t.Errorf("hooks %+v, before %+v", after, before)
+				}
+				return err
+			})
+			in(t, h, func() error { return testRoot.detach(t.Context(), "eth0") })
+			nothingLeft(t, before)
+		})
+	}
+}
+
 // TestCancelled: a context that has ended ends attaching and detaching, and changes nothing.
 func TestCancelled(t *testing.T) {
 	h, _ := wired(t)
@@ -411,6 +462,20 @@ func TestTwoNamespaces(t *testing.T) {
 	nothingLeft(t, nil)
 }
 
+// addForeignFilter attaches a filter that is not ours.
+func addForeignFilter(device netlink.Link, parent uint32, priority uint16) error {
+	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, License: "GPL", Instructions: asm.Instructions{
+		asm.Mov.Imm(asm.R0, 0), asm.Return()}})
+	if err != nil {
+		return err
+	}
+	defer program.Close()
+	return netlink.FilterAdd(&netlink.BpfFilter{
+		FilterAttrs: netlink.FilterAttrs{LinkIndex: device.Attrs().Index, Parent: parent,
+			Handle: 1, Priority: priority, Protocol: unix.ETH_P_ALL},
+		Fd: program.FD(), Name: "foreign", DirectAction: true})
+}
+
 // TestForeignClsact: a qdisc and filters of others stay.
 func TestForeignClsact(t *testing.T) {
 	h, _ := wired(t)
@@ -422,16 +487,7 @@ func TestForeignClsact(t *testing.T) {
 		if err := netlink.QdiscAdd(clsactOf(device)); err != nil {
 			return err
 		}
-		program, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, License: "GPL", Instructions: asm.Instructions{
-			asm.Mov.Imm(asm.R0, 0), asm.Return()}})
-		if err != nil {
-			return err
-		}
-		defer program.Close()
-		return netlink.FilterAdd(&netlink.BpfFilter{
-			FilterAttrs: netlink.FilterAttrs{LinkIndex: device.Attrs().Index, Parent: netlink.HANDLE_MIN_INGRESS,
-				Handle: 1, Priority: 7, Protocol: unix.ETH_P_ALL},
-			Fd: program.FD(), Name: "foreign", DirectAction: true})
+		return addForeignFilter(device, netlink.HANDLE_MIN_INGRESS, 7)
 	})
 	i := attached(t, h, Config{Mode: TC, Clsact: true})
 	if err := i.Detach(); err != nil {
@@ -535,6 +591,11 @@ func TestTun(t *testing.T) {
 func TestHalfMade(t *testing.T) {
 	h, _ := wired(t)
 	i := attached(t, h, Config{})
+	held, err := link.LoadPinnedLink(filepath.Join(i.dir, pinXDP), nil) // removing its pin does not take it off
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
 	if err := errors.Join(i.Close(), os.Remove(filepath.Join(i.dir, "flows"))); err != nil {
 		t.Fatal(err)
 	}

@@ -97,10 +97,7 @@ func (r root) remove(dir string, info *bpfInterfaceInfo) error {
 		}
 	}
 	// Remove the links first: no packet must find a map missing.
-	for _, pin := range []string{pinXDP, pinIn, pinOut} {
-		errs = append(errs, unlink(filepath.Join(dir, pin)))
-	}
-	errs = append(errs, unpinAll(dir), r.removeDir(dir))
+	errs = append(errs, unlinkAll(dir), unpinAll(dir), r.removeDir(dir))
 	return errors.Join(errs...)
 }
 

@@ -137,6 +137,7 @@ func (a *Attachment) newLink(h hook, device netlink.Link) (err error) {
 	if err := l.Pin(filepath.Join(a.dir, h.pin)); err != nil {
 		return fmt.Errorf("pin the link of %s: %w", h.name, err)
 	}
+	a.made = append(a.made, filepath.Join(a.dir, h.pin))
 	return nil
 }
 
@@ -190,6 +191,28 @@ func (a *Attachment) dropOthers(device netlink.Link, earlier *bpfInterfaceInfo) 
 		return removeQdisc(device)
 	}
 	return nil
+}
+
+// undo takes off what this process attached beyond what the earlier one had, as its
+// info says.
+func (a *Attachment) undo(device netlink.Link, earlier *bpfInterfaceInfo) error {
+	var errs []error
+	for _, pin := range a.made {
+		errs = append(errs, unlink(pin))
+	}
+	filters := map[uint32]bool{netlink.HANDLE_MIN_INGRESS: true, netlink.HANDLE_MIN_EGRESS: true}
+	if earlier.Tc != bpfTcKindTcTcx {
+		for _, h := range hooksOf(earlier) {
+			delete(filters, h.parent)
+		}
+	}
+	for parent := range filters {
+		errs = append(errs, removeFilters(device, parent))
+	}
+	if a.info.Tc == bpfTcKindTcOwnClsact && earlier.Tc != bpfTcKindTcOwnClsact {
+		errs = append(errs, removeQdisc(device))
+	}
+	return errors.Join(errs...)
 }
 
 // errNotNative says that the driver does not support XDP.
@@ -315,4 +338,13 @@ func unlink(pin string) error {
 		return errors.Join(fmt.Errorf("detach link %q: %w", filepath.Base(pin), err), unpin(pin))
 	}
 	return unpin(pin)
+}
+
+// unlinkAll takes off every pinned link of a directory.
+func unlinkAll(dir string) error {
+	var errs []error
+	for _, pin := range []string{pinXDP, pinIn, pinOut} {
+		errs = append(errs, unlink(filepath.Join(dir, pin)))
+	}
+	return errors.Join(errs...)
 }
