@@ -209,8 +209,13 @@ func testPersist(t *testing.T, s *suite) {
 			if got := s.run(t, r.Router, "status", "eth0"); got.code != cli.ExitFailed || !strings.Contains(got.out, "not ready") {
 				t.Errorf("status without an agent: exit %d, %s%s", got.code, got.out, got.err)
 			}
+			// An agent that cannot attach all its interfaces loses nothing of the earlier one,
+			// and leaves nothing of its own.
+			s.run(t, r.Router, "attach", "eth0", "eth1", "none0", "--mode", mode, "--no-classify", "--persist").want(t, cli.ExitFailed, "none0")
+			s.run(t, r.Router, "status", "eth1").want(t, cli.ExitFailed, "not attached")
+			enforced("after an agent that failed", 15)
 			again := s.attach(t, r.Router, "eth0", "--mode", mode, "--no-classify")
-			enforced("with the next agent", 15)
+			enforced("with the next agent", 20)
 			all.programs = append(all.programs, ours(t).programs...)
 			if err := again.Interrupt(); err != nil {
 				t.Errorf("%v: %s", err, again.Output())
