@@ -124,11 +124,14 @@ func testStart(t *testing.T, s *suite) {
 		for _, moment := range moments {
 			t.Run(end.name+" at "+moment.name, func(t *testing.T) {
 				p := s.startAttach(t, near, nil, "eth0", "--no-classify", "--mode", "native")
+				ctx := testContext(t)
 				for !moment.comes(t, near, p) {
 					select {
 					case <-p.Done():
 						t.Fatalf("attach ended: %v: %s", p.Wait(), p.Output())
-					default: // seen as soon as it comes
+					case <-ctx.Done():
+						t.Fatalf("%s did not come: %s", moment.name, p.Output())
+					default: // seen as soon as it comes: lab.Until would be too late for it
 					}
 				}
 				end.by(t, p)
