@@ -40,7 +40,7 @@ type shard struct {
 	filled bool    // the worker waits for a full batch
 
 	pending chan struct{} // holds a token once the queue is not empty
-	full    int           // eventfd: the batch that the worker waits for is full
+	wakeup  int           // eventfd: the batch that the worker waits for is full, or the context ended
 	buffer  [8]byte       // for reading it
 	poll    [1]unix.PollFd
 	timeout unix.Timespec
@@ -49,15 +49,15 @@ type shard struct {
 func newShard(queue, batch, flows int, delay time.Duration, d *decider, clock func() time.Duration) (*shard, error) {
 	// Go's timers wait for whole milliseconds in an idle program, so a batch's
 	// deadline is kept by ppoll on an eventfd.
-	full, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	wakeup, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
 		return nil, fmt.Errorf("eventfd: %w", err)
 	}
 	s := &shard{
 		batch: batch, delay: delay, clock: clock, queue: make([]slot, queue),
-		table: newTable(d, flows), pending: make(chan struct{}, 1), full: full,
+		table: newTable(d, flows), pending: make(chan struct{}, 1), wakeup: wakeup,
 	}
-	s.poll[0] = unix.PollFd{Fd: int32(full), Events: unix.POLLIN}
+	s.poll[0] = unix.PollFd{Fd: int32(wakeup), Events: unix.POLLIN}
 	return s, nil
 }
 
@@ -86,14 +86,34 @@ func (s *shard) put(sample *flow.Sample) bool {
 		}
 	}
 	if signal {
-		// It cannot fail: the counter is far from its limit.
-		_, _ = unix.Write(s.full, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+		s.wake()
 	}
 	return true
 }
 
+// wake ends the worker's wait for a full batch.
+func (s *shard) wake() {
+	// It cannot fail: the counter is far from its limit.
+	_, _ = unix.Write(s.wakeup, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+}
+
+// wakeWith has the end of the context wake the worker. After stop, the context does
+// not use the shard, which may then be closed.
+func (s *shard) wakeWith(ctx context.Context) (stop func()) {
+	woken := make(chan struct{})
+	cancel := context.AfterFunc(ctx, func() {
+		s.wake()
+		close(woken)
+	})
+	return func() {
+		if !cancel() {
+			<-woken
+		}
+	}
+}
+
 // wait returns once a batch is due: it is full, or the oldest sample has waited
-// for the delay.
+// for the delay. The end of the context ends it too, given wakeWith.
 func (s *shard) wait(ctx context.Context) error {
 	for {
 		s.mu.Lock()
@@ -122,7 +142,7 @@ func (s *shard) wait(ctx context.Context) error {
 		}
 		if n > 0 {
 			// Emptied for the next time; it was just seen to be readable.
-			_, _ = unix.Read(s.full, s.buffer[:])
+			_, _ = unix.Read(s.wakeup, s.buffer[:])
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -199,4 +219,4 @@ func (s *shard) restart(d *decider) {
 	s.table.restart(d)
 }
 
-func (s *shard) close() error { return unix.Close(s.full) }
+func (s *shard) close() error { return unix.Close(s.wakeup) }

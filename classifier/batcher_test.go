@@ -118,6 +118,31 @@ func TestWaitEndsWithContext(t *testing.T) {
 	}
 }
 
+// TestWorkEndsWithContext ends a worker whose batch is neither full nor due for an hour.
+func TestWorkEndsWithContext(t *testing.T) {
+	s, _, _ := testShard(t, testDecider(false), 64, 4, 100, time.Hour)
+	s.put(sample(0, 0))
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- new(Classifier).work(ctx, s, nil) }()
+	for waits := false; !waits; time.Sleep(time.Millisecond) {
+		s.mu.Lock()
+		waits = s.filled
+		s.mu.Unlock()
+	}
+	cancel()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		s.wake() // so that nothing uses the shard once it is closed
+		<-ended
+		t.Error("the worker did not end with the context")
+	}
+}
+
 func TestShedWhenFull(t *testing.T) {
 	s, r, _ := testShard(t, testDecider(false), 8, 4, 100, time.Hour)
 	for i := range 8 {

@@ -287,6 +287,7 @@ func (c *Classifier) work(ctx context.Context, s *shard, sink func([]flow.Decisi
 			r.close()
 		}
 	}()
+	defer s.wakeWith(ctx)()
 	for {
 		if err := s.wait(ctx); err != nil {
 			if ctx.Err() != nil {

@@ -122,7 +122,7 @@ func attach(cmd *cobra.Command, g *cli.Globals, f *attachFlags, names []string) 
 		}
 		protectSSH(rules)
 	}
-	attached, err := attachAll(cmd.Context(), names, f.config(engine, labels), rules, log)
+	attached, err := f.attachAll(cmd.Context(), names, f.config(engine, labels), rules, log)
 	if err != nil || len(attached) == 0 {
 		return err
 	}
@@ -186,9 +186,11 @@ func (f *attachFlags) config(engine *classifier.Classifier, labels []string) loa
 	return config
 }
 
-// attachAll attaches every interface and sets the policy on it. If one fails, it detaches
-// the others. If the context ends first, it attaches none and returns no error.
-func attachAll(ctx context.Context, names []string, config loader.Config, rules *flow.Policy, log *slog.Logger) (attached []*loader.Attachment, err error) {
+// attachAll attaches every interface and sets the policy on it. If one fails, or the
+// context ends first, it lets go of the others and returns none; the end of the context
+// is no error. With --persist, what an earlier agent left stays, and the rest is detached.
+func (f *attachFlags) attachAll(ctx context.Context, names []string, config loader.Config, rules *flow.Policy, log *slog.Logger) (attached []*loader.Attachment, err error) {
+	var undo []func() error
 	defer func() {
 		if err == nil {
 			return
@@ -196,17 +198,23 @@ func attachAll(ctx context.Context, names []string, config loader.Config, rules 
 		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 			err = nil // ending on a signal is not a failure
 		}
-		for _, iface := range attached {
-			err = errors.Join(err, iface.Detach())
+		for _, letGo := range undo {
+			err = errors.Join(err, letGo())
 		}
 		attached = nil
 	}()
 	for _, name := range names {
+		keep := f.persist && isAttached(name)
 		iface, err := loader.Attach(ctx, name, config, log)
 		if err != nil {
 			return attached, err
 		}
 		attached = append(attached, iface)
+		if keep {
+			undo = append(undo, iface.Close)
+		} else {
+			undo = append(undo, iface.Detach)
+		}
 		if rules == nil {
 			continue
 		}

@@ -65,16 +65,6 @@ loop.
 	return command
 }
 
-// openModels opens models to read captures with.
-func openModels(g *cli.Globals, names []string, options classifier.Options) (*offline.Reader, error) {
-	models, err := loadModels(names)
-	if err != nil {
-		return nil, err
-	}
-	options.Library, options.Models = g.Library, models
-	return offline.Open(options)
-}
-
 func classify(command *cobra.Command, g *cli.Globals, flags *classifyFlags, names []string) error {
 	keep, err := flowlist.ParseFilter(flags.filter)
 	if err != nil {

@@ -124,11 +124,14 @@ func testStart(t *testing.T, s *suite) {
 		for _, moment := range moments {
 			t.Run(end.name+" at "+moment.name, func(t *testing.T) {
 				p := s.startAttach(t, near, nil, "eth0", "--no-classify", "--mode", "native")
+				ctx := testContext(t)
 				for !moment.comes(t, near, p) {
 					select {
 					case <-p.Done():
 						t.Fatalf("attach ended: %v: %s", p.Wait(), p.Output())
-					default: // seen as soon as it comes
+					case <-ctx.Done():
+						t.Fatalf("%s did not come: %s", moment.name, p.Output())
+					default: // seen as soon as it comes: lab.Until would be too late for it
 					}
 				}
 				end.by(t, p)
@@ -209,8 +212,13 @@ func testPersist(t *testing.T, s *suite) {
 			if got := s.run(t, r.Router, "status", "eth0"); got.code != cli.ExitFailed || !strings.Contains(got.out, "not ready") {
 				t.Errorf("status without an agent: exit %d, %s%s", got.code, got.out, got.err)
 			}
+			// An agent that cannot attach all its interfaces loses nothing of the earlier one,
+			// and leaves nothing of its own.
+			s.run(t, r.Router, "attach", "eth0", "eth1", "none0", "--mode", mode, "--no-classify", "--persist").want(t, cli.ExitFailed, "none0")
+			s.run(t, r.Router, "status", "eth1").want(t, cli.ExitFailed, "not attached")
+			enforced("after an agent that failed", 15)
 			again := s.attach(t, r.Router, "eth0", "--mode", mode, "--no-classify")
-			enforced("with the next agent", 15)
+			enforced("with the next agent", 20)
 			all.programs = append(all.programs, ours(t).programs...)
 			if err := again.Interrupt(); err != nil {
 				t.Errorf("%v: %s", err, again.Output())

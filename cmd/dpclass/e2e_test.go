@@ -311,7 +311,7 @@ func start(t *testing.T, h *lab.Host, iface string, filter ...string) (stop func
 // tally is what a capture holds of a flow.
 type tally struct {
 	packets, bytes uint64
-	first, last    time.Time
+	last           time.Time    // of the last packet
 	tos            map[byte]int // packets by type of service or traffic class
 	badSums        int          // IPv4 headers with a wrong checksum
 }
@@ -341,7 +341,7 @@ func count(t *testing.T, file string, after time.Time) map[flow.Key]*tally {
 		}
 		c := counts[step.Flow.Key]
 		if c == nil {
-			c = &tally{tos: map[byte]int{}, first: step.Time}
+			c = &tally{tos: map[byte]int{}}
 			counts[step.Flow.Key] = c
 		}
 		c.packets++

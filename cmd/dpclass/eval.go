@@ -105,18 +105,6 @@ func eval(command *cobra.Command, g *cli.Globals, flags *evalFlags) error {
 	return printEval(command.OutOrStdout(), result)
 }
 
-// readManifest reads the captures of a manifest; if sets are named, only theirs.
-func readManifest(file, root string, sets []string) ([]dataset.Capture, error) {
-	captures, err := dataset.ReadManifest(file, root)
-	if err != nil {
-		return nil, err
-	}
-	if captures, err = dataset.OfSets(captures, sets); err != nil {
-		return nil, fmt.Errorf("manifest %q: %w", file, err)
-	}
-	return captures, nil
-}
-
 // scoreRow is a row of the table of scores.
 type scoreRow struct {
 	dataset.Class

@@ -36,6 +36,17 @@ func open(name string) (*loader.Pins, error) {
 	return iface, err
 }
 
+// isAttached reports whether an interface has programs and maps of an agent, which may
+// have ended.
+func isAttached(name string) bool {
+	iface, err := loader.Open(name)
+	if err != nil {
+		return false
+	}
+	iface.Close() // nothing was written
+	return true
+}
+
 // withInterface runs fn with an attached interface in the namespace of --netns.
 func withInterface(g *cli.Globals, name string, fn func(*loader.Pins) error) error {
 	return g.InNetns(func() error {

@@ -5,7 +5,6 @@ package main
 import (
 	"github.com/spf13/cobra"
 
-	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/internal/cli"
 )
 
@@ -26,16 +25,3 @@ of dpclass; your own is a FILE.onnx with its manifest FILE.json next to it.`,
 	models.AddCommand(newModelsListCommand(g), newModelsShowCommand(g), newModelsVerifyCommand(g), newModelsUseCommand(g))
 	return models
 }
-
-// loadModels loads the models of a command line: those that were named, else those of
-// "dpclass models use", else the default.
-func loadModels(named []string) ([]*model.Model, error) {
-	names, err := cli.ModelsOr(named)
-	if err != nil {
-		return nil, err
-	}
-	return model.LoadAll(names)
-}
-
-// completeModels completes names of models, and files.
-var completeModels = cli.CompleteNamesAndFiles(func() []string { return model.Shipped() })

@@ -76,7 +76,7 @@ func listModels(out, warn io.Writer, g *cli.Globals) error {
 		}
 		file := line.File
 		if file == "" {
-			file = "(shipped)"
+			file = "(built in)"
 		}
 		perSecond := "-"
 		if line.Speed > 0 {

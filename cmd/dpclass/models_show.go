@@ -56,7 +56,7 @@ func showModel(out io.Writer, m *model.Model) error {
 	}
 	row("name", m.Name)
 	if m.Path == "" {
-		row("file", "(shipped)")
+		row("file", "(built in)")
 	} else {
 		row("file", m.Path)
 	}

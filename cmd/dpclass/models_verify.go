@@ -7,9 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/dpclass/dpclass/classifier"
 	"github.com/dpclass/dpclass/classifier/model"
-	"github.com/dpclass/dpclass/classifier/ort"
 	"github.com/dpclass/dpclass/cmd/dpclass/internal/modelcard"
 	"github.com/dpclass/dpclass/internal/cli"
 )
@@ -57,17 +55,4 @@ func verifyModel(nameOrFile, library string) (*model.Model, string, error) {
 	}
 	version, err := runModels([]*model.Model{m}, library)
 	return m, version, err
-}
-
-// runModels opens models that are used together and runs each once; it returns ONNX
-// Runtime's release.
-func runModels(models []*model.Model, library string) (string, error) {
-	c, err := classifier.New(classifier.Options{Library: library, Models: models, Workers: 1})
-	if err != nil {
-		return "", err
-	}
-	if err := c.Close(); err != nil {
-		return "", err
-	}
-	return ort.Version(library)
 }

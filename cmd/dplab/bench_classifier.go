@@ -32,7 +32,7 @@ the vector, the queue, the flow's verdict.`,
 				}
 			}
 			options.Library = g.Library
-			return bench.Classifier(options, cli.RowPrinter[bench.ClassifierResult](g, cmd.OutOrStdout(),
+			return bench.Classifier(cmd.Context(), options, cli.RowPrinter[bench.ClassifierResult](g, cmd.OutOrStdout(),
 				fmt.Sprintf("%-16s %-5s %5s %12s %12s %14s", "MODEL", "TYPE", "BATCH", "PACKETS/S", "us/PACKET", "us/PACKET LIVE"),
 				func(r bench.ClassifierResult) string {
 					name := r.Model

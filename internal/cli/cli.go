@@ -121,9 +121,8 @@ func (g *Globals) Execute(ctx context.Context, root *cobra.Command, args []strin
 		fmt.Fprintf(errOut, "  run \"%s --help\" for how to use it\n", cmd.CommandPath())
 		return ExitUsage
 	}
-	var quiet quietError
 	switch {
-	case errors.As(err, &quiet):
+	case IsQuiet(err):
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
 		fmt.Fprintf(errOut, "%s: interrupted\n", root.Name())
 	default:

@@ -3,6 +3,7 @@
 package bench
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -39,8 +40,8 @@ type ClassifierResult struct {
 }
 
 // Classifier measures how long the models take for a packet. It calls each with
-// every result.
-func Classifier(o ClassifierOptions, each func(ClassifierResult) error) error {
+// every result. It ends with the context's error when the context ends.
+func Classifier(ctx context.Context, o ClassifierOptions, each func(ClassifierResult) error) error {
 	if len(o.Models) == 0 {
 		o.Models = model.Shipped()
 	}
@@ -67,7 +68,7 @@ func Classifier(o ClassifierOptions, each func(ClassifierResult) error) error {
 			return err
 		}
 		for _, batch := range o.Batches {
-			measured, err := measure(o.Library, m, packets, batch, o.About)
+			measured, err := measure(ctx, o.Library, m, packets, batch, o.About)
 			if err != nil {
 				return fmt.Errorf("model %q, batch %d: %w", name, batch, err)
 			}

@@ -3,6 +3,8 @@
 package bench
 
 import (
+	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -21,7 +23,7 @@ func TestClassifier(t *testing.T) {
 		}
 	}
 	var batches []int
-	err := Classifier(options, func(r ClassifierResult) error {
+	err := Classifier(t.Context(), options, func(r ClassifierResult) error {
 		batches = append(batches, r.Batch)
 		if !r.Default || r.Micros <= 0 || r.LiveMicros <= 0 || r.PerSecond <= 0 || r.Library == "" {
 			t.Errorf("%+v", r)
@@ -33,5 +35,17 @@ func TestClassifier(t *testing.T) {
 	}
 	if len(batches) != 2 || batches[0] != 1 || batches[1] != 8 {
 		t.Errorf("batches %v were measured", batches)
+	}
+
+	// The context ends it in the middle of a case.
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	options.About = time.Hour
+	err = Classifier(ctx, options, func(r ClassifierResult) error {
+		t.Errorf("a result: %+v", r)
+		return nil
+	})
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("error %v", err)
 	}
 }

@@ -28,8 +28,8 @@ type cost struct {
 const rounds = 5
 
 // measure runs packets, from the IP header on, through one model in batches. It takes
-// roughly the given time.
-func measure(library string, m *model.Model, packets [][]byte, batch int, about time.Duration) (result cost, err error) {
+// roughly the given time, and less where the context ends: that is an error.
+func measure(ctx context.Context, library string, m *model.Model, packets [][]byte, batch int, about time.Duration) (result cost, err error) {
 	chunk := max(1, 512/batch) * batch // whole batches only, and many of them
 	c, err := classifier.New(classifier.Options{
 		Library: library, Models: []*model.Model{m}, Workers: 1, Batch: batch, Delay: time.Hour, Queue: chunk,
@@ -38,15 +38,15 @@ func measure(library string, m *model.Model, packets [][]byte, batch int, about 
 		return cost{}, err
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
-	if result.live, err = measureLive(c, packets, chunk, about/2/rounds); err != nil {
+	if result.live, err = measureLive(ctx, c, packets, chunk, about/2/rounds); err != nil {
 		return cost{}, err
 	}
-	result.network, err = measureNetwork(c, packets, batch, about/2/rounds)
+	result.network, err = measureNetwork(ctx, c, packets, batch, about/2/rounds)
 	return result, err
 }
 
 // measureNetwork classifies one batch at a time on this thread.
-func measureNetwork(c *classifier.Classifier, packets [][]byte, batch int, round time.Duration) (time.Duration, error) {
+func measureNetwork(ctx context.Context, c *classifier.Classifier, packets [][]byte, batch int, round time.Duration) (time.Duration, error) {
 	// Each batch has other vectors: a network that looks bytes up in tables is a third
 	// faster on vectors that it has just seen. The first ones are there again at the end,
 	// so that a batch may begin anywhere.
@@ -70,13 +70,13 @@ func measureNetwork(c *classifier.Classifier, packets [][]byte, batch int, round
 	if _, err := classify(); err != nil { // the first run allocates
 		return 0, err
 	}
-	return medianCPU(unix.CLOCK_THREAD_CPUTIME_ID, round, classify)
+	return medianCPU(ctx, unix.CLOCK_THREAD_CPUTIME_ID, round, classify)
 }
 
 // measureLive submits a chunk of samples, each of another flow so that every one counts,
 // and then has them classified: one after the other, so that the two do not compete for
 // a core.
-func measureLive(c *classifier.Classifier, packets [][]byte, chunk int, round time.Duration) (time.Duration, error) {
+func measureLive(ctx context.Context, c *classifier.Classifier, packets [][]byte, chunk int, round time.Duration) (time.Duration, error) {
 	samples := make([]flow.Sample, len(packets))
 	for i, packet := range packets {
 		key, _ := flow.MakeKey(flow.UDP, netip.MustParseAddrPort("192.0.2.1:53000"),
@@ -93,14 +93,17 @@ func measureLive(c *classifier.Classifier, packets [][]byte, chunk int, round ti
 			}
 			next++
 		}
-		ctx, stop := context.WithTimeout(context.Background(), time.Minute)
+		running, stop := context.WithTimeout(ctx, time.Minute)
 		defer stop()
 		decided := 0
-		err := c.Run(ctx, func(decisions []flow.Decision) {
+		err := c.Run(running, func(decisions []flow.Decision) {
 			if decided += len(decisions); decided == chunk {
 				stop()
 			}
 		})
+		if err == nil {
+			err = ctx.Err()
+		}
 		if err == nil && decided != chunk {
 			err = fmt.Errorf("%d decisions on %d flows in a minute: %s", decided, chunk, c.Stats().LastError)
 		}
@@ -109,12 +112,12 @@ func measureLive(c *classifier.Classifier, packets [][]byte, chunk int, round ti
 	if _, err := classify(); err != nil { // the first run allocates
 		return 0, err
 	}
-	return medianCPU(unix.CLOCK_PROCESS_CPUTIME_ID, round, classify)
+	return medianCPU(ctx, unix.CLOCK_PROCESS_CPUTIME_ID, round, classify)
 }
 
 // medianCPU calls fn over and over for each of the rounds and returns the median CPU
 // time of a packet by the clock. fn returns how many packets it handled.
-func medianCPU(clock int32, round time.Duration, fn func() (int, error)) (time.Duration, error) {
+func medianCPU(ctx context.Context, clock int32, round time.Duration, fn func() (int, error)) (time.Duration, error) {
 	results := make([]time.Duration, 0, rounds)
 	for range rounds {
 		begin, err := cpuTime(clock)
@@ -123,6 +126,9 @@ func medianCPU(clock int32, round time.Duration, fn func() (int, error)) (time.D
 		}
 		used, n := time.Duration(0), 0
 		for used < round {
+			if err := ctx.Err(); err != nil {
+				return 0, err
+			}
 			packets, err := fn()
 			if err != nil {
 				return 0, err

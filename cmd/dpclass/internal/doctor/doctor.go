@@ -148,7 +148,7 @@ func examineFeatures(privileged bool) []Finding {
 		feature("tc", Fail, update, features.HaveProgramType(ebpf.SchedCLS)),
 		feature("tcx", Warn, "Linux 6.6 and later have it; without it dpclass uses clsact filters", haveTCX()),
 		feature("ring buffer", Fail, "Linux 5.8 and later have it", features.HaveMapType(ebpf.RingBuf)),
-		feature("bpf_loop", Fail, "Linux 5.17 and later have it; verdicts are stored with it", features.HaveProgramHelper(ebpf.Syscall, asm.FnLoop)),
+		feature("bpf_loop", Warn, "Linux 5.17 and later have it; without it dpclass stores verdicts in smaller batches", features.HaveProgramHelper(ebpf.Syscall, asm.FnLoop)),
 	}
 }
 

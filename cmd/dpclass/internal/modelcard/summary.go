@@ -14,7 +14,7 @@ import (
 // and "models verify -o json".
 type Summary struct {
 	Name       string      `json:"name"`
-	File       string      `json:"file"` // "" if the model is shipped
+	File       string      `json:"file"` // "" for the model that is built in
 	InUse      bool        `json:"in_use"`
 	Task       []flow.Task `json:"task"`
 	Categories int         `json:"categories"`
@@ -26,11 +26,9 @@ type Summary struct {
 	SHA256     string      `json:"sha256"`
 	// Accuracy is by flow, by split and task, as the model's manifest has it.
 	Accuracy map[string]map[flow.Task]float64 `json:"accuracy,omitempty"`
-	// Speed is that of one core at batch 32. Measured says where: "export", by whoever
-	// made the model.
-	Speed    float64 `json:"packets_per_s_core,omitempty"`
-	Measured string  `json:"packets_per_s_core_measured,omitempty"`
-	Runtime  string  `json:"onnxruntime,omitempty"` // release that ran it; verify only
+	// Speed is that of one core at batch 32, measured when the model was exported.
+	Speed   float64 `json:"packets_per_s_core,omitempty"`
+	Runtime string  `json:"onnxruntime,omitempty"` // release that ran it; verify only
 }
 
 // Summarize returns the summary of a model.
@@ -56,7 +54,7 @@ func Summarize(m *model.Model) Summary {
 		}
 	}
 	if card.micros > 0 {
-		s.Speed, s.Measured = 1e6/card.micros, "export"
+		s.Speed = 1e6 / card.micros
 	}
 	return s
 }
@@ -81,9 +79,9 @@ func (s *Summary) LabelCounts() string {
 	return strings.Join(counts, "+")
 }
 
-// AccuracyOn returns the accuracy by flow on a split, task by task, as "0.91+0.80", or
-// "-" if there is none. For a model that is not shipped, the accuracy on the other
-// split replaces a missing one and is marked.
+// AccuracyOn returns the accuracy by flow on a split, task by task, as "0.91+0.80", "-"
+// where there is none. The one of another split takes its place, with a mark, for a
+// model that is not built in.
 func (s *Summary) AccuracyOn(split, other string) string {
 	scores, mark := s.Accuracy[split], ""
 	if scores == nil && s.File != "" {

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dpclass/dpclass/internal/cli"
+	"github.com/dpclass/dpclass/loader"
+)
+
+func newPolicyApplyCommand(g *cli.Globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "apply IFACE FILE",
+		Short: "Enforce a policy on an attached interface",
+		Long: `Check the policy file and enforce it on the interface instead of the policy that is
+there now. A file with an error changes nothing. "-" reads standard input. The SSH
+connection that applies the policy is protected.`,
+		Example:           "  dpclass policy apply eth0 policy.yaml\n  sed s/20mbit/5mbit/ policy.yaml | dpclass policy apply eth0 -",
+		Args:              cli.Exactly("IFACE", "FILE"),
+		ValidArgsFunction: completeAttached(g, cobra.ShellCompDirectiveDefault),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return withInterface(g, args[0], func(iface *loader.Pins) error {
+				p, err := readPolicy(cmd, args[1], iface.Labels())
+				if err != nil {
+					return err
+				}
+				protectSSH(p)
+				if err := iface.Rules().Set(p); err != nil {
+					return fmt.Errorf("policy on %q: %w", args[0], err)
+				}
+				if g.JSON() {
+					return nil
+				}
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: policy in force, %d rules\n", args[0], len(p.Rules))
+				return err
+			})
+		},
+	}
+}
