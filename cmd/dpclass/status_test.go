@@ -54,7 +54,7 @@ func TestStatusText(t *testing.T) {
 	alone := served(now)
 	alone.Agent, alone.Ready, alone.Counters, alone.Hooks[1].State = nil, false, nil, "stale"
 	got := strings.Join(statusText(alone, now, false), "\n")
-	for _, want := range []string{"eth0  not ready", "egress stale", "agent     none", "counters  all zero"} {
+	for _, want := range []string{"eth0  not ready", "egress stale", "agent     not running", "counters  all zero"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q is missing in\n%s", want, got)
 		}
