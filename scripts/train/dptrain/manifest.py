@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The manifest NAME.json beside a model: format 1, which dpclass reads and checks."""
+"""The manifest NAME.json of a model: format 1, which dpclass reads and checks."""
 
 import numpy as np
 
