@@ -50,7 +50,7 @@ func TestModule(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { // where the program did not: pins outlive the namespace
+	t.Cleanup(func() { // in case the program did not: pins outlive the namespace
 		if err := r.Router.Do(func() error { return loader.Detach(context.Background(), "eth0") }); err != nil {
 			t.Error(err)
 		}

@@ -104,7 +104,7 @@ func TestSinkResumes(t *testing.T) {
 	})
 }
 
-// A sink that fails is logged once and tried again; the agent goes on.
+// A sink that fails is logged once and tried again; the agent continues.
 func TestSinkFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, "eth0")

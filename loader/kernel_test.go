@@ -162,7 +162,7 @@ func (k *kernel) pass(program string, frames ...[]byte) {
 	}
 }
 
-// sample returns the next record of the ring, nil where there is none.
+// sample returns the next record of the ring, nil if there is none.
 func (k *kernel) sample() *flow.Sample {
 	k.t.Helper()
 	k.reader.SetDeadline(time.Unix(1, 0))
@@ -272,7 +272,7 @@ func eventually(t testing.TB, what string, is func() bool) {
 	t.Fatalf("%s: not within 10 s", what)
 }
 
-// checksum is the Internet checksum over data: 0 where the one in it is right.
+// checksum is the Internet checksum over data: 0 if the checksum in it is right.
 func checksum(data []byte) uint16 {
 	var sum uint32
 	for n := 0; n+1 < len(data); n += 2 {

@@ -221,7 +221,7 @@ func TestTimedOutKeys(t *testing.T) {
 		}
 		k.pass(progXDP, opened.sent(syn, 0), silent.sent(ack, 0), datagrams.sent(0, 9))
 		for c, generation := range first {
-			// A connection that was only silent goes on, until the sweep has ended it.
+			// A connection that was only silent continues, until the sweep has ended it.
 			goesOn := c == silent && !swept
 			r := k.flow(c.key())
 			if goesOn != (r.Generation == generation) || goesOn != (r.Packets == 2) {

@@ -24,7 +24,7 @@ import (
 
 // said is what the Go side says of a frame.
 type said struct {
-	reason string // as counted; "ok" where the packet has a flow
+	reason string // as counted; "ok" if the packet has a flow
 	packet []byte // from the IP header on
 	vector.Packet
 }

@@ -69,7 +69,7 @@ func stackUsed(before, ins *asm.Instruction) int {
 }
 
 // function is the instructions of one function, in the units of jump offsets: nil
-// stands for the second half of a wide instruction.
+// represents the second half of a wide instruction.
 type function []*asm.Instruction
 
 // functionsOf returns each program's functions by name; one of them is the

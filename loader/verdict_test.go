@@ -74,7 +74,7 @@ func TestWhoChangesAVerdict(t *testing.T) {
 	}
 }
 
-// TestOperatorFreezesOneTask: the flow goes on being sampled, and the model decides the other task.
+// TestOperatorFreezesOneTask: the flow is still sampled, and the model decides the other task.
 func TestOperatorFreezesOneTask(t *testing.T) {
 	t.Parallel()
 	k := newKernel(t, Config{}, ethernet)
@@ -163,7 +163,7 @@ func TestSettled(t *testing.T) {
 	}
 }
 
-// TestRuleAndTasks: a rule rests on the final verdict of each task that it names, on any final one where it names none.
+// TestRuleAndTasks: a rule acts on the final verdicts of the tasks that it names, or on any final one if it names none.
 func TestRuleAndTasks(t *testing.T) {
 	t.Parallel()
 	k := newKernel(t, Config{}, ethernet)

@@ -20,7 +20,7 @@ import (
 // paper is the folder of the paper's networks.
 const paper = "../../models/paper"
 
-// network stands for an .onnx file: this package does not look into it.
+// network replaces an .onnx file: this package does not read its content.
 var network = []byte("network")
 
 func fittingManifest() map[string]any {
@@ -30,7 +30,7 @@ func fittingManifest() map[string]any {
 	}
 }
 
-// write writes a model and its manifest, with the right hash where the manifest has
+// write writes a model and its manifest, with the right hash if the manifest has
 // none, and returns the .onnx file.
 func write(t *testing.T, dir string, manifest map[string]any) string {
 	t.Helper()

@@ -89,7 +89,7 @@ func testCaptures(t *testing.T, s *suite) {
 		{"empty.pcap", []byte{}, cli.ExitFailed, "empty", 0},
 		{"random.pcap", random, cli.ExitFailed, "neither pcap nor pcapng", 0},
 		{"lying.pcap", lying, cli.ExitFailed, "4294967280", 0},
-		{"first-cut.pcap", whole[:50], cli.ExitFailed, "whole packet", 0},
+		{"first-cut.pcap", whole[:50], cli.ExitFailed, "complete packet", 0},
 		{"header.pcap", whole[:24], cli.ExitDone, "", 0},
 		{"cut.pcap", whole[:len(whole)-1], cli.ExitDone, "warning", 1},
 		{"whole.pcap", whole, cli.ExitDone, "", 2},

@@ -178,7 +178,7 @@ func kill(t *testing.T, p *lab.Process) {
 	}
 }
 
-// testPersist has the kernel go on without the agent, and the next agent take
+// testPersist lets the kernel continue without the agent, and the next agent take
 // over what was known.
 func testPersist(t *testing.T, s *suite) {
 	for _, mode := range []string{"native", "tc"} {

@@ -67,7 +67,7 @@ func testWatch(t *testing.T, s *suite) {
 }
 
 // testSwap has an agent take up other models at SIGHUP, and keep those that it has
-// where the new ones are damaged, or have labels that the interface does not know.
+// if the new ones are damaged, or have labels that the interface does not know.
 func testSwap(t *testing.T, s *suite) {
 	s.needLibrary(t)
 	network, err := os.ReadFile("../../models/default.onnx")

@@ -440,7 +440,7 @@ func (k *talk) ask(t *testing.T, n int) int {
 // silence is how long nothing comes before nothing will.
 const silence = 400 * time.Millisecond
 
-// push has the server send n packets of its own accord.
+// push makes the server send n packets without a request.
 func (k *talk) push(t *testing.T, n int) {
 	t.Helper()
 	for range n {
@@ -523,7 +523,7 @@ func (k *talkTCP) again(t *testing.T, r *lab.Routed) {
 	k.conn = conn
 }
 
-// ask sends a line and tells whether the answer comes.
+// ask sends a line and reports whether the answer comes.
 func (k *talkTCP) ask(t *testing.T) bool {
 	t.Helper()
 	line := fmt.Sprintf("question %d\n", k.asks.Add(1))

@@ -54,7 +54,7 @@ func testRefusals(t *testing.T, s *suite) {
 				if err != nil || !strings.Contains(out, fmt.Sprintf(`"id":%d`, foreign)) || strings.Contains(out, "dpclass") {
 					t.Errorf("the other program, %d, is to be there alone: %v %s", foreign, err, out)
 				}
-				// Beside it there is room.
+				// There is room next to it.
 				s.attach(t, near, "eth0", "--mode", "tc", "--no-classify")
 			})
 		}

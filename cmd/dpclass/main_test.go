@@ -85,7 +85,7 @@ func TestWrongUsage(t *testing.T) {
 // maxErrorLines is the number of lines that errors may have with their advice.
 const maxErrorLines = 10
 
-// checkError holds what was printed against the rules for errors.
+// checkError checks the output against the rules for errors.
 func checkError(t *testing.T, text string) {
 	t.Helper()
 	if !strings.HasPrefix(text, "dpclass: ") || !strings.HasSuffix(text, "\n") {

@@ -24,6 +24,6 @@ func TestAdvice(t *testing.T) {
 		t.Errorf("advice of a joined error: %q", got)
 	}
 	if Advise(nil, "nothing") != nil || Advice(nil) != nil || Advice(base) != nil {
-		t.Error("advice where there is none")
+		t.Error("advice, although the error has none")
 	}
 }

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluates dpclass's network and reproduces the paper it comes from.
 
-What was done before is not done again: trainings continue where they were interrupted, and finished
-jobs are kept while the code that made them stays the same.
+No work is repeated: trainings continue where they were interrupted, and finished jobs are kept as
+long as the code that made them stays the same.
 """
 
 import argparse
@@ -89,12 +89,15 @@ def _publish(o, page, results):
 def _with_jobs(verbs, name, what, run):
     parser = _verb(verbs, name, what, run, "data", "work")
     parser.add_argument(
-        "--docs", type=Path, metavar="DIR", help="update the page there; without it only the jobs"
+        "--docs",
+        type=Path,
+        metavar="DIR",
+        help="update the page there; without it, only run the jobs",
     )
     parser.add_argument("--checksums", metavar="DIR", help="the dataset built with --checksums")
     for how in ("only", "skip"):
         parser.add_argument(
-            f"--{how}", action="append", metavar="PATTERN", help=f"{how} jobs named like this"
+            f"--{how}", action="append", metavar="PATTERN", help=f"{how} jobs whose names match"
         )
     parser.add_argument(
         "--no-training", action="store_true", help="only test networks whose training is finished"
@@ -111,9 +114,9 @@ def _evaluation(verbs):
             _publish(o, "evaluation", analysis.evaluation(store.Store(ds, o.work, _say)))
         return int(bool(failed))
 
-    what = "test the default network and the trees beside it; update docs/evaluation.md"
+    what = "test the default network and the trees; update docs/evaluation.md"
     parser = _with_jobs(verbs, "evaluation", what, run)
-    parser.add_argument("--captures", metavar="DIR", help="of the manifest's paths, to run nDPI on")
+    parser.add_argument("--captures", metavar="DIR", help="the captures, to run nDPI on")
 
 
 def _paper(verbs):
@@ -126,9 +129,9 @@ def _paper(verbs):
             _publish(o, "paper", results)
         return int(bool(failed))
 
-    what = "reproduce the paper, which takes hours; update docs/paper.md"
+    what = "reproduce the paper, which takes many hours; update docs/paper.md"
     parser = _with_jobs(verbs, "paper", what, run)
-    parser.add_argument("--models", default="models", metavar="DIR", help="to be timed (models)")
+    parser.add_argument("--models", default="models", metavar="DIR", help="models to time (models)")
 
 
 def _job(verbs):
@@ -154,13 +157,19 @@ def _train(verbs):
     parser = _verb(verbs, "train", what, run, "data", "run")
     parser.add_argument("kind", choices=nets.KINDS)
     parser.add_argument("--split", choices=splits.NAMES, default="all")
-    parser.add_argument("--seed", type=int, default=0, help="of the model (0)")
-    parser.add_argument("--split-seed", type=int, default=0, help="of the split (0)")
-    parser.add_argument("--epochs", type=int, default=0, help="at most (the network's own number)")
-    parser.add_argument("--batch", type=int, default=0, help="packets (the network's own number)")
-    parser.add_argument("--max-minutes", type=float, default=0, help="of training (30)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the model (0)")
+    parser.add_argument("--split-seed", type=int, default=0, help="seed of the split (0)")
     parser.add_argument(
-        "--set", action="append", dest="sets", help="use only this set; may be given again"
+        "--epochs", type=int, default=0, help="train at most this many epochs (network's default)"
+    )
+    parser.add_argument(
+        "--batch", type=int, default=0, help="packets per batch (network's default)"
+    )
+    parser.add_argument(
+        "--max-minutes", type=float, default=0, help="stop training after this time (30)"
+    )
+    parser.add_argument(
+        "--set", action="append", dest="sets", help="use only this set; may be given more than once"
     )
 
 
@@ -171,7 +180,7 @@ def _export(verbs):
     what = "write NAME.onnx in INT8 and NAME.json from a training"
     parser = _verb(verbs, "export", what, run, "data", "run")
     parser.add_argument("--name", required=True)
-    parser.add_argument("--out", default=".", metavar="DIR", help="where to (.)")
+    parser.add_argument("--out", default=".", metavar="DIR", help="where to write (.)")
 
 
 def _bench(verbs):
@@ -179,7 +188,9 @@ def _bench(verbs):
         bench.run(data.Dataset(o.data), o.models, log=_say)
 
     parser = _verb(verbs, "bench", "time the shipped networks and the paper's in FP32", run, "data")
-    parser.add_argument("--models", default="models", metavar="DIR", help="with NAME.onnx (models)")
+    parser.add_argument(
+        "--models", default="models", metavar="DIR", help="directory with NAME.onnx (models)"
+    )
 
 
 def _report(verbs):
@@ -191,7 +202,9 @@ def _report(verbs):
 
     what = "make tables and pictures again from the stored results"
     parser = _verb(verbs, "report", what, run, "docs")
-    parser.add_argument("--cards", metavar="DIR", help="models whose manifests get the figures")
+    parser.add_argument(
+        "--cards", metavar="DIR", help="directory of the models whose manifests get the figures"
+    )
 
 
 if __name__ == "__main__":

@@ -59,19 +59,25 @@ def _train(verbs):
 
     parser = _verb(verbs, "train", "train the network, or continue its training", run)
     parser.add_argument("kind", choices=("default",), help="the network")
-    parser.add_argument("--seed", type=int, default=0, help="of the random numbers (0)")
-    parser.add_argument("--epochs", type=int, default=0, help="at most (the network's own number)")
-    parser.add_argument("--batch", type=int, default=0, help="packets (the network's own number)")
-    parser.add_argument("--max-minutes", type=float, default=0, help="of training (0: no limit)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random numbers (0)")
+    parser.add_argument(
+        "--epochs", type=int, default=0, help="train at most this many epochs (network's default)"
+    )
+    parser.add_argument(
+        "--batch", type=int, default=0, help="packets per batch (network's default)"
+    )
+    parser.add_argument(
+        "--max-minutes", type=float, default=0, help="stop training after this time (0: no limit)"
+    )
     parser.add_argument(
         "--labels",
         type=Path,
         metavar="MANIFEST",
         help="learn the labels of this model, such as models/default.json "
-        "(all labels that the dataset has)",
+        "(default: all labels of the dataset)",
     )
     parser.add_argument(
-        "--set", action="append", dest="sets", help="use only this set; may be given again"
+        "--set", action="append", dest="sets", help="use only this set; may be given more than once"
     )
 
 
@@ -82,12 +88,12 @@ def _export(verbs):
 
     parser = _verb(verbs, "export", "write NAME.onnx and NAME.json from a training", run)
     parser.add_argument("--name", required=True)
-    parser.add_argument("--out", default=".", metavar="DIR", help="where to (.)")
+    parser.add_argument("--out", default=".", metavar="DIR", help="where to write (.)")
     parser.add_argument(
         "--card",
         type=Path,
         metavar="FILE",
-        help="JSON with sources, licence and weaknesses for the model card (those of own data)",
+        help="JSON with sources, licence and weaknesses for the model card",
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.metrics import accuracy_score, f1_score
 
 TEMPERATURES = np.geomspace(0.25, 16, 97)
-KEPT = 0.95  # of the known flows: what the threshold of "unknown" lets pass
+KEPT = 0.95  # share of the known flows that the threshold of "unknown" keeps
 # A handful of flows may all be sure; the flows to come need not be as sure as that.
 MAX_THRESHOLD = 0.9
 

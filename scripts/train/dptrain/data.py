@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The dataset that ``dpclass dataset build`` writes, and the targets that a task makes of it."""
+"""The dataset that ``dpclass dataset build`` writes, and its targets for each task."""
 
 import json
 from dataclasses import dataclass
@@ -24,15 +24,15 @@ class DatasetError(Error):
 
 @dataclass(frozen=True)
 class Aggregation:
-    """How the classifier joins the samples of a flow; meta.json says it."""
+    """How the classifier combines the samples of a flow, from meta.json."""
 
     samples: int  # sample budget of a flow
     growth: float  # the temperature is multiplied by samples ** growth
-    floor: float  # probabilities below it count as it
+    floor: float  # lower probabilities are raised to it
 
 
 class Dataset:
-    """Memory-mapped arrays with one row a packet, and what meta.json says about them."""
+    """Memory-mapped arrays with one row per packet, and what meta.json says about them."""
 
     COLUMNS = (
         "packet",

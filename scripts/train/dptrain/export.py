@@ -119,7 +119,7 @@ def compare(path, ds, rows, truth, what, log):
 
 
 def microseconds(path, packets, seconds=3):
-    """CPU time a packet of uint8 packets [N, 1500], in batches, one thread."""
+    """CPU time per packet of uint8 packets [N, 1500], in batches, on one thread."""
     s = session(path)
     batches = [packets[i : i + BATCH] for i in range(0, len(packets), BATCH)]
     return best_times(lambda batch: s.run(None, {graph.INPUT: batch}), batches, seconds)

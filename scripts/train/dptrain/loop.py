@@ -26,13 +26,13 @@ class Plan:
 
 @dataclass
 class State:
-    """What a checkpoint holds besides the tensors."""
+    """What a checkpoint has besides the tensors."""
 
     epoch: int = 0  # finished epochs
     best: float = float("inf")  # validation loss of the weights that were kept
     best_epoch: int = -1
     seconds: float = 0.0
-    finished: str = ""  # why; "" while it is not
+    finished: str = ""  # why the training is finished; "" while it is not
     history: list = field(default_factory=list)
 
 

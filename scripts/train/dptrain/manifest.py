@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The manifest NAME.json beside a model: format 1, which dpclass reads and checks."""
+"""The manifest NAME.json of a model: format 1, which dpclass reads and checks."""
 
 import numpy as np
 
@@ -10,8 +10,8 @@ FINAL_CONFIDENCE = 0.95
 WEAKNESSES = [
     "Trained on the user's own captures. The validation figures are of flows from the same "
     "captures; other networks, hosts and days were not tested. Try it on a capture of another day.",
-    "It knows only the labels it was given. Other traffic becomes unknown only where the "
-    'confidence is low, or where it resembles what the captures under "other" showed.',
+    "It knows only the labels it was given. Other traffic becomes unknown only if the "
+    'confidence is low, or if it resembles the captures under "other".',
 ]
 
 

@@ -11,7 +11,7 @@ from . import Error, calibration, data, loop, net, split
 
 KIND = "default"
 BATCH, EPOCHS = 256, 14
-# With fewer packets to learn from: smaller batches, and STEPS steps at least.
+# With fewer packets than this to learn from: smaller batches, and at least STEPS steps.
 FEW, STEPS = 10_000, 600
 RATE, DECAY = 2e-3, 0.01
 AVERAGE = 0.995
@@ -77,7 +77,7 @@ def strata(tasks):
 
 
 def check(ds, rows, tasks, parts):
-    """Refuses labels that cannot be learnt, and data of which no flow can be held out."""
+    """Rejects labels that cannot be learnt, and data of which no flow can be held out."""
     for task in tasks:
         target, flow = task.target[rows], ds.flow[rows]
         flows = [len(np.unique(flow[target == i])) for i in range(len(task.labels))]
@@ -100,7 +100,7 @@ def learnt_rows(ds, parts):
 
 
 def steps_for(options, packets):
-    """(batch, epochs): smaller batches and more epochs where there are few packets."""
+    """(batch, epochs): smaller batches and more epochs if there are few packets."""
     batch, epochs = options.batch or BATCH, options.epochs or EPOCHS
     if packets >= FEW:
         return batch, epochs

@@ -134,7 +134,7 @@ def problem(ds, job):
 
 
 def shipped(ds):
-    """The labels of the shipped model by task; None where the dataset lacks one of them."""
+    """The labels of the shipped model by task; None if the dataset lacks one of them."""
     labels = _manifest_labels()
     has_all = all(set(names) <= set(ds.labels(task)) for task, names in labels.items())
     return labels if has_all else None

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Redraws fields of 1500-byte vectors at random, to see what a model's verdict depends on.
 
-Addresses are zero in every vector and stay zero; so do checksums where the dataset has none.
+Addresses are zero in every vector and stay zero; so do checksums if the dataset has none.
 """
 
 import numpy as np
@@ -71,7 +71,7 @@ class Packets:
         self._put16(high, self._per_flow(1, 65536))
 
     def ephemeral_port(self):
-        """A flow's higher port, where it is 1024 or more and differs from the other."""
+        """A flow's higher port, if it is 1024 or more and differs from the other."""
         low, high = self._port_places()
         drawn = self._per_flow(1024, 65536)
         value = self._get16(high)

@@ -49,7 +49,7 @@ class Options:
 
 
 def problem(ds, options):
-    """(task, split) of a training: the paper's captures and labels where the dataset has them."""
+    """(task, split) of a training: the paper's captures and labels that the dataset has."""
     sets = options.sets or ([SET] if SET in ds.meta["sets"] else None)
     labels = options.labels or (LABELS if sets == [SET] else None)
     make = {"app": data.app_task, "category": data.category_task}[options.task]

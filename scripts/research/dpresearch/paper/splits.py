@@ -42,7 +42,7 @@ def by_flow(ds, rows, target, seed):
 
 
 def by_capture(ds, rows, target, seed):
-    """Tests on whole captures of a class, or on the later flows where a class has one capture.
+    """Tests on whole captures of a class, or on the later flows if a class has only one capture.
 
     The validation part is flows of the captures that are trained on: choosing a model on captures
     of the test side would make the test easier than it claims to be.

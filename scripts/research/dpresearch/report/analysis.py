@@ -30,7 +30,7 @@ LEAST = 20  # verdicts that a threshold is chosen on, at least
 
 
 def evaluation(store):
-    """Everything about the default network and the trees beside it."""
+    """Everything about the default network and the trees."""
     names = [n for n in store.names if not parse(n).of_paper]
     first = [n for n in names if n.startswith(("default.all.", "lightgbm.all.")) and n[-2:] == ".0"]
     return {
