@@ -4,6 +4,7 @@
 #ifndef DPCLASS_APPLY_H
 #define DPCLASS_APPLY_H
 
+#include <stdbool.h>
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 #include "counters.h"

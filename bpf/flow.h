@@ -3,6 +3,7 @@
 #ifndef DPCLASS_FLOW_H
 #define DPCLASS_FLOW_H
 
+#include <stdbool.h>
 #include <linux/bpf.h>
 #include <linux/in.h>
 #include <bpf/bpf_helpers.h>
@@ -80,10 +81,11 @@ struct ended_flow {
 	struct flow flow;
 };
 
+/* The loader sets the sizes of the four tables. */
+
 /* IPv4 5-tuple to a flow with a firm verdict. A HASH: a flood of new flows cannot evict a decided flow. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 65536);
 	__type(key, struct flow_key);
 	__type(value, struct flow);
 } flows SEC(".maps");
@@ -91,7 +93,6 @@ struct {
 /* IPv6 5-tuple to a flow with a firm verdict. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 65536);
 	__type(key, struct flow_key6);
 	__type(value, struct flow);
 } flows6 SEC(".maps");
@@ -99,7 +100,6 @@ struct {
 /* IPv4 5-tuple to a flow without a firm verdict. An LRU_HASH: the least recently used flow is evicted first. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 65536);
 	__type(key, struct flow_key);
 	__type(value, struct flow);
 } pending SEC(".maps");
@@ -107,7 +107,6 @@ struct {
 /* IPv6 5-tuple to a flow without a firm verdict. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 65536);
 	__type(key, struct flow_key6);
 	__type(value, struct flow);
 } pending6 SEC(".maps");

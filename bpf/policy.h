@@ -3,6 +3,7 @@
 #ifndef DPCLASS_POLICY_H
 #define DPCLASS_POLICY_H
 
+#include <stdbool.h>
 #include <linux/bpf.h>
 #include <linux/ip.h>
 #include <bpf/bpf_endian.h>

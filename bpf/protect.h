@@ -7,6 +7,7 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 #include "key.h"
+#include "limits.h"
 
 struct lpm4 {
 	__u32 prefix_len;
@@ -28,7 +29,7 @@ struct protect_port {
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 1024);
+	__uint(max_entries, max_protected);
 	__type(key, struct lpm4);
 	__type(value, __u8);
 } protect SEC(".maps");
@@ -36,7 +37,7 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 1024);
+	__uint(max_entries, max_protected);
 	__type(key, struct lpm6);
 	__type(value, __u8);
 } protect6 SEC(".maps");
@@ -44,7 +45,7 @@ struct {
 /* Ports that are never dropped or policed. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1024);
+	__uint(max_entries, max_protected);
 	__type(key, struct protect_port);
 	__type(value, __u8);
 } protect_ports SEC(".maps");

@@ -7,8 +7,12 @@ import (
 	"time"
 )
 
-// MaxRules is the number of rules that a policy may have.
-const MaxRules = 64
+// Limits of a policy.
+const (
+	MaxRules     = 64
+	MaxProtected = 1024     // prefixes, and as many ports, that it protects
+	MaxSource    = 64 << 10 // bytes of its text, which the kernel keeps in a map
+)
 
 // Scope says which packets share a token bucket.
 type Scope uint8

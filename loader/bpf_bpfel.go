@@ -185,6 +185,7 @@ const (
 	bpfLimitSnapLen          bpfLimit = 1500
 	bpfLimitMaxRules         bpfLimit = 64
 	bpfLimitMaxSource        bpfLimit = 65536
+	bpfLimitMaxProtected     bpfLimit = 1024
 	bpfLimitMaxBatch         bpfLimit = 4096
 	bpfLimitMaxBatchUnrolled bpfLimit = 32
 	bpfLimitMaxEnded         bpfLimit = 4096

@@ -12,11 +12,12 @@ import (
 	"github.com/dpclass/dpclass/flow"
 )
 
-// maxSource is the size of the map with the policy file.
-const maxSource = int(bpfLimitMaxSource)
-
-// The kernel has room for as many rules as a policy may have, or this does not compile.
-var _ = [1]struct{}{}[flow.MaxRules-bpfLimitMaxRules]
+// The kernel's limits of a policy are those of package flow, or this does not compile.
+var (
+	_ = [1]struct{}{}[flow.MaxRules-bpfLimitMaxRules]
+	_ = [1]struct{}{}[flow.MaxProtected-bpfLimitMaxProtected]
+	_ = [1]struct{}{}[flow.MaxSource-bpfLimitMaxSource]
+)
 
 // Rules is the policy of one interface. Set and Clear may not be called by several
 // goroutines or processes at the same time.
@@ -42,8 +43,8 @@ func (r *Rules) Set(p *flow.Policy) error {
 	if len(p.Rules) > flow.MaxRules {
 		return fmt.Errorf("%d rules: at most %d", len(p.Rules), flow.MaxRules)
 	}
-	if len(p.Source) > maxSource {
-		return fmt.Errorf("policy file of %d bytes: at most %d", len(p.Source), maxSource)
+	if len(p.Source) > flow.MaxSource {
+		return fmt.Errorf("policy file of %d bytes: at most %d", len(p.Source), flow.MaxSource)
 	}
 	rules := make([]bpfRule, flow.MaxRules)
 	for n := range rules {
@@ -75,7 +76,7 @@ func (r *Rules) Set(p *flow.Policy) error {
 	if err != nil {
 		return err
 	}
-	source := make([]byte, maxSource)
+	source := make([]byte, flow.MaxSource)
 	copy(source, p.Source)
 	if err := r.maps.PolicySource.Put(uint32(0), source); err != nil {
 		return fmt.Errorf("store the policy file: %w", err)
@@ -147,12 +148,12 @@ func (r *Rules) Policy() (*flow.Policy, []RuleStats, error) {
 	if state.SourceLen == 0 && len(stats) == 0 {
 		return nil, nil, nil
 	}
-	source := make([]byte, maxSource)
+	source := make([]byte, flow.MaxSource)
 	if err := r.maps.PolicySource.Lookup(uint32(0), &source); err != nil {
 		return nil, nil, fmt.Errorf("policy file: %w", err)
 	}
 	return &flow.Policy{
-		Source: source[:min(int(state.SourceLen), maxSource)], Applied: time.Unix(0, int64(state.AppliedNs)).UTC(),
+		Source: source[:min(int(state.SourceLen), flow.MaxSource)], Applied: time.Unix(0, int64(state.AppliedNs)).UTC(),
 	}, stats, nil
 }
 

@@ -26,9 +26,6 @@ type Warning struct{ Text string }
 // String returns the text.
 func (w Warning) String() string { return w.Text }
 
-// MaxProtected is the number of prefixes, and of ports, that protect may name.
-const MaxProtected = 1024
-
 // Parse reads a policy file. Errors call the file name. Parse returns either a policy or
 // an error: [errors.Join] of one-line errors, one for each problem, that begin with
 // "name:line:column:".
@@ -254,8 +251,8 @@ func (p *parsing) protect(node ast.Node) {
 			p.protectPrefix(item, text)
 		}
 	}
-	if len(p.policy.Prefixes) > MaxProtected || len(p.policy.Ports) > MaxProtected {
-		p.addf(node, "protect names more than %d prefixes or ports", MaxProtected)
+	if len(p.policy.Prefixes) > flow.MaxProtected || len(p.policy.Ports) > flow.MaxProtected {
+		p.addf(node, "protect names more than %d prefixes or ports", flow.MaxProtected)
 	}
 }
 

@@ -14,13 +14,10 @@ import (
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
 
+	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/fault"
 	"github.com/dpclass/dpclass/internal/near"
 )
-
-// maxFile bounds the size of a policy file in bytes: "policy show" prints it from a
-// pinned map of the kernel.
-const maxFile = 64 << 10
 
 // maxNesting bounds the brackets of a file: the YAML parser recurses.
 const maxNesting = 32
@@ -126,8 +123,8 @@ func tokenPlace(t *token.Token) position {
 
 // document returns the root node of the file, or nil with a problem noted.
 func (r *reader) document(data []byte) ast.Node {
-	if len(data) > maxFile {
-		r.addAt(position{}, "the file has %d bytes; at most %d are allowed", len(data), maxFile)
+	if len(data) > flow.MaxSource {
+		r.addAt(position{}, "the file has %d bytes; at most %d are allowed", len(data), flow.MaxSource)
 		return nil
 	}
 	if at, deep := nesting(data); deep {
