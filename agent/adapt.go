@@ -26,7 +26,7 @@ func NewPort(a *loader.Attachment) Port {
 // allStale reports whether every hook has lost its interface.
 func allStale(hooks []loader.Hook) bool {
 	for _, hook := range hooks {
-		if hook.State != "stale" {
+		if hook.State != loader.HookStale {
 			return false
 		}
 	}

@@ -38,9 +38,10 @@ type Config struct {
 	// Drain limits how long Close waits for the sinks. The default is DefaultDrain.
 	Drain time.Duration
 
-	// Stored is called with decisions of a batch that have just been stored in the
-	// table of one port, one call at a time. It must not block, and the slice is valid
-	// only during the call. May be nil.
+	// Stored is called with the decisions of a batch for one port, after its table
+	// took them, one call at a time. Some may be stale: their flow has ended, and
+	// the table did not store them. Classification waits for the call, so it should
+	// return soon. The slice is valid only during the call. May be nil.
 	Stored func([]flow.Decision)
 
 	// Each value from Reload makes the agent load the models again and replace those
@@ -78,6 +79,7 @@ type Agent struct {
 
 	mu        sync.Mutex
 	lastError string
+	noted     map[string]string // the last error of each place
 	closed    bool
 }
 
@@ -93,7 +95,7 @@ func New(config Config) *Agent {
 	if config.Drain <= 0 {
 		config.Drain = DefaultDrain
 	}
-	a := &Agent{config: config, log: config.Log, started: time.Now()}
+	a := &Agent{config: config, log: config.Log, started: time.Now(), noted: map[string]string{}}
 	for i, p := range config.Ports {
 		a.ports = append(a.ports, &port{Port: p, index: i})
 	}
@@ -271,7 +273,7 @@ func (a *Agent) publishLoop(ctx context.Context) error {
 }
 
 func (a *Agent) publishOrNote(ready bool) {
-	if err := a.publish(ready); err != nil && a.note(err) {
+	if err := a.publish(ready); err != nil && a.note("statistics", err) {
 		a.log.Error("cannot publish statistics", "error", err)
 	}
 }
@@ -308,7 +310,7 @@ func (a *Agent) reloadLoop(ctx context.Context) error {
 			return nil
 		case <-a.config.Reload:
 			if err := a.reload(ctx); err != nil {
-				a.note(err)
+				a.note("reload", err)
 				a.log.Error("the models were not changed", "error", err, "advice", strings.Join(fault.Advice(err), "; "))
 			}
 		}
@@ -356,21 +358,22 @@ func unlisted(names, list []string) (string, bool) {
 	return "", false
 }
 
-// fault records an error that does not end the agent, and logs it unless it repeats
-// the last one.
+// fault notes an error of a port that does not end the agent, and logs it unless
+// the port's last error at the same work was the same.
 func (a *Agent) fault(what string, p *port, err error) {
 	err = fmt.Errorf("%s on %q: %w", what, p.Name, err)
-	if a.note(err) {
+	if a.note(what+" on "+p.Name, err) {
 		a.log.Error("the agent continues after an error", "error", err)
 	}
 }
 
 // note keeps an error for the statistics and reports whether it differs from the
-// previous one.
-func (a *Agent) note(err error) bool {
+// last one of the same place.
+func (a *Agent) note(place string, err error) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	fresh := a.lastError != err.Error()
+	fresh := a.noted[place] != err.Error()
+	a.noted[place] = err.Error()
 	a.lastError = err.Error()
 	return fresh
 }

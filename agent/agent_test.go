@@ -140,6 +140,23 @@ func TestPorts(t *testing.T) {
 	})
 }
 
+// TestFaultsAreLoggedOnce: ports that fail in turn do not fill the log.
+func TestFaultsAreLoggedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, "eth0", "eth1")
+		r.start()
+		for _, p := range r.ports {
+			p.with(func() { p.goneErr = errTest })
+		}
+		time.Sleep(5 * goneEvery)
+		synctest.Wait()
+		if n := r.log.count(errTest.Error()); n != len(r.ports) {
+			t.Errorf("%d log lines for %d ports", n, len(r.ports))
+		}
+		r.end()
+	})
+}
+
 func TestForget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, "eth0", "eth1")

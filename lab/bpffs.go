@@ -6,12 +6,14 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/dpclass/dpclass/internal/bpffs"
 )
 
 // MountBPFFS mounts a bpffs at /sys/fs/bpf unless one is there already. systemd does
 // so at boot, but in a container the directory may be empty. It stays mounted.
 func MountBPFFS() error {
-	const path = "/sys/fs/bpf"
+	const path = bpffs.Path
 	var stat unix.Statfs_t
 	if err := unix.Statfs(path, &stat); err != nil {
 		return fmt.Errorf("bpffs: %q: %w", path, err)

@@ -126,7 +126,7 @@ func TestAttachAndDetach(t *testing.T) {
 			hooks := states(t, i)
 			var got []string
 			for _, hook := range hooks {
-				if hook.State != "attached" {
+				if hook.State != HookAttached {
 					t.Errorf("%s is %s", hook.Name, hook.State)
 				}
 				got = append(got, hook.Name+" "+hook.Program)
@@ -280,7 +280,7 @@ func TestTakeover(t *testing.T) {
 		}
 		after := states(t, second)
 		for n := range after {
-			if after[n].State != "attached" || after[n].LinkID != before[n].LinkID || after[n].ProgID == before[n].ProgID {
+			if after[n].State != HookAttached || after[n].LinkID != before[n].LinkID || after[n].ProgID == before[n].ProgID {
 				t.Errorf("hook %+v, before %+v", after[n], before[n])
 			}
 		}
@@ -309,7 +309,7 @@ func TestTakeoverWithOtherHooks(t *testing.T) {
 		second := attached(t, h, configs[1])
 		after := states(t, second)
 		for _, hook := range after {
-			if hook.State != hookAttached {
+			if hook.State != HookAttached {
 				t.Errorf("%s: %+v", name, hook)
 			}
 		}
@@ -422,7 +422,7 @@ func TestCancelled(t *testing.T) {
 		return nil
 	})
 	for _, hook := range states(t, a) {
-		if hook.State != hookAttached {
+		if hook.State != HookAttached {
 			t.Errorf("%s is %s", hook.Name, hook.State)
 		}
 	}
@@ -452,7 +452,7 @@ func TestTwoNamespaces(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, hook := range states(t, two) {
-		if hook.State != "attached" {
+		if hook.State != HookAttached {
 			t.Errorf("the other's %s is %s", hook.Name, hook.State)
 		}
 	}
@@ -516,7 +516,7 @@ func TestDeviceGone(t *testing.T) {
 		})
 		eventually(t, "stale", func() bool {
 			for _, hook := range states(t, i) {
-				if hook.State != "stale" {
+				if hook.State != HookStale {
 					return false
 				}
 			}
@@ -601,7 +601,7 @@ func TestHalfMade(t *testing.T) {
 	}
 	again := attached(t, h, Config{})
 	for _, hook := range states(t, again) {
-		if hook.State != "attached" {
+		if hook.State != HookAttached {
 			t.Errorf("%s is %s", hook.Name, hook.State)
 		}
 	}

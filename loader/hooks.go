@@ -145,7 +145,7 @@ func (a *Attachment) newLink(h hook, device netlink.Link) (err error) {
 // that is missing or stale is replaced by a new one.
 func (a *Attachment) updateLink(h hook, device netlink.Link) error {
 	pin := filepath.Join(a.dir, h.pin)
-	if state, err := pinnedHook(a.dir, h); err != nil || state.State != hookAttached {
+	if state, err := pinnedHook(a.dir, h); err != nil || state.State != HookAttached {
 		if err := unpin(pin); err != nil {
 			return err
 		}
@@ -234,9 +234,9 @@ func attachXDP(program *ebpf.Program, ifindex int) (link.Link, error) {
 
 // States of a hook.
 const (
-	hookAttached = "attached"
-	hookStale    = "stale"
-	hookNone     = "none"
+	HookAttached = "attached"
+	HookStale    = "stale" // the interface is gone
+	HookNone     = "none"  // nothing is attached
 )
 
 // Hook is the state of one hook. ProgID and LinkID are the kernel's ids, 0 if there is
@@ -246,7 +246,7 @@ type Hook struct {
 	Program string `json:"program"`
 	ProgID  uint32 `json:"prog_id"`
 	LinkID  uint32 `json:"link_id"`
-	State   string `json:"state"` // attached, stale (the interface is gone) or none
+	State   string `json:"state"` // HookAttached, HookStale or HookNone
 }
 
 // Hooks returns the state of the interface's hooks, ingress first.
@@ -268,7 +268,7 @@ func (p *Pins) Hooks() ([]Hook, error) {
 
 // pinnedHook reads the state of a pinned link.
 func pinnedHook(dir string, h hook) (Hook, error) {
-	state := Hook{Name: h.name, Program: h.program, State: hookNone}
+	state := Hook{Name: h.name, Program: h.program, State: HookNone}
 	l, err := link.LoadPinnedLink(filepath.Join(dir, h.pin), nil)
 	if errors.Is(err, fs.ErrNotExist) {
 		return state, nil
@@ -279,15 +279,15 @@ func pinnedHook(dir string, h hook) (Hook, error) {
 	defer l.Close()
 	info, err := l.Info()
 	if errors.Is(err, unix.ENOLINK) {
-		state.State = hookStale
+		state.State = HookStale
 		return state, nil
 	}
 	if err != nil {
 		return state, fmt.Errorf("pinned link %q: %w", h.pin, err)
 	}
-	state.ProgID, state.LinkID, state.State = uint32(info.Program), uint32(info.ID), hookAttached
+	state.ProgID, state.LinkID, state.State = uint32(info.Program), uint32(info.ID), HookAttached
 	if linkIfindex(info) == 0 {
-		state.State = hookStale
+		state.State = HookStale
 	}
 	return state, nil
 }
@@ -304,20 +304,20 @@ func linkIfindex(info *link.Info) uint32 {
 
 // clsactHook reads the state of a clsact filter.
 func (p *Pins) clsactHook(h hook) (Hook, error) {
-	state := Hook{Name: h.name, Program: h.program, State: hookStale}
+	state := Hook{Name: h.name, Program: h.program, State: HookStale}
 	err := netns.In(p.net, func() error {
 		device, err := netlink.LinkByIndex(int(p.info.Ifindex))
 		if err != nil {
 			return nil // the interface is gone
 		}
-		state.State = hookNone
+		state.State = HookNone
 		filters, err := netlink.FilterList(device, h.parent)
 		if err != nil {
 			return nil // the qdisc is gone
 		}
 		for _, f := range filters {
 			if isOurs(f) {
-				state.State, state.ProgID = hookAttached, uint32(f.(*netlink.BpfFilter).Id)
+				state.State, state.ProgID = HookAttached, uint32(f.(*netlink.BpfFilter).Id)
 			}
 		}
 		return nil

@@ -17,13 +17,14 @@ import (
 	"github.com/cilium/ebpf/rlimit"
 	"github.com/vishvananda/netlink"
 
+	"github.com/dpclass/dpclass/internal/bpffs"
 	"github.com/dpclass/dpclass/internal/netns"
 
 	"github.com/dpclass/dpclass/flow"
 )
 
 // testRoot is the test run's own: other runs and attached agents do not see its pins.
-var testRoot = root(filepath.Join(bpffs, "dpclass-test-"+strconv.Itoa(os.Getpid()), "v"+strconv.Itoa(ABI)))
+var testRoot = root(filepath.Join(bpffs.Path, "dpclass-test-"+strconv.Itoa(os.Getpid()), "v"+strconv.Itoa(ABI)))
 
 // What the programs return for a packet that they let pass.
 const (

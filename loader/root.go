@@ -15,16 +15,15 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/dpclass/dpclass/internal/bpffs"
 	"github.com/dpclass/dpclass/internal/fault"
 	"github.com/dpclass/dpclass/internal/netns"
 )
 
-const bpffs = "/sys/fs/bpf"
-
 // root is the directory with the pins: a directory for each interface.
 type root string
 
-func defaultRoot() root { return root(fmt.Sprintf("%s/dpclass/v%d", bpffs, ABI)) }
+func defaultRoot() root { return root(fmt.Sprintf("%s/dpclass/v%d", bpffs.Path, ABI)) }
 
 // List returns the attached interfaces of the calling thread's network namespace.
 func List() ([]string, error) { return defaultRoot().list() }
@@ -33,17 +32,17 @@ func List() ([]string, error) { return defaultRoot().list() }
 // that of "ip netns exec", there is an empty sysfs instead.
 func checkBPFFS() error {
 	var stat unix.Statfs_t
-	if err := unix.Statfs(bpffs, &stat); err == nil && uint32(stat.Type) == unix.BPF_FS_MAGIC {
+	if err := unix.Statfs(bpffs.Path, &stat); err == nil && uint32(stat.Type) == unix.BPF_FS_MAGIC {
 		return nil
 	}
-	missing := fmt.Errorf("%q is not a BPF file system", bpffs)
+	missing := fmt.Errorf("%q is not a BPF file system", bpffs.Path)
 	own, err1 := os.Readlink("/proc/self/ns/mnt")
 	first, err2 := os.Readlink("/proc/1/ns/mnt")
 	if err1 == nil && err2 == nil && own == first {
-		if err := unix.Mount("bpf", bpffs, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700"); err == nil {
+		if err := unix.Mount("bpf", bpffs.Path, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700"); err == nil {
 			return nil
 		}
-		return fault.Advise(missing, "mount it: mount -t bpf bpf %s", bpffs)
+		return fault.Advise(missing, "mount it: mount -t bpf bpf %s", bpffs.Path)
 	}
 	return fault.Advise(missing, `run dpclass outside of "ip netns exec", which hides the file system, with --netns NAME`)
 }
@@ -153,7 +152,7 @@ func (r root) removeDir(dir string) error {
 	if err := unpin(dir); err != nil {
 		return err
 	}
-	for parent := string(r); parent != bpffs; parent = filepath.Dir(parent) {
+	for parent := string(r); parent != bpffs.Path; parent = filepath.Dir(parent) {
 		if os.Remove(parent) != nil {
 			break // other pins keep it
 		}

@@ -74,7 +74,7 @@ func (p *Pins) Status() (Status, error) {
 	}
 	s.Ready = s.Agent != nil && s.Agent.Ready
 	for _, h := range s.Hooks {
-		s.Ready = s.Ready && h.State == hookAttached
+		s.Ready = s.Ready && h.State == HookAttached
 	}
 	return s, nil
 }

@@ -91,7 +91,7 @@ func statusText(s loader.Status, now time.Time, color bool) []string {
 	add("mode", "%s, driver %s%s", s.Mode, tui.OrNone(s.Driver), filters)
 	for _, hook := range s.Hooks {
 		state := hook.State
-		if state != "attached" {
+		if state != loader.HookAttached {
 			state = tui.Paint(state, tui.Red, color)
 		}
 		add("hook", "%s %s, program %s (id %d), link %d", hook.Name, state, hook.Program, hook.ProgID, hook.LinkID)

@@ -21,6 +21,7 @@ import (
 
 	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/classifier/ort"
+	"github.com/dpclass/dpclass/internal/bpffs"
 	"github.com/dpclass/dpclass/internal/fault"
 )
 
@@ -194,19 +195,16 @@ func examineJIT() Finding {
 	}
 }
 
-// bpffs is where pins live.
-const bpffs = "/sys/fs/bpf"
-
 func examineBPFFS() Finding {
 	var fs unix.Statfs_t
-	if err := unix.Statfs(bpffs, &fs); err != nil {
-		return Finding{"bpffs", Fail, fmt.Sprintf("%s: %s", bpffs, err), "mount -t bpf bpf " + bpffs}
+	if err := unix.Statfs(bpffs.Path, &fs); err != nil {
+		return Finding{"bpffs", Fail, fmt.Sprintf("%s: %s", bpffs.Path, err), "mount -t bpf bpf " + bpffs.Path}
 	}
 	if fs.Type != unix.BPF_FS_MAGIC {
-		return Finding{"bpffs", Fail, bpffs + " is not a bpf file system",
-			"mount -t bpf bpf " + bpffs + "; in ip netns exec, run dpclass outside with --netns NAME instead"}
+		return Finding{"bpffs", Fail, bpffs.Path + " is not a bpf file system",
+			"mount -t bpf bpf " + bpffs.Path + "; in ip netns exec, run dpclass outside with --netns NAME instead"}
 	}
-	return Finding{"bpffs", OK, "mounted at " + bpffs, ""}
+	return Finding{"bpffs", OK, "mounted at " + bpffs.Path, ""}
 }
 
 func examineLibrary(library string) Finding {
