@@ -79,9 +79,9 @@ func (s *Summary) LabelCounts() string {
 	return strings.Join(counts, "+")
 }
 
-// AccuracyOn returns the accuracy by flow on a split, task by task, as "0.91+0.80", "-"
-// where there is none. The one of another split takes its place, with a mark, for a
-// model that is not built in.
+// AccuracyOn returns the accuracy by flow on a split, task by task, as "0.91+0.80", or
+// "-" if there is none. For a model that is not built in, the accuracy on the other
+// split replaces a missing one and is marked.
 func (s *Summary) AccuracyOn(split, other string) string {
 	scores, mark := s.Accuracy[split], ""
 	if scores == nil && s.File != "" {
