@@ -353,6 +353,12 @@ func TestTakeoverFails(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h, _ := wired(t)
 			first := attached(t, h, Config{Mode: TC, Egress: true})
+			if first.info.Tc != bpfTcKindTcTcx {
+				if err := first.Detach(); err != nil {
+					t.Fatal(err)
+				}
+				t.Skip("SKIPPED: without tcx the earlier hook is a filter too, and no other can keep a new one out")
+			}
 			before := states(t, first)
 			if err := first.Close(); err != nil {
 				t.Fatal(err)
