@@ -69,7 +69,7 @@ func (r root) attach(ctx context.Context, iface string, cfg Config, log *slog.Lo
 		return nil, fault.Advise(fmt.Errorf("lock memory for maps: %w", err), rights)
 	}
 	if err := features.HaveProgramType(ebpf.Syscall); errors.Is(err, ebpf.ErrNotSupported) {
-		return nil, fault.Advise(fmt.Errorf("%w: %w", ErrOldKernel, err), "use Linux 5.15 or newer")
+		return nil, fault.Advise(fmt.Errorf("%w: %w", ErrOldKernel, err), "use Linux 6.1 or newer")
 	}
 	if err := checkBPFFS(); err != nil {
 		return nil, err

@@ -101,7 +101,7 @@ if [ "$major" -lt 5 ] || { [ "$major" = 5 ] && [ "$minor" -lt 15 ]; }; then
 	dpclass attach v0 --no-classify >/tmp/attach.log 2>&1
 	rc=$?
 	cat /tmp/attach.log
-	if [ $rc = 1 ] && grep -q 'use Linux 5.15 or newer' /tmp/attach.log && [ ! -e /sys/fs/bpf/dpclass ]; then
+	if [ $rc = 1 ] && grep -q 'use Linux 6.1 or newer' /tmp/attach.log && [ ! -e /sys/fs/bpf/dpclass ]; then
 		finish "refused, as it must be"
 	fi
 	finish "FAILED: attach must refuse this kernel, exit code $rc"
