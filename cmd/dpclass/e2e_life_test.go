@@ -87,8 +87,8 @@ func pinned(t *testing.T, name string) bool {
 	return len(found) > 0
 }
 
-// testStart ends an agent at each stage of its start, in every way: it leaves nothing
-// behind, or what the next one can go on with. Of two that start at once, one is refused.
+// testStart ends an agent at each stage of its start, in every way. Afterwards nothing is
+// left, or only what the next agent can take over. If two start at once, one is refused.
 func testStart(t *testing.T, s *suite) {
 	near, _ := pair(t, false)
 	for _, end := range []struct {
