@@ -59,6 +59,7 @@ func TestRecordJSON(t *testing.T) {
 	}
 	for _, name := range []string{"src", "dst", "src_port", "dst_port", "proto", "category", "category_confidence", "app",
 		"app_confidence", "source", "category_source", "app_source", "final", "category_final", "app_final", "packets", "bytes", "packets_in", "bytes_in", "packets_out", "bytes_out",
+		"protocol", "name", "name_source", "ja4",
 		"dropped", "samples", "first_seen", "last_seen"} {
 		if !strings.Contains(string(live), `"`+name+`":`) {
 			t.Errorf("field %q is missing in %s", name, live)

@@ -37,6 +37,10 @@ var Vocabulary = []string{
 	"voipbuster",
 	"vimeo",
 	"youtube",
+	"web",
+	"game",
+	"remote",
+	"background",
 }
 
 // Categories are the traffic categories. "vpn-" means packets inside a VPN, as
@@ -55,6 +59,10 @@ var Categories = []string{
 	"vpn-torrent",
 	"vpn-voip",
 	"vpn-tunnel",
+	"web",
+	"game",
+	"remote",
+	"background",
 }
 
 // Apps are the applications.

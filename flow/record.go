@@ -22,11 +22,16 @@ type Record struct {
 	App                string     `json:"app"`
 	AppConfidence      float64    `json:"app_confidence"`
 	Source             string     `json:"source"`          // category_source, or app_source if that is ""
-	CategorySource     string     `json:"category_source"` // model or operator; "" while undecided
+	CategorySource     string     `json:"category_source"` // see [Source]; "" while undecided
 	AppSource          string     `json:"app_source"`
 	Final              bool       `json:"final"` // every task that has a verdict has its final one
 	CategoryFinal      bool       `json:"category_final"`
 	AppFinal           bool       `json:"app_final"`
+	Protocol           string     `json:"protocol"`    // application protocol, such as tls; "" if not recognised
+	Name               string     `json:"name"`        // server name; "" if not known
+	NameSource         string     `json:"name_source"` // see [NameSource]
+	ALPN               string     `json:"alpn,omitempty"`
+	JA4                string     `json:"ja4"`
 	Packets            uint64     `json:"packets"`
 	Bytes              uint64     `json:"bytes"`
 	*Live
@@ -61,6 +66,12 @@ func (r *Record) SetVerdicts(v *Verdicts) {
 		r.Source = r.AppSource
 	}
 	r.Final = v.Final()
+}
+
+// SetEvidence copies the evidence into the record.
+func (r *Record) SetEvidence(e *Evidence) {
+	r.Protocol, r.ALPN, r.JA4 = e.Protocol.String(), e.ALPN, e.JA4
+	r.Name, r.NameSource = e.Name, e.NameSource.String()
 }
 
 // Key returns the flow's canonical key.

@@ -24,20 +24,31 @@ type Source uint8
 
 // The sources of a verdict.
 const (
-	SourceNone Source = iota
-	SourceModel
-	SourceOperator
+	SourceNone     Source = iota
+	SourceModel           // a neural network
+	SourceOperator        // the user: "flows set"
+	SourceName            // the server name, by the catalogue
+	SourceProtocol        // the protocol
 )
 
-// String returns "", "model" or "operator".
+var sourceNames = [...]string{"", "model", "operator", "name", "protocol"}
+
+// String returns "", "model", "operator", "name" or "protocol".
 func (s Source) String() string {
-	switch s {
-	case SourceModel:
-		return "model"
-	case SourceOperator:
-		return "operator"
+	if int(s) < len(sourceNames) {
+		return sourceNames[s]
 	}
 	return ""
+}
+
+// ParseSource returns the source with the given name.
+func ParseSource(name string) (s Source, ok bool) {
+	for n := 1; n < len(sourceNames); n++ {
+		if sourceNames[n] == name {
+			return Source(n), true
+		}
+	}
+	return SourceNone, false
 }
 
 // ID identifies one life of a flow on an interface. When a 5-tuple is used again, the
@@ -96,6 +107,7 @@ func (v *Verdicts) Final() bool {
 type Decision struct {
 	ID       ID
 	Verdicts Verdicts
+	Evidence Evidence
 	Settled  bool  // no verdict will change any more: the flow needs no more samples
 	Samples  int   // number of samples used for the verdicts
 	Time     int64 // CLOCK_MONOTONIC of the newest sample, in ns; 0 for an operator's verdict

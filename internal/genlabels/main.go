@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command genlabels writes bpf/labels.h and flow/labels_gen.go from
-// flow/labels.txt. `go generate ./flow` runs it.
+// Command genlabels writes bpf/labels.h and flow/labels_gen.go from flow/labels.txt, and
+// bpf/protocols.h and flow/protocols_gen.go from flow/protocols.txt. `go generate ./flow`
+// runs it.
 package main
 
 import (
@@ -36,17 +37,21 @@ func main() {
 
 // run reads and writes below root; go generate runs the command in flow/.
 func run(root string) error {
-	text, err := os.ReadFile(filepath.Join(root, source))
-	if err != nil {
-		return err
-	}
-	files, err := generate(text)
-	if err != nil {
-		return fmt.Errorf("%s: %w", source, err)
-	}
-	for name, content := range files {
-		if err := os.WriteFile(filepath.Join(root, name), content, 0o644); err != nil {
+	for source, generate := range map[string]func([]byte) (map[string][]byte, error){
+		source: generate, protocolSource: generateProtocols,
+	} {
+		text, err := os.ReadFile(filepath.Join(root, source))
+		if err != nil {
 			return err
+		}
+		files, err := generate(text)
+		if err != nil {
+			return fmt.Errorf("%s: %w", source, err)
+		}
+		for name, content := range files {
+			if err := os.WriteFile(filepath.Join(root, name), content, 0o644); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
