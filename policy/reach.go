@@ -133,7 +133,7 @@ func named[T comparable](list []T, item T) bool {
 // takesAll reports whether the earlier rule, whose labels match, acts whenever the
 // later one does. It compares confidence, provisional verdicts and midstream flows.
 func takesAll(earlier, later flow.Rule, noApp, noCategory bool) bool {
-	if later.Provisional && !earlier.Provisional {
+	if later.Provisional && !earlier.Provisional && needsVerdict(earlier) {
 		return false
 	}
 	// A drop rule lets midstream flows go on to the next rule.
