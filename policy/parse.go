@@ -195,7 +195,11 @@ func cutPort(text string) (flow.Proto, string, bool) {
 func (p *parsing) protectPort(node ast.Node, text string, proto flow.Proto, port string) {
 	number, err := strconv.ParseUint(port, 10, 16)
 	if err != nil || number == 0 {
-		p.addf(node, "protect %q; want a port from 1 to 65535", text).advise("write it as %s/443", proto)
+		advice := "write it as " + proto.String() + "/443"
+		if r, err := parsePortRange(text); err == nil && r.First != r.Last {
+			advice = "protect has no ranges of ports: name each port"
+		}
+		p.addf(node, "protect %q; want a port from 1 to 65535", text).advise("%s", advice)
 		return
 	}
 	entry := flow.PortProtect{Proto: proto, Port: uint16(number)}
