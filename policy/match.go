@@ -232,7 +232,8 @@ func (p *parsing) contradictions(rule *flow.Rule, entries map[string]entry) {
 		return
 	}
 	undecided := slices.ContainsFunc(rule.Protocols, func(protocol flow.Protocol) bool { return protocol.Category() == "" })
-	if rule.Protocols != nil && rule.Categories != nil && !fits && !undecided {
+	others := rule.Sources != nil && !slices.Contains(rule.Sources, flow.SourceModel) && !slices.Contains(rule.Sources, flow.SourceProtocol)
+	if rule.Protocols != nil && rule.Categories != nil && !fits && !undecided && !others {
 		p.warnf(entries["category"].value, "%s decides the category %s; only a server name or the operator can make it %s",
 			orList(protocolNames(protocols), maxListed), orList(decided, maxListed), orList(rule.Categories, maxListed))
 	}
