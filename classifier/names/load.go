@@ -173,10 +173,15 @@ func (l *loader) file(name, text string) {
 	for _, removal := range removals {
 		l.remove(removal)
 	}
-	l.c.regexps = slices.Concat(l.regexps, without(l.c.regexps, l.regexps))
-	l.c.keywords = slices.Concat(l.keys, without(l.c.keywords, l.keys))
+	l.endOfFile()
+}
+
+// endOfFile puts the file's patterns before those of earlier files.
+func (l *loader) endOfFile() {
+	l.c.regexps = l.patterns(l.regexps, l.c.regexps)
+	l.c.keywords = l.patterns(l.keys, l.c.keywords)
 	if len(l.c.regexps)+len(l.c.keywords) > maxPatterns {
-		l.add(place{file: name}, "write suffixes instead: every name is compared with every expression",
+		l.add(place{file: l.current().Name}, "write suffixes instead: every name is compared with every expression",
 			"%d regular expressions and keywords; at most %d are allowed", len(l.c.regexps)+len(l.c.keywords), maxPatterns)
 	}
 	l.current().Apps = len(l.apps)
@@ -261,9 +266,12 @@ func find(list []pattern, text string) int {
 	return slices.IndexFunc(list, func(p pattern) bool { return p.text == text })
 }
 
-// without returns the patterns that are not among the others.
-func without(list, others []pattern) []pattern {
-	return slices.DeleteFunc(slices.Clone(list), func(p pattern) bool { return find(others, p.text) >= 0 })
+// patterns returns the patterns of the current file, then those of earlier files that
+// it does not replace.
+func (l *loader) patterns(own, earlier []pattern) []pattern {
+	kept := slices.DeleteFunc(slices.Clone(earlier), func(p pattern) bool { return find(own, p.text) >= 0 })
+	l.current().Overridden += len(earlier) - len(kept)
+	return append(own, kept...)
 }
 
 // removal is a line that removes rules of earlier files.
