@@ -234,11 +234,20 @@ func TestHeader(t *testing.T) {
 			t.Errorf("the description does not mention %s", word)
 		}
 	}
+}
+
+// TestDocumentation loads the names file that docs/operations.md shows.
+func TestDocumentation(t *testing.T) {
 	operations, err := os.ReadFile("../../docs/operations.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !regexp.MustCompile(`(?m)^## Names`).Match(operations) {
-		t.Error("docs/operations.md has no section about names")
+	example := regexp.MustCompile("(?s)```\n(# application .*?)```").FindSubmatch(operations)
+	if example == nil {
+		t.Fatal("docs/operations.md shows no names file")
+	}
+	c := load(t, string(example[1]))
+	if file := c.Files()[1]; file.Rules == 0 || file.Removed == 0 || len(c.Warnings()) > 0 {
+		t.Errorf("the example does %+v, warnings %v", file, c.Warnings())
 	}
 }

@@ -29,7 +29,7 @@ func (p *Problem) Advice() string { return p.Do }
 // Problems returns the problems of an error that [Load] returned.
 func Problems(err error) []*Problem {
 	var one *Problem
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // Load returns errors.Join, never wrapped
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		var all []*Problem
 		for _, err := range joined.Unwrap() {
 			all = append(all, Problems(err)...)

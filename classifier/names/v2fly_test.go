@@ -63,7 +63,7 @@ youtube.com &video
 		t.Errorf("%+v", file)
 	}
 	// Attributes of the mapping, absolute paths, and a list that adds nothing.
-	c, err = Load(write(t, dir, "other", "ads web v2fly:"+dir+"/lists/shop@ads@-cn\nnone web v2fly:lists/shop@none\nvideo streaming v2fly:lists/parts v2fly:lists/deep\n"))
+	c, err = Load(write(t, dir, "other", "ads web v2fly:"+dir+"/lists/shop@ads@-cn\nnone web v2fly:lists/shop@none\nvideo streaming v2fly:lists/parts\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
