@@ -75,6 +75,31 @@ const (
 	ProtocolIperf                        // iperf 3 control connection, iperf_api.c
 	ProtocolModbus                       // Modbus messaging on TCP/IP 1.0b, section 3.1
 	ProtocolBitcoin                      // Bitcoin protocol documentation, message header
+	ProtocolZoom                         // Michel et al., Enabling passive measurement of Zoom performance, IMC 2022, section 4
+	ProtocolDiscordVoice                 // Discord developer documentation, Voice connections, IP discovery
+	ProtocolGnutella                     // Gnutella 0.4 specification, message header; Gnutella 0.6, section 2.1.1
+	ProtocolTeredo                       // RFC 4380, section 5.1.1
+	ProtocolDNSCrypt                     // DNSCrypt protocol version 2, resolver responses
+	ProtocolZabbix                       // Zabbix manual, header
+	ProtocolOpenFlow                     // OpenFlow Switch Specification 1.5, section 7.1
+	ProtocolDNP3                         // IEEE 1815, section 9.2
+	ProtocolAJP                          // Apache JServ Protocol 1.3
+	ProtocolDCERPC                       // DCE 1.1 RPC, section 12.6; MS-RPCE, section 2.2.2
+	ProtocolWSDiscovery                  // OASIS WS-Discovery 1.1, section 4
+	ProtocolSLP                          // RFC 2608, section 8
+	ProtocolNATPMP                       // RFC 6886, section 3; RFC 6887, section 7
+	ProtocolNetFlow                      // Cisco NetFlow version 5; RFC 3954, section 5.1; RFC 7011, section 3.1
+	ProtocolSFlow                        // sFlow version 5, section 5
+	ProtocolDropboxLAN                   // Dropbox LAN sync discovery, JSON with host_int and namespaces
+	ProtocolBJNP                         // Canon BJNP, header of the sane-pixma back end
+	ProtocolTDS                          // MS-TDS, sections 2.2.3.1 and 2.2.6
+	ProtocolOracle                       // Oracle Net TNS, packet header and connect descriptor
+	ProtocolCassandra                    // CQL native protocol v4, sections 2 and 4.1
+	ProtocolNATS                         // NATS client protocol, INFO and CONNECT
+	ProtocolSTOMP                        // STOMP 1.2, connecting
+	ProtocolXDMCP                        // X Display Manager Control Protocol 1.1, section 4
+	ProtocolRlogin                       // RFC 1282, section 2
+	ProtocolAFP                          // Apple Filing Protocol Reference, Data Stream Interface
 )
 
 // protocols lists the protocols; the index is the number.
@@ -148,4 +173,29 @@ var protocols = []protocolFacts{
 	{"iperf", "", "iperf 3 control connection, iperf_api.c"},
 	{"modbus", "", "Modbus messaging on TCP/IP 1.0b, section 3.1"},
 	{"bitcoin", "", "Bitcoin protocol documentation, message header"},
+	{"zoom", "voip", "Michel et al., Enabling passive measurement of Zoom performance, IMC 2022, section 4"},
+	{"discord-voice", "voip", "Discord developer documentation, Voice connections, IP discovery"},
+	{"gnutella", "torrent", "Gnutella 0.4 specification, message header; Gnutella 0.6, section 2.1.1"},
+	{"teredo", "vpn-tunnel", "RFC 4380, section 5.1.1"},
+	{"dnscrypt", "background", "DNSCrypt protocol version 2, resolver responses"},
+	{"zabbix", "background", "Zabbix manual, header"},
+	{"openflow", "background", "OpenFlow Switch Specification 1.5, section 7.1"},
+	{"dnp3", "", "IEEE 1815, section 9.2"},
+	{"ajp", "", "Apache JServ Protocol 1.3"},
+	{"dcerpc", "background", "DCE 1.1 RPC, section 12.6; MS-RPCE, section 2.2.2"},
+	{"ws-discovery", "background", "OASIS WS-Discovery 1.1, section 4"},
+	{"slp", "background", "RFC 2608, section 8"},
+	{"nat-pmp", "background", "RFC 6886, section 3; RFC 6887, section 7"},
+	{"netflow", "background", "Cisco NetFlow version 5; RFC 3954, section 5.1; RFC 7011, section 3.1"},
+	{"sflow", "background", "sFlow version 5, section 5"},
+	{"dropbox-lan", "background", "Dropbox LAN sync discovery, JSON with host_int and namespaces"},
+	{"bjnp", "background", "Canon BJNP, header of the sane-pixma back end"},
+	{"tds", "", "MS-TDS, sections 2.2.3.1 and 2.2.6"},
+	{"oracle", "", "Oracle Net TNS, packet header and connect descriptor"},
+	{"cassandra", "", "CQL native protocol v4, sections 2 and 4.1"},
+	{"nats", "", "NATS client protocol, INFO and CONNECT"},
+	{"stomp", "", "STOMP 1.2, connecting"},
+	{"xdmcp", "remote", "X Display Manager Control Protocol 1.1, section 4"},
+	{"rlogin", "remote", "RFC 1282, section 2"},
+	{"afp", "file-transfer", "Apple Filing Protocol Reference, Data Stream Interface"},
 }
