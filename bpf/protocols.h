@@ -99,6 +99,8 @@ enum protocol {
 	protocol_xdmcp,
 	protocol_rlogin,
 	protocol_afp,
+	protocol_bacnet,
+	protocol_spotify_connect,
 } __attribute__((packed));
 
 #define MAX_PROTOCOLS 128

@@ -268,6 +268,8 @@ func (g *guess) udp(p *Packet) flow.Protocol {
 			return found
 		case iax2(p):
 			return flow.ProtocolIAX2
+		case bacnet(p):
+			return flow.ProtocolBACnet
 		}
 	case c == 0xff:
 		switch {
@@ -302,6 +304,8 @@ func (g *guess) udp(p *Packet) flow.Protocol {
 			return flow.ProtocolSteam
 		case bjnp(p):
 			return flow.ProtocolBJNP
+		case spotify(p):
+			return flow.ProtocolSpotifyConnect
 		}
 	}
 	switch c := b[0]; {

@@ -593,6 +593,25 @@ func dropbox(p *Packet) bool {
 	return starts(b, "{\"host_int\": ") && contains(b, "\"namespaces\"") || starts(b, "{\"host_int\": ") && p.port(17500)
 }
 
+// spotify recognises the announcement of a client in the local network.
+func spotify(p *Packet) bool { return starts(p.Payload, "SpotUdp0") }
+
+// bacnet recognises the virtual link's header, and the network layer's version (ASHRAE 135,
+// annex J).
+func bacnet(p *Packet) bool {
+	b := p.Payload
+	if len(b) < 4 || b[0] != 0x81 || b[1] > 11 || int(be.Uint16(b[2:])) != p.Length {
+		return false
+	}
+	switch b[1] {
+	case 0x0a, 0x0b, 0x09: // unicast, broadcast
+		return len(b) > 4 && b[4] == 1
+	case 0x04: // forwarded
+		return len(b) > 10 && b[10] == 1
+	}
+	return p.port(47808)
+}
+
 // bjnp recognises the header of Canon's discovery of printers and scanners.
 func bjnp(p *Packet) bool {
 	b := p.Payload

@@ -32,7 +32,10 @@ func mysql(p *Packet) bool {
 		case 0xff: // an error instead of the greeting
 			return length+4 == p.Length && length > 5 && p.port(3306)
 		}
-	case 1: // capabilities, largest packet, character set, 23 zero bytes
+	case 1: // number of columns of a result, and the first column; or capabilities, largest packet, character set, 23 zero bytes
+		if length == 1 && has(b, 5+3, "\x02\x03def") {
+			return true
+		}
 		return len(b) >= 36 && length+4 == p.Length && b[4]&0x08|b[5]&0x02 != 0 && zeros(b[13:32])
 	}
 	return false

@@ -2,7 +2,11 @@
 
 package wire
 
-import "github.com/dpclass/dpclass/flow"
+import (
+	"bytes"
+
+	"github.com/dpclass/dpclass/flow"
+)
 
 const connectionless = "\xff\xff\xff\xff"
 
@@ -102,6 +106,5 @@ func varint(b []byte) (value, n int) {
 // OFFLINE_MESSAGE_DATA_ID).
 func raknet(p *Packet) bool {
 	const magic = "\x00\xff\xff\x00\xfe\xfe\xfe\xfe\xfd\xfd\xfd\xfd\x12\x34\x56\x78"
-	b := p.Payload
-	return has(b, 1, magic) || has(b, 9, magic) || has(b, 17, magic)
+	return bytes.Contains(p.Payload[:min(len(p.Payload), 64)], []byte(magic))
 }

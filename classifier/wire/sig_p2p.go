@@ -66,11 +66,20 @@ func (g *guess) utp(p *Packet) bool {
 	if be.Uint32(b[12:]) > 1<<26 { // window
 		return false
 	}
-	_, before := g.recall(flow.ProtocolBitTorrent, p.FromA, uint32(id))
-	_, other := g.recall(flow.ProtocolBitTorrent, !p.FromA, uint32(id)+1)
-	_, another := g.recall(flow.ProtocolBitTorrent, !p.FromA, uint32(id)-1)
+	if id == 0 || zeros(b[4:8]) { // identifier, time
+		return false
+	}
+	// The number follows that of the same side, or acknowledges one of the other side.
+	const near = 16
+	before, ok := g.recall(flow.ProtocolBitTorrent, p.FromA, uint32(id))
+	ok = ok && seq-before <= near
+	for _, other := range [...]uint16{id - 1, id, id + 1} {
+		if sent, seen := g.recall(flow.ProtocolBitTorrent, !p.FromA, uint32(other)); seen && sent-be.Uint16(b[18:])+near <= 2*near {
+			ok = true
+		}
+	}
 	g.keep(flow.ProtocolBitTorrent, p.FromA, uint32(id), seq)
-	return before || other || another
+	return ok
 }
 
 // gnutella recognises the handshake of a connection, and messages over UDP by type, hops and
@@ -81,7 +90,8 @@ func gnutella(p *Packet) bool {
 		return startsAny(b, "GNUTELLA CONNECT/", "GNUTELLA/0.")
 	}
 	if starts(b, "GND") {
-		return len(b) >= 8 && p.Length >= 8 && b[4] <= 3 && b[6] >= 1 && b[7] <= b[6] && p.port(6346) // GUESS and OOB acknowledgements
+		// The reliable layer: flags, number, part, count; an acknowledgement has no count.
+		return len(b) >= 8 && b[6] >= 1 && (b[7] == 0 || b[6] <= b[7])
 	}
 	if len(b) < 23 || b[17] > 7 || b[18] > 7 || b[17]+b[18] == 0 || int64(le.Uint32(b[19:]))+23 != int64(p.Length) {
 		return false

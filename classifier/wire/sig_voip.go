@@ -29,7 +29,7 @@ func stun(p *Packet) bool {
 	rest := b[20:]
 	for len(rest) >= 4 {
 		kind, n := be.Uint16(rest), int(be.Uint16(rest[2:]))
-		if kind == 0 || kind > 0x30 && kind < 0x8000 || kind > 0x80ff && kind < 0xc000 {
+		if !p.port(3478) && (kind == 0 || kind > 0x30 && kind < 0x8000 || kind > 0x80ff && kind < 0xc000) {
 			return false
 		}
 		n = (n + 3) &^ 3
@@ -86,7 +86,7 @@ func (g *guess) rtp(p *Packet, b []byte, length int) bool {
 		return false
 	}
 	kind := b[1] & 0x7f
-	if kind > 34 && kind < 77 || kind >= 77 && kind < 96 && kind != 77 { // unassigned, or RTCP's range
+	if kind > 34 && kind < 96 { // unassigned, or RTCP's range
 		return false
 	}
 	header := 12 + 4*int(b[0]&0x0f)
@@ -97,6 +97,9 @@ func (g *guess) rtp(p *Packet, b []byte, length int) bool {
 		if header += 4 + 4*int(be.Uint16(b[header+2:])); header > length {
 			return false
 		}
+	}
+	if b[0] == 0x81 && int(be.Uint16(b[2:])) == length {
+		return false // BACnet, where the length is
 	}
 	ssrc := be.Uint32(b[8:])
 	if ssrc == 0 && be.Uint32(b[4:]) == 0 {
@@ -178,7 +181,7 @@ func mgcp(p *Packet) bool {
 	b := p.Payload
 	text, _ := line(b)
 	if startsAnyFold(text, "EPCF ", "CRCX ", "MDCX ", "DLCX ", "RQNT ", "NTFY ", "AUEP ", "AUCX ", "RSIP ") {
-		return contains(text, " MGCP 1.0") && digits(text[5:]) > 0
+		return contains(text, " MGCP ") && digits(text[5:]) > 0
 	}
 	return p.port(2427, 2727) && len(text) > 4 && digits(text) == 3 && text[3] == ' ' && digits(text[4:]) > 0
 }

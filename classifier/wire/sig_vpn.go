@@ -29,7 +29,7 @@ func (g *guess) openvpn(p *Packet) bool {
 		length = int(be.Uint16(b))
 		b = b[2:min(len(b), 2+length)]
 	}
-	if len(b) < 9 || length < 9 {
+	if len(b) < 10 || length < 10 {
 		return false
 	}
 	opcode, key := b[0]>>3, b[0]&7
@@ -54,7 +54,7 @@ func (g *guess) openvpn(p *Packet) bool {
 		if p.Proto == flow.UDP && opcode == openvpnAck && length == 22 && len(b) == 22 && b[9] == 1 {
 			return b[10] == 0 && b[11] == 0 && b[12] == 0 // the number of an acknowledged packet is small
 		}
-		return g.twice(flow.ProtocolOpenVPN, p, session, uint16(g.packets))
+		return openvpnNumbered(b) && g.twice(flow.ProtocolOpenVPN, p, session, uint16(g.packets))
 	case openvpnData2:
 		// The peer's number, then the packet's, 1 and up.
 		return len(b) >= 8 && length >= 24 && g.twice(flow.ProtocolOpenVPN, p, be.Uint32(b)^be.Uint32(b[4:])&0xffff0000, be.Uint16(b[6:]))
@@ -86,6 +86,27 @@ func openvpnReset(b []byte, length, body int, moreMayFollow bool) bool {
 	// tls-crypt: packet number and time, a tag of 32 bytes, the rest is encrypted.
 	if length == 9+8+32+body || moreMayFollow && length > 9+8+32+body {
 		return len(b) >= 17 && (b[9] == 0 || b[9] == 0x0f) && b[10] == 0 && b[11] == 0 && b[12] <= 8 && plausibleTime(be.Uint32(b[13:]))
+	}
+	return false
+}
+
+// openvpnNumbered reports whether a control packet has a small packet number where one of the
+// layouts has it: after the acknowledgements, or before a time with tls-crypt and tls-auth.
+// QUIC's connection identifiers are where the session's number is.
+func openvpnNumbered(b []byte) bool {
+	acks := int(b[9])
+	if at := 10 + 4*acks; acks <= 8 {
+		if acks > 0 {
+			at += 8
+		}
+		if b[0]>>3 == openvpnControl && len(b) >= at+4 && be.Uint32(b[at:]) < 1<<12 {
+			return true
+		}
+	}
+	for _, hmac := range [...]int{0, 16, 20, 28, 32, 48, 64} {
+		if at := 9 + hmac; len(b) >= at+8 && be.Uint32(b[at:]) < 1<<12 && plausibleTime(be.Uint32(b[at+4:])) {
+			return true
+		}
 	}
 	return false
 }

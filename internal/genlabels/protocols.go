@@ -112,7 +112,7 @@ var words = map[string]string{
 	"iperf": "Iperf", "coap": "CoAP", "mysql": "MySQL", "postgresql": "PostgreSQL", "mongodb": "MongoDB", "openvpn": "OpenVPN",
 	"wireguard": "WireGuard", "bittorrent": "BitTorrent", "netbios": "NetBIOS", "radius": "RADIUS", "sunrpc": "SunRPC",
 	"teamspeak": "TeamSpeak", "raknet": "RakNet", "zoom": "Zoom", "voice": "Voice", "dnscrypt": "DNSCrypt",
-	"netflow": "NetFlow", "sflow": "SFlow", "dcerpc": "DCERPC", "openflow": "OpenFlow",
+	"netflow": "NetFlow", "sflow": "SFlow", "dcerpc": "DCERPC", "openflow": "OpenFlow", "bacnet": "BACnet",
 }
 
 // goName returns the Go name of a protocol.
