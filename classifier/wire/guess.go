@@ -20,6 +20,7 @@ type guess struct {
 	open     bool // the next packets may still change the protocol, or recognise one
 
 	packets uint8 // that add has seen
+	sides   uint8 // that have sent one before this packet: 1 for A, 2 for the other
 	next    uint8 // mark that is overwritten next
 	marks   [4]mark
 }
@@ -48,11 +49,23 @@ func (g *guess) add(p *Packet) {
 	case flow.TCP:
 		found = g.tcp(p)
 	}
+	g.sides |= side(p)
 	if found != flow.ProtocolUnknown && outranks(found, g.protocol) {
 		g.protocol = found
 	}
 	g.open = g.packets < guessPackets && provisional(g.protocol)
 }
+
+// side returns the bit of the sender.
+func side(p *Packet) uint8 {
+	if p.FromA {
+		return 1
+	}
+	return 2
+}
+
+// first reports whether the packet is the first of its side.
+func (g *guess) first(p *Packet) bool { return g.sides&side(p) == 0 }
 
 // provisional reports whether a later packet may recognise a more telling protocol.
 func provisional(protocol flow.Protocol) bool {
@@ -329,7 +342,7 @@ func (g *guess) udp(p *Packet) flow.Protocol {
 		return flow.ProtocolDropboxLAN
 	case c == 'r' && dnscrypt(p):
 		return flow.ProtocolDNSCrypt
-	case c == 5 && g.zoom(p):
+	case (c == 5 || c == 13 || c == 15 || c == 16) && g.zoom(p):
 		return flow.ProtocolZoom
 	case c == 0 && discord(p):
 		return flow.ProtocolDiscordVoice
@@ -416,7 +429,7 @@ func (g *guess) tcp(p *Packet) flow.Protocol {
 			return flow.ProtocolLDAP
 		case tns(p):
 			return flow.ProtocolOracle
-		case rlogin(p):
+		case g.first(p) && rlogin(p):
 			return flow.ProtocolRlogin
 		case afp(p):
 			return flow.ProtocolAFP
@@ -427,7 +440,7 @@ func (g *guess) tcp(p *Packet) flow.Protocol {
 		return flow.ProtocolBitTorrent
 	case c == 3 && rdp(p):
 		return flow.ProtocolRDP
-	case c == 3 && rtmp(p):
+	case c == 3 && g.rtmp(p):
 		return flow.ProtocolRTMP
 	case c == 5 && dcerpc(p):
 		return flow.ProtocolDCERPC

@@ -38,10 +38,10 @@ func (g *guess) utp(p *Packet) bool {
 		return false
 	}
 	kind, id, seq := b[0]>>4, be.Uint16(b[2:]), be.Uint16(b[16:])
-	// The first extension must fit.
+	// The extensions must fit.
 	at := 20
 	for next := b[1]; next != 0; {
-		if at+2 > len(b) || b[at] > 4 {
+		if at+2 > len(b) || b[at] > 4 || b[at+1] < 4 || b[at+1]%4 != 0 {
 			return false
 		}
 		next, at = b[at], at+2+int(b[at+1])

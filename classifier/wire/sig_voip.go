@@ -227,34 +227,30 @@ func (g *guess) mumble(p *Packet) bool {
 // that replaces the signature (TS3INIT1).
 func teamspeak(p *Packet) bool { return starts(p.Payload, "TS3INIT1") }
 
-// zoom recognises media on the way to or from Zoom's servers: their header, the header of
-// audio, video or a shared screen, and RTP inside (Michel et al., Enabling passive
-// measurement of Zoom performance, IMC 2022, section 4).
+// zoom recognises packets on the way to or from Zoom's servers by their header: type 5, a
+// number that counts, the session, the direction, the kind of media. Between two clients the
+// header of audio, video or a shared screen is the first, and RTP inside decides (Michel et
+// al., Enabling passive measurement of Zoom performance, IMC 2022, section 4).
 func (g *guess) zoom(p *Packet) bool {
 	b := p.Payload
-	if len(b) < 9 || b[0] != 5 {
+	if len(b) < 9 {
 		return false
 	}
-	var at int
-	switch b[8] {
+	at := 0
+	switch b[0] {
+	case 5:
+		return (b[7] == 0 || b[7] == 4) && b[8] >= 10 && b[8] <= 36 && !zeros(b[3:7]) &&
+			g.twice(flow.ProtocolZoom, p, be.Uint32(b[3:]), be.Uint16(b[1:]))
 	case 13:
-		at = 8 + 27
+		at = 27
 	case 15:
-		at = 8 + 19
+		at = 19
 	case 16:
-		at = 8 + 24
-	case 33, 34:
-		at = 8 + 16
+		at = 24
 	default:
 		return false
 	}
-	if len(b) < at+12 || b[at]&0xc0 != 0x80 {
-		return false
-	}
-	if b[8] >= 33 {
-		return b[at+1] == 200 || b[at+1] == 202
-	}
-	return g.rtp(p, b[at:], p.Length-at)
+	return len(b) >= at+12 && g.rtp(p, b[at:], p.Length-at)
 }
 
 // discord recognises the discovery of a voice client's own address (Discord developer
@@ -281,9 +277,9 @@ func rtsp(p *Packet) bool {
 
 // rtmp recognises C0 and C1, or S0 and S1: version 3, four bytes of time, and four zero
 // bytes or the version of a Flash player (Adobe RTMP 1.0, section 5.2).
-func rtmp(p *Packet) bool {
+func (g *guess) rtmp(p *Packet) bool {
 	b := p.Payload
-	if len(b) < 9 || b[0] != 3 || p.Length < 1000 || p.Length > 1+2*1536 {
+	if !g.first(p) || len(b) < 9 || b[0] != 3 || p.Length < 1000 || p.Length > 1+2*1536 {
 		return false
 	}
 	return zeros(b[5:9]) || p.port(1935)

@@ -2,7 +2,11 @@
 
 package wire
 
-import "github.com/dpclass/dpclass/flow"
+import (
+	"bytes"
+
+	"github.com/dpclass/dpclass/flow"
+)
 
 // OpenVPN's opcodes, the upper five bits of the first byte (OpenVPN, ssl_pkt.h).
 const (
@@ -48,7 +52,7 @@ func (g *guess) openvpn(p *Packet) bool {
 		return openvpnReset(b, length, 17, false)
 	case openvpnControl, openvpnAck, openvpnWrappedClient:
 		session := be.Uint32(b[1:]) ^ be.Uint32(b[5:])
-		if session == 0 || zeros(b[1:5]) {
+		if bytes.Count(b[1:9], []byte{0}) > 2 { // it is random
 			return false
 		}
 		if p.Proto == flow.UDP && opcode == openvpnAck && length == 22 && len(b) == 22 && b[9] == 1 {
