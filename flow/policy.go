@@ -54,6 +54,12 @@ type Rule struct {
 	Action        Action
 }
 
+// NeedsVerdict reports whether the rule acts only on flows with a verdict.
+func (r *Rule) NeedsVerdict() bool {
+	return r.Categories != nil || r.Apps != nil || r.Sources != nil || r.MinConfidence > 0 ||
+		r.Protocols == nil && r.Names == nil && r.Hosts == nil && r.Ports == nil
+}
+
 // PortRange is a range of ports, at either end of a flow.
 type PortRange struct {
 	Proto       Proto // 0: any
