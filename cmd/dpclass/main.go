@@ -40,6 +40,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.`,
 		newEvalCommand(g),
 		newDatasetCommand(),
 		newModelsCommand(g),
+		newNamesCommand(g),
 		newDoctorCommand(g),
 		cli.NewVersionCommand(g, "dpclass"),
 	)
