@@ -49,8 +49,8 @@ func liveColumns(now time.Time) []Column {
 		BytesColumn, PacketsColumn,
 		Column{Title: "DROPPED", Right: true, Wanted: func(r Row) bool { return live(r.Record).Dropped > 0 },
 			Cell: func(r Row) tui.Cell { return tui.CountCell(live(r.Record).Dropped, tui.Red) }},
-		Column{Title: "RULE", Right: true, Wanted: func(r Row) bool { return live(r.Record).Rule > 0 },
-			Cell: func(r Row) tui.Cell { return tui.CountCell(uint64(live(r.Record).Rule), tui.Plain) }},
+		Column{Title: "RULE", Right: true, Wanted: func(r Row) bool { return live(r.Record).Rule > 0 || live(r.Record).RuleOut > 0 },
+			Cell: func(r Row) tui.Cell { return ruleCell(live(r.Record)) }},
 		Column{Title: "AGE", Right: true, Cell: func(r Row) tui.Cell { return tui.Cell{Text: tui.Age(now.Sub(r.FirstSeen))} }},
 		Column{Title: "IDLE", Right: true, Cell: func(r Row) tui.Cell { return tui.Cell{Text: tui.Age(now.Sub(r.LastSeen))} }},
 	)
@@ -68,6 +68,15 @@ func Table(rows []Row, now time.Time, color bool, width int) []string {
 
 func endpoint(addr netip.Addr, port uint16) string {
 	return netip.AddrPortFrom(addr, port).String()
+}
+
+// ruleCell shows the rule of a flow, or those of received and of sent packets if they differ.
+func ruleCell(l flow.Live) tui.Cell {
+	in, out := tui.CountCell(uint64(l.Rule), tui.Plain), tui.CountCell(uint64(l.RuleOut), tui.Plain)
+	if l.Rule == l.RuleOut {
+		return in
+	}
+	return tui.Cell{Text: in.Text + "/" + out.Text}
 }
 
 // labelCell shows a label; a provisional one has a question mark.
