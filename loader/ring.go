@@ -38,37 +38,47 @@ type Ring struct {
 // block: samples that it does not take in time fill the ring, and the kernel counts
 // those that do not fit. There can be one call at a time.
 func (r *Ring) Samples(ctx context.Context, fn func(*flow.Sample)) error {
-	reader, err := ringbuf.NewReader(r.m)
+	var s flow.Sample
+	err := readRing(ctx, r.m, func(raw []byte, used, size int) {
+		if decodeSample(raw, &s) {
+			fn(&s)
+		}
+		r.note(used, size)
+	})
 	if err != nil {
 		return fmt.Errorf("sample ring of %q: %w", r.iface, err)
+	}
+	return nil
+}
+
+// readRing calls fn with each record of a ring buffer until the context ends, and then
+// returns nil. used is how many bytes are not yet read, size the size of the buffer.
+func readRing(ctx context.Context, m *ebpf.Map, fn func(raw []byte, used, size int)) error {
+	reader, err := ringbuf.NewReader(m)
+	if err != nil {
+		return err
 	}
 	stop := context.AfterFunc(ctx, func() { reader.Close() })
 	defer stop()
 	defer reader.Close()
 
 	var record ringbuf.Record
-	var s flow.Sample
 	for {
 		err := reader.ReadInto(&record)
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			// Nothing arrived for a while: the next sample wakes the reader.
+			// Nothing arrived for a while: the next record wakes the reader.
 			reader.SetDeadline(time.Time{})
 			continue
 		case errors.Is(err, ringbuf.ErrClosed) && ctx.Err() != nil:
 			return nil
 		case err != nil:
-			return fmt.Errorf("sample ring of %q: %w", r.iface, err)
+			return err
 		}
-		if decodeSample(record.RawSample, &s) {
-			fn(&s)
-		}
+		fn(record.RawSample, record.Remaining, reader.BufferSize())
 		if record.Remaining == 0 {
 			// Others may have been queued without a wake-up.
 			reader.SetDeadline(time.Now().Add(readerDeadline))
-			r.note(0, reader.BufferSize())
-		} else {
-			r.note(record.Remaining, reader.BufferSize())
 		}
 	}
 }
@@ -99,7 +109,13 @@ func decodeSample(raw []byte, s *flow.Sample) bool {
 	if int(header.Captured) > len(packet) {
 		return false
 	}
-	*s = flow.Sample{
+	*s = sampleOf(&header, packet)
+	return true
+}
+
+// sampleOf returns the sample with a header. The packet must be as long as the header says.
+func sampleOf(header *bpfSample, packet []byte) flow.Sample {
+	return flow.Sample{
 		ID:        flow.ID{Key: keyOf(&header.Key, header.Family), Generation: header.Generation},
 		Direction: flow.Direction(header.Direction),
 		Index:     int(header.Index),
@@ -107,5 +123,4 @@ func decodeSample(raw []byte, s *flow.Sample) bool {
 		Length:    int(header.Length),
 		Packet:    packet[:header.Captured],
 	}
-	return true
 }

@@ -15,8 +15,8 @@ func newPolicyCheckCommand(g *cli.Globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check FILE",
 		Short: "Check a policy file and explain it",
-		Long: `Check a policy file and print what its rules do, with every default and unit
-written out. It changes nothing and needs no privileges. The exit code is 0 if the
+		Long: `Check a policy file and say in a sentence what each of its rules does, with every
+default and unit written out. It changes nothing and needs no privileges. The exit code is 0 if the
 file can be applied. To use the labels of your own models, name them with --model.
 
 ` + policy.Help,

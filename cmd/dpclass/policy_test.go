@@ -5,6 +5,8 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -51,6 +53,50 @@ func TestPolicyCheck(t *testing.T) {
 	code, _, errOut = call(t, "", "policy", "check", t.TempDir())
 	if code != cli.ExitFailed || !strings.Contains(errOut, "is a directory") {
 		t.Errorf("exit %d: %s", code, errOut)
+	}
+}
+
+func TestPolicyInit(t *testing.T) {
+	code, out, errOut := call(t, "", "policy", "init")
+	if code != cli.ExitDone || !strings.Contains(out, "diffserv  a DSCP for each kind of traffic") || errOut != "" {
+		t.Errorf("exit %d: %s%s", code, out, errOut)
+	}
+	code, out, _ = call(t, "", "policy", "init", "-o", "json")
+	if code != cli.ExitDone || !strings.HasPrefix(out, `{"name":"diffserv","summary":"`) {
+		t.Errorf("exit %d: %s", code, out)
+	}
+	for _, template := range policy.Templates() {
+		code, text, errOut := call(t, "", "policy", "init", template.Name)
+		if code != cli.ExitDone || text != string(template.Text()) || errOut != "" {
+			t.Errorf("exit %d: %s%s", code, text, errOut)
+		}
+		if code, said, errOut := call(t, text, "policy", "check", "-"); code != cli.ExitDone || !strings.HasPrefix(said, "1. Packets ") || errOut != "" {
+			t.Errorf("%s: exit %d: %s%s", template.Name, code, said, errOut)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "new.yaml")
+	if code, out, errOut := call(t, "", "policy", "init", "diffserv", "--out", file); code != cli.ExitDone || !strings.Contains(out, "dpclass policy check "+file) {
+		t.Errorf("exit %d: %s%s", code, out, errOut)
+	}
+	before, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for args, want := range map[string]string{
+		"examples --out " + file:        "exists already",
+		"diffserv --out " + file + "/x": "not a directory",
+		"difserv":                       `did you mean "diffserv"?`,
+		"--out " + file:                 "--out needs the name of a template",
+		"diffserv examples":             `unexpected argument "examples"`,
+	} {
+		code, out, errOut := call(t, "", append([]string{"policy", "init"}, strings.Fields(args)...)...)
+		if code == cli.ExitDone || out != "" || !strings.Contains(errOut, want) {
+			t.Errorf("%s: exit %d: %s%s", args, code, out, errOut)
+		}
+		checkError(t, errOut)
+	}
+	if after, err := os.ReadFile(file); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("the file has changed: %v", err)
 	}
 }
 

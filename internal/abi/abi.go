@@ -17,7 +17,7 @@ import (
 )
 
 // Unpinned are the maps that belong to one process.
-var Unpinned = []string{"inbox", "scratch", "forgotten"}
+var Unpinned = []string{"inbox", "scratch", "forgotten", "matching", "answer_copies"}
 
 // Pinned returns the names of the maps of an object that are pinned, in order. Maps
 // with constants and variables (.rodata, .bss) are not.
@@ -36,11 +36,14 @@ func Fingerprint(spec *ebpf.CollectionSpec) (string, error) {
 	for _, name := range Pinned(spec) {
 		layout(h, name, spec.Maps[name])
 	}
-	var sample *btf.Struct // BTF does not tie it to the map samples: a ring buffer has no value type
-	if err := spec.Types.TypeByName("sample", &sample); err != nil {
-		return "", fmt.Errorf("type of the samples: %w", err)
+	// BTF does not tie these to the maps samples and dns: a ring buffer has no value type.
+	for _, name := range []string{"sample", "dns_answer"} {
+		var record *btf.Struct
+		if err := spec.Types.TypeByName(name, &record); err != nil {
+			return "", fmt.Errorf("what a ring buffer holds: %w", err)
+		}
+		typeLayout(h, record)
 	}
-	typeLayout(h, sample)
 	return hex.EncodeToString(h.Sum(nil)[:8]), nil
 }
 
