@@ -87,7 +87,7 @@ the fields of "dpclass flows -o json"; its log goes to standard error.`,
 	flags.BoolVar(&f.dns, "dns", false, "read the DNS answers that pass, to name flows that have no server name of their own")
 	flags.StringVar(&f.policy, "policy", "", "policy `FILE` to enforce, checked before anything is attached")
 	flags.IntVar(&f.samples, "samples", 0, fmt.Sprintf("payload packets to read per flow, 1 to %d (default: the model's)", flow.MaxSamples))
-	flags.Float64Var(&f.minConfidence, "min-confidence", 0, "probability, 0 to 1, below which a final verdict becomes \"unknown\"")
+	flags.Float64Var(&f.minConfidence, "min-confidence", 0, "probability, 0 to 1, below which a final verdict becomes \"unknown\" ('models show' says how many flows that leaves)")
 	flags.BoolVar(&f.persist, "persist", false, "keep programs, flows and policy in the kernel when attach ends")
 	flags.BoolVar(&f.noClassify, "no-classify", false, "count flows without classifying them; needs no ONNX Runtime")
 	flags.BoolVar(&f.vlan, "vlan", false, "treat the same addresses and ports in different VLANs as different flows")

@@ -69,7 +69,7 @@ loop.
 	set := command.Flags()
 	set.StringArrayVar(&flags.models, "model", nil, "`NAME` of a shipped model, or FILE.onnx; give it twice for one model per task")
 	set.IntVar(&flags.samples, "samples", 0, "payload packets to read per flow (default: the model's)")
-	set.Float64Var(&flags.minConfidence, "min-confidence", 0, "probability, 0 to 1, below which a final verdict becomes \"unknown\"")
+	set.Float64Var(&flags.minConfidence, "min-confidence", 0, "probability, 0 to 1, below which a final verdict becomes \"unknown\" ('models show' says how many flows that leaves)")
 	set.StringVar(&flags.filter, "filter", "", "show only flows that match the `FILTER`, see above")
 	set.BoolVar(&flags.dns, "dns", false, dnsOfflineHelp)
 	set.BoolVar(&flags.explain, "explain", false, "say for each flow why it has its verdict")
