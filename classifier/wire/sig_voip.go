@@ -282,5 +282,5 @@ func (g *guess) rtmp(p *Packet) bool {
 	if !g.first(p) || len(b) < 9 || b[0] != 3 || p.Length < 1000 || p.Length > 1+2*1536 {
 		return false
 	}
-	return zeros(b[5:9]) || p.port(1935)
+	return zeros(b[5:9]) || b[5] == 0x80 && b[6] == 0 && b[7] <= 16 || p.port(1935)
 }

@@ -61,9 +61,10 @@ func (g *guess) openvpn(p *Packet) bool {
 		return openvpnNumbered(b) && g.twice(flow.ProtocolOpenVPN, p, session, uint16(g.packets))
 	case openvpnData2:
 		// The peer's number, then the packet's, 1 and up.
-		return len(b) >= 8 && length >= 24 && g.twice(flow.ProtocolOpenVPN, p, be.Uint32(b)^be.Uint32(b[4:])&0xffff0000, be.Uint16(b[6:]))
+		return b[4] == 0 && length >= 24 && g.twice(flow.ProtocolOpenVPN, p, be.Uint32(b)^be.Uint32(b[4:])&0xffff0000, be.Uint16(b[6:]))
 	case openvpnData1:
-		return length >= 24 && g.twice(flow.ProtocolOpenVPN, p, uint32(b[0])<<24|be.Uint32(b[1:])>>16, be.Uint16(b[3:]))
+		// Only with ciphers that have the packet's number in front.
+		return b[1] == 0 && length >= 24 && g.twice(flow.ProtocolOpenVPN, p, uint32(b[0])<<24|be.Uint32(b[1:])>>16, be.Uint16(b[3:]))
 	}
 	return false
 }
