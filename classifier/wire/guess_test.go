@@ -215,6 +215,7 @@ var examples = []example{
 	{flow.ProtocolZabbix, tcp, high, []string{"ZBXD\x01" + x("0500000000000000") + "ping\n"}},
 	{flow.ProtocolOpenFlow, tcp, 6653, []string{x("04 00 0008 00000001")}},
 	{flow.ProtocolDCERPC, tcp, high, []string{x("05 00 0b 03 10000000 4800 0000 01000000") + fill(56)}},
+	{flow.ProtocolDCERPC, udp, high, []string{x("04 00 28 00 100000 00") + fill(66) + x("0800 ffff ffff 0000")[:2] + fill(4) + fill(8)}},
 	{flow.ProtocolWSDiscovery, udp, high, []string{"<?xml version=\"1.0\"?><s:Envelope xmlns:d=\"http://schemas.xmlsoap.org/ws/2005/04/discovery\">"}},
 	{flow.ProtocolSLP, udp, high, []string{x("02 01 00001d 0000 000000 0001 0002") + "en" + x("0000 0000 0000 0000 0000 000000")}},
 	{flow.ProtocolNATPMP, udp, 5351, []string{x("0000")}},

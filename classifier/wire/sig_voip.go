@@ -16,7 +16,8 @@ func stun(p *Packet) bool {
 	}
 	length := int(be.Uint16(b[2:]))
 	if be.Uint32(b[4:]) == 0x2112a442 {
-		return length%4 == 0 && length+20 <= p.Length
+		// Microsoft's variant does not pad its last attribute (MS-TURN, section 2.2).
+		return length%4 == 0 && length+20 <= p.Length || length+20 == p.Length
 	}
 	if length+20 != p.Length || length < 4 || length > 548 {
 		return false
