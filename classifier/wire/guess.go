@@ -252,6 +252,16 @@ func printable(b []byte) bool {
 	return len(b) > 0
 }
 
+// looksLikeText reports whether the first four bytes are printable.
+func looksLikeText(b []byte) bool {
+	for _, c := range b[:min(len(b), 4)] {
+		if (c < ' ' || c > '~') && c != '\r' && c != '\n' && c != '\t' {
+			return false
+		}
+	}
+	return true
+}
+
 // zeros reports whether all bytes are zero.
 func zeros(b []byte) bool {
 	for _, c := range b {
@@ -299,7 +309,9 @@ func (g *guess) udp(p *Packet) flow.Protocol {
 		if dtls(p) {
 			return flow.ProtocolDTLS
 		}
-	case c >= 'A' && c <= 'Z':
+	case c == 'T' && tailscale(p):
+		return flow.ProtocolTailscale
+	case c >= 'A' && c <= 'Z' && looksLikeText(b):
 		switch {
 		case sip(p):
 			return flow.ProtocolSIP
@@ -311,8 +323,6 @@ func (g *guess) udp(p *Packet) flow.Protocol {
 			return flow.ProtocolMGCP
 		case teamspeak(p):
 			return flow.ProtocolTeamSpeak
-		case tailscale(p):
-			return flow.ProtocolTailscale
 		case steam(p):
 			return flow.ProtocolSteam
 		case bjnp(p):
@@ -346,6 +356,8 @@ func (g *guess) udp(p *Packet) flow.Protocol {
 		return flow.ProtocolZoom
 	case c == 0 && discord(p):
 		return flow.ProtocolDiscordVoice
+	case c == 4 && dcerpcUDP(p):
+		return flow.ProtocolDCERPC
 	case c == 2 && slp(p):
 		return flow.ProtocolSLP
 	case c == 0 && netflow(p):
@@ -405,7 +417,7 @@ func (g *guess) udp(p *Packet) flow.Protocol {
 // tcp returns the protocol of a segment. The first byte tells which signatures may fit.
 func (g *guess) tcp(p *Packet) flow.Protocol {
 	b := p.Payload
-	if c := b[0]; c >= ' ' && c <= '~' {
+	if looksLikeText(b) {
 		if found := g.text(p); found != flow.ProtocolUnknown {
 			return found
 		}
@@ -434,6 +446,8 @@ func (g *guess) tcp(p *Packet) flow.Protocol {
 		case afp(p):
 			return flow.ProtocolAFP
 		}
+	case (c == 'Q' || c == 'R' || c == 'E') && postgresql(p):
+		return flow.ProtocolPostgreSQL
 	case c == 0x30 && ldap(p):
 		return flow.ProtocolLDAP
 	case c == 0x13 && bittorrentTCP(p):
@@ -521,8 +535,6 @@ func (g *guess) text(p *Packet) flow.Protocol {
 		return flow.ProtocolSyslog
 	case (c == '*' || c == '-' || c == '+' || c == 'P') && g.redis(p):
 		return flow.ProtocolRedis
-	case (c == 'Q' || c == 'R' || c == 'E') && postgresql(p):
-		return flow.ProtocolPostgreSQL
 	case (c == 'I' || c == 'C') && nats(p):
 		return flow.ProtocolNATS
 	case (c == 'C' || c == 'S') && stomp(p):

@@ -493,6 +493,20 @@ func dcerpc(p *Packet) bool {
 	return n >= 16 && n <= p.Length
 }
 
+// dcerpcUDP recognises datagrams by version, type, representation and length (DCE 1.1 RPC,
+// section 12.5).
+func dcerpcUDP(p *Packet) bool {
+	b := p.Payload
+	if len(b) < 80 || b[0] != 4 || b[1] > 10 || b[4]&0xee != 0 || b[5] != 0 || b[6] != 0 {
+		return false
+	}
+	n := int(le.Uint16(b[74:]))
+	if b[4] == 0 {
+		n = int(be.Uint16(b[74:]))
+	}
+	return n+80 == p.Length
+}
+
 // wsDiscovery recognises SOAP messages of WS-Discovery (OASIS WS-Discovery 1.1, section 4).
 func wsDiscovery(p *Packet) bool {
 	b := p.Payload

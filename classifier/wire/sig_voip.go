@@ -16,7 +16,8 @@ func stun(p *Packet) bool {
 	}
 	length := int(be.Uint16(b[2:]))
 	if be.Uint32(b[4:]) == 0x2112a442 {
-		return length%4 == 0 && length+20 <= p.Length
+		// Microsoft's variant does not pad its last attribute (MS-TURN, section 2.2).
+		return length%4 == 0 && length+20 <= p.Length || length+20 == p.Length
 	}
 	if length+20 != p.Length || length < 4 || length > 548 {
 		return false
@@ -282,5 +283,5 @@ func (g *guess) rtmp(p *Packet) bool {
 	if !g.first(p) || len(b) < 9 || b[0] != 3 || p.Length < 1000 || p.Length > 1+2*1536 {
 		return false
 	}
-	return zeros(b[5:9]) || p.port(1935)
+	return zeros(b[5:9]) || b[5] == 0x80 && b[6] == 0 && b[7] <= 16 || p.port(1935)
 }

@@ -10,14 +10,13 @@ import (
 
 // OpenVPN's opcodes, the upper five bits of the first byte (OpenVPN, ssl_pkt.h).
 const (
-	openvpnControl       = 4
-	openvpnAck           = 5
-	openvpnData1         = 6
-	openvpnResetClient2  = 7
-	openvpnResetServer2  = 8
-	openvpnData2         = 9
-	openvpnResetClient3  = 10
-	openvpnWrappedClient = 11
+	openvpnControl      = 4
+	openvpnAck          = 5
+	openvpnData1        = 6
+	openvpnResetClient2 = 7
+	openvpnResetServer2 = 8
+	openvpnData2        = 9
+	openvpnResetClient3 = 10
 )
 
 // openvpn recognises the packets that open a session, without authentication of the control
@@ -50,7 +49,7 @@ func (g *guess) openvpn(p *Packet) bool {
 			return b[9] == 1 && zeros(b[10:14]) && zeros(b[22:26])
 		}
 		return openvpnReset(b, length, 17, false)
-	case openvpnControl, openvpnAck, openvpnWrappedClient:
+	case openvpnControl, openvpnAck:
 		session := be.Uint32(b[1:]) ^ be.Uint32(b[5:])
 		if bytes.Count(b[1:9], []byte{0}) > 2 { // it is random
 			return false
@@ -58,12 +57,14 @@ func (g *guess) openvpn(p *Packet) bool {
 		if p.Proto == flow.UDP && opcode == openvpnAck && length == 22 && len(b) == 22 && b[9] == 1 {
 			return b[10] == 0 && b[11] == 0 && b[12] == 0 // the number of an acknowledged packet is small
 		}
-		return openvpnNumbered(b) && g.twice(flow.ProtocolOpenVPN, p, session, uint16(g.packets))
+		number, ok := openvpnNumber(b)
+		return ok && g.twice(flow.ProtocolOpenVPN, p, session, number)
 	case openvpnData2:
 		// The peer's number, then the packet's, 1 and up.
-		return len(b) >= 8 && length >= 24 && g.twice(flow.ProtocolOpenVPN, p, be.Uint32(b)^be.Uint32(b[4:])&0xffff0000, be.Uint16(b[6:]))
+		return b[4] == 0 && length >= 24 && g.twice(flow.ProtocolOpenVPN, p, be.Uint32(b)^be.Uint32(b[4:])&0xffff0000, be.Uint16(b[6:]))
 	case openvpnData1:
-		return length >= 24 && g.twice(flow.ProtocolOpenVPN, p, uint32(b[0])<<24|be.Uint32(b[1:])>>16, be.Uint16(b[3:]))
+		// Only with ciphers that have the packet's number in front.
+		return b[1] == 0 && length >= 24 && g.twice(flow.ProtocolOpenVPN, p, uint32(b[0])<<24|be.Uint32(b[1:])>>16, be.Uint16(b[3:]))
 	}
 	return false
 }
@@ -94,25 +95,24 @@ func openvpnReset(b []byte, length, body int, moreMayFollow bool) bool {
 	return false
 }
 
-// openvpnNumbered reports whether a control packet has a small packet number where one of the
-// layouts has it: after the acknowledgements, or before a time with tls-crypt and tls-auth.
-// QUIC's connection identifiers are where the session's number is.
-func openvpnNumbered(b []byte) bool {
-	acks := int(b[9])
-	if at := 10 + 4*acks; acks <= 8 {
-		if acks > 0 {
-			at += 8
-		}
-		if b[0]>>3 == openvpnControl && len(b) >= at+4 && be.Uint32(b[at:]) < 1<<12 {
-			return true
-		}
-	}
+// openvpnNumber returns a control packet's number from where one of the layouts has a small
+// one: with a time after it (tls-crypt and tls-auth), or after the acknowledgements. QUIC's
+// connection identifiers are where the session's number is, so that it alone says little.
+func openvpnNumber(b []byte) (number uint16, ok bool) {
 	for _, hmac := range [...]int{0, 16, 20, 28, 32, 48, 64} {
 		if at := 9 + hmac; len(b) >= at+8 && be.Uint32(b[at:]) < 1<<12 && plausibleTime(be.Uint32(b[at+4:])) {
-			return true
+			return be.Uint16(b[at+2:]), true
 		}
 	}
-	return false
+	acks := int(b[9])
+	at := 10 + 4*acks
+	if acks > 0 {
+		at += 8
+	}
+	if acks <= 8 && b[0]>>3 == openvpnControl && len(b) >= at+4 && be.Uint32(b[at:]) < 1<<12 {
+		return be.Uint16(b[at+2:]), true
+	}
+	return 0, false
 }
 
 // plausibleTime reports whether a Unix time lies between 2001 and 2065.
