@@ -188,6 +188,10 @@ func TestUndecidedFlows(t *testing.T) {
 			t.Errorf("%s returned %d", program, int32(verdict))
 		}
 	}
+	k.says(c.key(), hello("www.example.com"))
+	if f, _ := k.entry(c.key()); f.PolicyEpoch == 0 {
+		t.Error("evidence that is not new makes the kernel look up the rules again")
+	}
 }
 
 // TestDirection: each direction has its own rule, and hits are counted for the rule that acted.

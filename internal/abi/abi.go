@@ -29,8 +29,8 @@ func Pinned(spec *ebpf.CollectionSpec) []string {
 }
 
 // Fingerprint is a hash of the pinned maps of an object: kinds, sizes, and the BTF of
-// keys and values, and of what the ring buffer holds. It does not depend on the labels:
-// a table of labels is pinned too. The error says what the object's BTF lacks.
+// keys and values, and of what the ring buffers hold. It does not depend on the labels and
+// protocols that exist. The error says what the object's BTF lacks.
 func Fingerprint(spec *ebpf.CollectionSpec) (string, error) {
 	h := sha256.New()
 	for _, name := range Pinned(spec) {
@@ -71,8 +71,8 @@ func typeLayout(w io.Writer, t btf.Type) {
 		typeLayout(w, t.Type)
 	case *btf.Enum:
 		fmt.Fprintf(w, "enum %s %d", t.Name, t.Size)
-		if t.Name == "label" {
-			return // labels may be added: each interface has its own map of labels
+		if t.Name == "label" || t.Name == "protocol" {
+			return // more may be added: an interface has its own map of labels, and the numbers of protocols never change
 		}
 		for _, value := range t.Values {
 			fmt.Fprintf(w, " %s=%d", value.Name, value.Value)
