@@ -66,6 +66,7 @@ install() {
 		case $package in
 		nginx) service=nginx ;;
 		openssh-server) service=ssh ;;
+		snmpd) service=snmpd ;;
 		*) continue ;;
 		esac
 		if [ -d /run/systemd/system ]; then
@@ -120,6 +121,10 @@ for group in "${@:-build}"; do
 		need tcpreplay tcpreplay
 		need openvpn openvpn
 		need ethtool ethtool
+		need aria2c aria2
+		need aiosmtpd python3-aiosmtpd aiosmtpd
+		need snmpd snmpd
+		need snmpbulkwalk snmp
 		need jq jq
 		if ! have bpftool; then
 			update
