@@ -38,7 +38,12 @@ func (s *screen) command(args ...string) {
 			args[i] = "'" + arg + "'"
 		}
 	}
-	fmt.Fprintln(s.out, s.paint("1;32", "router# ")+s.paint("1", strings.Join(args, " ")))
+	s.line(strings.Join(args, " "))
+}
+
+// line shows a command line that is quoted already.
+func (s *screen) line(text string) {
+	fmt.Fprintln(s.out, s.paint("1;32", "router# ")+s.paint("1", text))
 }
 
 // command runs a program in this process's own namespace.
