@@ -141,12 +141,21 @@ func TestMail(t *testing.T) {
 	}
 }
 
+// The agent is on all addresses, and UDP servers answer from the one that the kernel
+// chooses: an added address must not become that one.
 func TestSNMP(t *testing.T) {
 	r, ctx := testRouter(t, Topology{}), testContext(t)
+	if err := r.Server.AddAddrs("eth0", "10.0.2.9/24", "fd00:2::9/64"); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := r.Server.SNMPD(ctx, 161); err != nil {
 		t.Fatal(err)
 	}
 	for _, addr := range []string{r.ServerAddr4, r.ServerAddr6} {
+		local, err := r.Server.Run(ctx, "ip", "route", "get", map[string]string{r.ServerAddr4: r.ClientAddr4, r.ServerAddr6: r.ClientAddr6}[addr])
+		if err != nil || !strings.Contains(local, "src "+addr+" ") {
+			t.Errorf("the server sends from another address than %s: %s (%v)", addr, local, err)
+		}
 		out, err := r.Client.SNMPWalk(ctx, addr, 161, "1.3.6.1.2.1.2") // the interfaces
 		if err != nil {
 			t.Fatal(err)

@@ -19,6 +19,7 @@ type Web struct {
 	TLS   bool
 	Name  string           // name in the certificate; "": web.example
 	Names []string         // more names that the server answers for
+	Rate  string           // limit of each connection, as NGINX takes it ("1m": 1 MiB/s); "": none
 	Write bool             // PUT stores files; POST is answered with 204
 	Files map[string]int64 // name and size in bytes; the content is random, so it does not compress
 }
@@ -57,9 +58,12 @@ func (h *Host) NGINX(ctx context.Context, web Web) (*WebServer, error) {
 		listen = fmt.Sprintf("listen %d ssl; listen [::]:%d ssl; ssl_certificate %s; ssl_certificate_key %s;",
 			web.Port, web.Port, cert.cert, cert.key)
 	}
-	write := ""
+	more := ""
+	if web.Rate != "" {
+		more = "limit_rate " + web.Rate + "; "
+	}
 	if web.Write {
-		write = "client_max_body_size 1g; location / { dav_methods PUT; if ($request_method = POST) { return 204; } }"
+		more += "client_max_body_size 1g; location / { dav_methods PUT; if ($request_method = POST) { return 204; } }"
 	}
 	// NGINX stays root, because the files belong to root.
 	conf := fmt.Sprintf(`daemon off; user root; worker_processes 1; pid %[1]s/pid; error_log stderr;
@@ -70,7 +74,7 @@ http {
   uwsgi_temp_path %[1]s/uwsgi; scgi_temp_path %[1]s/scgi;
   server { %[2]s server_name %[3]s; root %[1]s/www; %[4]s }
 }
-`, dir, listen, strings.Join(append([]string{web.Name}, web.Names...), " "), write)
+`, dir, listen, strings.Join(append([]string{web.Name}, web.Names...), " "), more)
 	path := filepath.Join(dir, "nginx.conf")
 	if err := os.WriteFile(path, []byte(conf), 0o600); err != nil {
 		return nil, err

@@ -79,7 +79,7 @@ func (s *show) get(ctx context.Context, name, addr, file string, extra ...string
 }
 
 func (s *show) video(ctx context.Context) error {
-	s.repeat(ctx, time.Second, func() error { return s.get(ctx, videoName, videoAddr, "film.mp4", "--limit-rate", "1M") })
+	s.repeat(ctx, time.Second, func() error { return s.get(ctx, videoName, videoAddr, "film.mp4") })
 	return nil
 }
 

@@ -142,7 +142,7 @@ func (s *show) network(context.Context) error {
 // servers starts the servers that more than one kind of flow uses.
 func (s *show) servers(ctx context.Context) error {
 	var err error
-	if s.web, err = s.net.Server.NGINX(ctx, lab.Web{Port: webPort, TLS: true, Write: true, Names: []string{videoName, wikiName, chatName, driveName},
+	if s.web, err = s.net.Server.NGINX(ctx, lab.Web{Port: webPort, TLS: true, Write: true, Rate: "1m", Names: []string{videoName, wikiName, chatName, driveName},
 		Files: map[string]int64{"page.html": 40 << 10, "film.mp4": 8 << 20}}); err != nil {
 		return err
 	}
