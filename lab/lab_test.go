@@ -128,7 +128,18 @@ func TestNGINXStoresUploads(t *testing.T) {
 	}
 }
 
+// optional skips a test whose program make deps installs only if the distribution has it.
+func optional(t *testing.T, programs ...string) {
+	t.Helper()
+	for _, program := range programs {
+		if _, err := FindProgram(program); err != nil {
+			t.Skipf("SKIPPED: %v", err)
+		}
+	}
+}
+
 func TestMail(t *testing.T) {
+	optional(t, "aiosmtpd")
 	r, ctx := testRouter(t, Topology{}), testContext(t)
 	for i, addr := range []string{r.ServerAddr4, r.ServerAddr6} {
 		server, err := r.Server.SMTPD(ctx, addr, 25+i)
@@ -144,6 +155,7 @@ func TestMail(t *testing.T) {
 // The agent is on all addresses, and UDP servers answer from the one that the kernel
 // chooses: an added address must not become that one.
 func TestSNMP(t *testing.T) {
+	optional(t, "snmpd", "snmpbulkwalk")
 	r, ctx := testRouter(t, Topology{}), testContext(t)
 	if err := r.Server.AddAddrs("eth0", "10.0.2.9/24", "fd00:2::9/64"); err != nil {
 		t.Fatal(err)
@@ -167,6 +179,7 @@ func TestSNMP(t *testing.T) {
 }
 
 func TestBitTorrent(t *testing.T) {
+	optional(t, "aria2c")
 	r, ctx := testRouter(t, Topology{}), testContext(t)
 	dump, err := r.Router.Capture(ctx, "eth0", filepath.Join(t.TempDir(), "torrent.pcap"), "tcp")
 	if err != nil {

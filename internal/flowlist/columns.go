@@ -51,6 +51,15 @@ func liveColumns(now time.Time) []Column {
 	)
 }
 
+// Titles returns the titles of all columns that a table of live flows may have.
+func Titles() []string {
+	var titles []string
+	for _, c := range liveColumns(time.Time{}) {
+		titles = append(titles, c.Title)
+	}
+	return titles
+}
+
 // Table returns the lines of a table of live flows, the first of which has the titles.
 // Lines are cut to width; 0 means no limit.
 func Table(rows []Row, now time.Time, color bool, width int) []string {

@@ -44,7 +44,7 @@ func Run(ctx context.Context, binary string, out, errOut io.Writer) (err error) 
 		s.measureBefore, s.policy, s.measureAfter, s.bpftool, s.detach,
 	} {
 		if err := step(ctx); err != nil {
-			return err
+			return errors.Join(s.tooFew, err)
 		}
 	}
 	return s.tooFew

@@ -83,7 +83,7 @@ func (s *show) dpclass(ctx context.Context, args ...string) error {
 	if err != nil {
 		return err
 	}
-	cmd.Stdout, cmd.Stderr = s.out.out, s.errOut
+	cmd.Dir, cmd.Stdout, cmd.Stderr = s.lab.Dir(), s.out.out, s.errOut
 	p, err := s.net.Router.StartCommand(cmd)
 	if err != nil {
 		return err

@@ -155,12 +155,15 @@ rules:
     action: {dscp: AF41}
 protect: [tcp/22]
 `, policedRate)
-	file := filepath.Join(s.lab.Dir(), "policy.yaml")
-	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+	const file = "policy.yaml" // in the directory where dpclass runs
+	if err := os.WriteFile(filepath.Join(s.lab.Dir(), file), []byte(text), 0o644); err != nil {
 		return err
 	}
-	s.out.command("cat", "policy.yaml")
+	s.out.command("cat", file)
 	s.out.say("%s", strings.TrimRight(text, "\n"))
+	if err := s.dpclass(ctx, "policy", "check", file); err != nil {
+		return err
+	}
 	return s.dpclass(ctx, "policy", "apply", iface, file)
 }
 
