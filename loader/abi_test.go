@@ -77,7 +77,7 @@ func TestPinnedMaps(t *testing.T) {
 func TestEnums(t *testing.T) {
 	labels := enum(t, "label")
 	labels = labels[:len(labels)-1] // last_label
-	labels[0] = "" // undecided
+	labels[0] = ""                  // undecided
 	for n := range labels {
 		labels[n] = strings.ReplaceAll(labels[n], "_", "-")
 	}

@@ -502,7 +502,9 @@ type bpfSample struct {
 	Index      uint8
 	Direction  uint8
 	Family     uint8
-	Pad        [3]uint8
+	FromA      uint8
+	Inner      uint8
+	Pad        uint8
 	Key        bpfFlowKey6
 }
 

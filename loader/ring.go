@@ -4,22 +4,14 @@ package loader
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
 	"sync"
-	"time"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/ringbuf"
 
 	"github.com/dpclass/dpclass/flow"
 )
-
-// readerDeadline limits how long a sample waits if it was queued without a wake-up. The
-// reader rounds to whole milliseconds: below 2 ms it would spin.
-const readerDeadline = 2100 * time.Microsecond
 
 const sampleHeader = int(unsafe.Sizeof(bpfSample{}))
 
@@ -49,38 +41,6 @@ func (r *Ring) Samples(ctx context.Context, fn func(*flow.Sample)) error {
 		return fmt.Errorf("sample ring of %q: %w", r.iface, err)
 	}
 	return nil
-}
-
-// readRing calls fn with each record of a ring buffer until the context ends, and then
-// returns nil. used is how many bytes are not yet read, size the size of the buffer.
-func readRing(ctx context.Context, m *ebpf.Map, fn func(raw []byte, used, size int)) error {
-	reader, err := ringbuf.NewReader(m)
-	if err != nil {
-		return err
-	}
-	stop := context.AfterFunc(ctx, func() { reader.Close() })
-	defer stop()
-	defer reader.Close()
-
-	var record ringbuf.Record
-	for {
-		err := reader.ReadInto(&record)
-		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			// Nothing arrived for a while: the next record wakes the reader.
-			reader.SetDeadline(time.Time{})
-			continue
-		case errors.Is(err, ringbuf.ErrClosed) && ctx.Err() != nil:
-			return nil
-		case err != nil:
-			return err
-		}
-		fn(record.RawSample, record.Remaining, reader.BufferSize())
-		if record.Remaining == 0 {
-			// Others may have been queued without a wake-up.
-			reader.SetDeadline(time.Now().Add(readerDeadline))
-		}
-	}
 }
 
 func (r *Ring) note(used, size int) {
@@ -118,6 +78,8 @@ func sampleOf(header *bpfSample, packet []byte) flow.Sample {
 	return flow.Sample{
 		ID:        flow.ID{Key: keyOf(&header.Key, header.Family), Generation: header.Generation},
 		Direction: flow.Direction(header.Direction),
+		FromA:     header.FromA != 0,
+		Inner:     header.Inner != 0,
 		Index:     int(header.Index),
 		Time:      int64(header.TimeNs),
 		Length:    int(header.Length),

@@ -122,10 +122,10 @@ func Sentence(r flow.Rule) string {
 	switch {
 	case len(clauses) == 0:
 		flows = "all flows with a verdict"
-	case !needsVerdict(r):
+	case !r.NeedsVerdict():
 		flows = "flows, decided or not,"
 	}
-	if r.Provisional && needsVerdict(r) {
+	if r.Provisional && r.NeedsVerdict() {
 		clauses = append(clauses, "whose verdict is final or provisional")
 	}
 	if len(clauses) > 0 {

@@ -62,7 +62,7 @@ func (p *parsing) match(rule *flow.Rule, node ast.Node, what string) {
 	}
 	p.endpoints(rule, entries)
 	p.life(rule, entries)
-	if e, ok := entries["final"]; ok && !needsVerdict(*rule) && len(p.problems) == problems {
+	if e, ok := entries["final"]; ok && !rule.NeedsVerdict() && len(p.problems) == problems {
 		p.warnf(e.key, "final changes nothing: the rule does not ask for a verdict")
 	}
 	if len(p.problems) == problems {

@@ -53,13 +53,13 @@ func coveredBy(earlier []flow.Rule, rule flow.Rule) (covering []int, covered boo
 	for _, category := range universe(rule, earlier, func(r flow.Rule) []string { return r.Categories }) {
 		for _, app := range universe(rule, earlier, func(r flow.Rule) []string { return r.Apps }) {
 			undecided := category == "" && app == ""
-			if undecided && needsVerdict(rule) {
+			if undecided && rule.NeedsVerdict() {
 				continue
 			}
 			for _, direction := range directions {
 				i := slices.IndexFunc(earlier, func(e flow.Rule) bool {
 					return named(e.Directions, direction) && named(e.Categories, category) && named(e.Apps, app) &&
-						!(undecided && needsVerdict(e)) && takesAll(e, rule, app == "", category == "")
+						!(undecided && e.NeedsVerdict()) && takesAll(e, rule, app == "", category == "")
 				})
 				if i < 0 {
 					return nil, false
@@ -72,12 +72,6 @@ func coveredBy(earlier []flow.Rule, rule flow.Rule) (covering []int, covered boo
 	}
 	slices.Sort(covering)
 	return covering, len(covering) > 0
-}
-
-// needsVerdict reports whether a rule acts only on flows with a verdict.
-func needsVerdict(r flow.Rule) bool {
-	ofVerdict := r.Categories != nil || r.Apps != nil || r.Sources != nil || r.MinConfidence > 0
-	return ofVerdict || r.Protocols == nil && r.Names == nil && r.Hosts == nil && r.Ports == nil
 }
 
 // matchesAll reports whether a flow that fits the later rule's source, protocols, names,
@@ -133,7 +127,7 @@ func named[T comparable](list []T, item T) bool {
 // takesAll reports whether the earlier rule, whose labels match, acts whenever the
 // later one does. It compares confidence, provisional verdicts and midstream flows.
 func takesAll(earlier, later flow.Rule, noApp, noCategory bool) bool {
-	if later.Provisional && !earlier.Provisional && needsVerdict(earlier) {
+	if later.Provisional && !earlier.Provisional && earlier.NeedsVerdict() {
 		return false
 	}
 	// A drop rule lets midstream flows go on to the next rule.

@@ -11,6 +11,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/dpclass/dpclass/internal/fault"
 )
@@ -22,6 +24,7 @@ const (
 	maxLines    = 8 << 20   // lines of all files; a list counts each time that it is read
 	maxPatterns = 1_000     // regular expressions and keywords: a name is compared with each
 	maxPattern  = 512       // bytes of one of them
+	maxProgram  = 4_096     // instructions of an expression: "(abcdef){1000}" is short, its program is not
 )
 
 // Load returns the embedded catalogue with the rules of names files added, in this
@@ -57,7 +60,9 @@ func Files(dir string) ([]string, error) {
 	}
 	var files []string
 	for _, entry := range entries {
-		if path := filepath.Join(dir, entry.Name()); !leftover(entry.Name()) && !isDir(path) {
+		path := filepath.Join(dir, entry.Name())
+		// Load reports a link that leads nowhere.
+		if info, err := os.Stat(path); !leftover(entry.Name()) && (err != nil || info.Mode().IsRegular()) {
 			files = append(files, path)
 		}
 	}
@@ -72,12 +77,6 @@ func leftover(name string) bool {
 	return slices.Contains([]string{".bak", ".orig", ".rpmnew", ".rpmsave", ".swp"}, filepath.Ext(name))
 }
 
-// isDir follows links.
-func isDir(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && info.IsDir()
-}
-
 // readFile reads a names file, which may also be a pipe.
 func readFile(path string) (string, error) {
 	file, err := os.Open(path)
@@ -85,7 +84,7 @@ func readFile(path string) (string, error) {
 		return "", &Problem{File: path, Text: cause(err), Do: "give the path of a names file"}
 	}
 	defer file.Close()
-	if isDir(path) {
+	if info, err := file.Stat(); err == nil && info.IsDir() {
 		return "", &Problem{File: path, Text: "is a directory", Do: "name the files in it"}
 	}
 	return readText(file, path)
@@ -101,10 +100,17 @@ func readText(file io.Reader, path string) (string, error) {
 	if len(data) > maxFile {
 		return "", &Problem{File: path, Text: "is larger than 256 MiB", Do: "keep only the names that matter"}
 	}
-	if strings.Contains(text, "\x00") {
-		return "", &Problem{File: path, Text: "is not a text file", Do: "see docs/operations.md for the format"}
+	if i := strings.IndexFunc(text, forbidden); i >= 0 {
+		return "", &Problem{File: path, Line: strings.Count(text[:i], "\n") + 1, Text: "is no text: it has control characters or is not UTF-8",
+			Do: "see docs/operations.md for the format"}
 	}
 	return text, nil
+}
+
+// forbidden reports whether a character must not be in a file. Problems quote the file,
+// and a terminal obeys control characters.
+func forbidden(r rune) bool {
+	return r == utf8.RuneError || unicode.IsControl(r) && r != '\n' && r != '\r' && r != '\t'
 }
 
 // cause returns the text of an error without the path, which a problem has already.
@@ -180,11 +186,17 @@ func (l *loader) file(name, text string) {
 func (l *loader) endOfFile() {
 	l.c.regexps = l.patterns(l.regexps, l.c.regexps)
 	l.c.keywords = l.patterns(l.keys, l.c.keywords)
-	if len(l.c.regexps)+len(l.c.keywords) > maxPatterns {
-		l.add(place{file: l.current().Name}, "write suffixes instead: every name is compared with every expression",
-			"%d regular expressions and keywords; at most %d are allowed", len(l.c.regexps)+len(l.c.keywords), maxPatterns)
-	}
+	l.checkPatterns(l.c.regexps, l.c.keywords)
 	l.current().Apps = len(l.apps)
+}
+
+// checkPatterns stops if there are too many patterns.
+func (l *loader) checkPatterns(regexps, keywords []pattern) {
+	if len(regexps)+len(keywords) > maxPatterns && !l.stopped {
+		l.stopped = true
+		l.add(place{file: l.current().Name}, "write suffixes instead: every name is compared with every expression",
+			"more than %d regular expressions and keywords", maxPatterns)
+	}
 }
 
 // open counts a file and its lines against the limits, and notes it as the place of
@@ -229,9 +241,9 @@ func (l *loader) put(text ruleText, r rule) (rule, bool) {
 	var table map[string]rule
 	switch text.prefix {
 	case prefixRegexp:
-		return putPattern(&l.regexps, pattern{rule: r, text: text.text, regexp: text.regexp}, l.current())
+		return l.putPattern(&l.regexps, pattern{rule: r, text: text.text, regexp: text.regexp})
 	case prefixKeyword:
-		return putPattern(&l.keys, pattern{rule: r, text: text.text}, l.current())
+		return l.putPattern(&l.keys, pattern{rule: r, text: text.text})
 	case prefixFull:
 		table = l.c.full
 	default:
@@ -249,15 +261,13 @@ func (l *loader) put(text ruleText, r rule) (rule, bool) {
 	return rule{}, false
 }
 
-func putPattern(list *[]pattern, p pattern, file *File) (rule, bool) {
+func (l *loader) putPattern(list *[]pattern, p pattern) (rule, bool) {
 	if i := find(*list, p.text); i >= 0 {
 		return (*list)[i].rule, true
 	}
-	// A check of the sum follows at the end of the file; this one bounds the search.
-	if len(*list) <= maxPatterns {
-		*list = append(*list, p)
-		file.Rules++
-	}
+	*list = append(*list, p)
+	l.current().Rules++
+	l.checkPatterns(l.regexps, l.keys)
 	return rule{}, false
 }
 

@@ -184,7 +184,8 @@ func TestProblems(t *testing.T) {
 		"a web v2fly:no-such/list": "no-such|write the path of a list",
 		"a web v2fly:no-such-list": "no-such-list|write the name of an existing list",
 		"a web v2fly:list@":        `1: "@" is no attribute|write @attribute or @-attribute`,
-		"a\x00b":                   "is not a text file|see docs/operations.md",
+		"a web b.example\n\x1b[2J": "2: is no text|see docs/operations.md", "a\x00b": "1: is no text|see docs/operations.md", "a web \xff": "1: is no text|see docs",
+		"a web regexp:(a{900}){900}": "1: error parsing regexp: invalid repeat count|the syntax is that of RE2", "a web regexp:(abcdef){900}": `1: the regular expression "(abcdef){900}" is too large|write smaller numbers`,
 	} {
 		c, err := Load(write(t, t.TempDir(), "own", text))
 		if c != nil || err == nil {
@@ -243,7 +244,7 @@ func TestPatternLimit(t *testing.T) {
 		fmt.Fprintf(&text, "a web keyword:k%dx\n", i)
 	}
 	_, err := Load(write(t, t.TempDir(), "own", text.String()))
-	if err == nil || !strings.Contains(err.Error(), "at most 1000 are allowed") {
+	if err == nil || !strings.Contains(err.Error(), "own: more than 1000 regular expressions and keywords") {
 		t.Errorf("%v", err)
 	}
 }

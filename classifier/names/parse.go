@@ -5,6 +5,7 @@ package names
 import (
 	"net/netip"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strings"
 
@@ -159,12 +160,25 @@ func (l *loader) expression(at place, text string) (ruleText, bool) {
 		l.add(at, "an expression has 1 to 512 characters", "regular expression of %d characters", len(text))
 		return ruleText{}, false
 	}
-	compiled, err := regexp.Compile(text)
+	rule := ruleText{prefix: prefixRegexp, text: text}
+	if i := find(l.regexps, text); i >= 0 {
+		rule.regexp = l.regexps[i].regexp
+		return rule, true
+	}
+	parsed, err := syntax.Parse(text, syntax.Perl)
 	if err != nil {
 		l.add(at, "the syntax is that of RE2", "%s", err.Error())
 		return ruleText{}, false
 	}
-	return ruleText{prefix: prefixRegexp, text: text, regexp: compiled}, true
+	if program, err := syntax.Compile(parsed.Simplify()); err != nil || len(program.Inst) > maxProgram {
+		l.add(at, "write smaller numbers of repetitions", "the regular expression %q is too large", text)
+		return ruleText{}, false
+	}
+	if rule.regexp, err = regexp.Compile(text); err != nil {
+		l.add(at, "the syntax is that of RE2", "%s", err.Error())
+		return ruleText{}, false
+	}
+	return rule, true
 }
 
 // checkName says what is wrong with a name in lower case, and what to do. The limits

@@ -61,8 +61,7 @@ func (l *loader) list(rule listRule) {
 	}
 	defer root.Close()
 	r := &listReader{loader: l, kind: rule.kind, dir: dir, lists: root.FS(), read: map[string]bool{}}
-	before := l.current().Rules
-	problems := len(l.all)
+	before, problems := l.current().Rules, len(l.all)
 	r.list(rule.at, name, filter)
 	if l.current().Rules == before && len(l.all) == problems {
 		l.c.warnings = append(l.c.warnings, &Problem{File: rule.at.file, Line: rule.at.line, Text: prefixList + rule.path + " adds no rule",

@@ -35,3 +35,12 @@ func (n *nameFiles) load() (*names.Catalogue, error) {
 	}
 	return names.Load(slices.Concat(files, *n)...)
 }
+
+// catalogueApps returns the applications of the catalogue, for policies.
+func catalogueApps(f *nameFiles) ([]string, error) {
+	catalogue, err := f.load()
+	if err != nil {
+		return nil, err
+	}
+	return catalogue.Apps(), nil
+}

@@ -12,6 +12,7 @@ import (
 
 func newPolicyCheckCommand(g *cli.Globals) *cobra.Command {
 	var models []string
+	var names nameFiles
 	cmd := &cobra.Command{
 		Use:   "check FILE",
 		Short: "Check a policy file and explain it",
@@ -33,7 +34,11 @@ file can be applied. To use the labels of your own models, name them with --mode
 			if err != nil {
 				return err
 			}
-			p, err := readPolicy(cmd, args[0], labels)
+			apps, err := catalogueApps(&names)
+			if err != nil {
+				return err
+			}
+			p, err := readPolicy(cmd, args[0], labels, policy.WithApps(apps))
 			if err != nil {
 				return err
 			}
@@ -44,6 +49,7 @@ file can be applied. To use the labels of your own models, name them with --mode
 		},
 	}
 	cmd.Flags().StringArrayVar(&models, "model", nil, "model whose labels the policy may use: `NAME` or FILE.onnx (default: the choice of \"dpclass models use\")")
+	names.flag(cmd)
 	cli.CompleteFunc(cmd, "model", completeModels)
 	return cmd
 }

@@ -47,7 +47,11 @@ func inForce(iface *loader.Pins) (*flow.Policy, []loader.RuleStats, error) {
 	if err != nil || applied == nil {
 		return nil, nil, err
 	}
-	p, _, err := policy.Parse("policy in force", applied.Source, iface.Labels())
+	apps, err := catalogueApps(&nameFiles{})
+	if err != nil {
+		return nil, nil, err
+	}
+	p, _, err := policy.Parse("policy in force", applied.Source, iface.Labels(), policy.WithApps(apps))
 	if err != nil {
 		return nil, nil, err
 	}
