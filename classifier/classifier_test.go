@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,7 +23,6 @@ type running struct {
 	*Classifier
 	cancel context.CancelFunc
 	done   chan error
-	marks  int // markers submitted so far
 
 	mu     sync.Mutex
 	newest map[flow.ID]flow.Decision
@@ -74,6 +74,9 @@ func (r *running) submit(t *testing.T, s *flow.Sample) {
 	}
 }
 
+// marks counts the markers of all tests: each is a flow of its own.
+var marks atomic.Uint32
+
 // settle waits until all that was submitted has been dealt with: a worker takes samples
 // in their order, so it has come to a marker after everything before it.
 func (r *running) settle(t *testing.T) {
@@ -81,8 +84,7 @@ func (r *running) settle(t *testing.T) {
 	for _, s := range r.shards {
 		marker := sample(0, 0)
 		for marker.ID.Iface = 1; ; {
-			r.marks++
-			marker.ID.Generation = uint32(r.marks)
+			marker.ID.Generation = marks.Add(1)
 			if r.shard(marker.ID) == s {
 				break
 			}

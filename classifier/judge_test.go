@@ -16,14 +16,14 @@ import (
 	"github.com/dpclass/dpclass/flow"
 )
 
-// hello returns the bytes that a TLS client sends first.
+// hello returns the bytes that a TLS client sends first. They fit into a segment.
 func hello(t testing.TB, name string) []byte {
 	t.Helper()
 	client, server := stdnet.Pipe()
 	defer server.Close()
 	go func() {
 		defer client.Close()
-		_ = tls.Client(client, &tls.Config{ServerName: name, MinVersion: tls.VersionTLS12}).Handshake()
+		_ = tls.Client(client, &tls.Config{ServerName: name, CurvePreferences: []tls.CurveID{tls.X25519}}).Handshake()
 	}()
 	head := make([]byte, 5)
 	if err := server.SetDeadline(time.Now().Add(time.Minute)); err != nil {

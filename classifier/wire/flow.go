@@ -83,6 +83,14 @@ func (f *Flow) Pending() bool {
 	return true
 }
 
+// Sure reports whether the protocol is known and will not change.
+func (f *Flow) Sure() bool {
+	if f.protocol != flow.ProtocolUnknown && f.protocol != flow.ProtocolDTLS {
+		return true
+	}
+	return f.guess.protocol != flow.ProtocolUnknown && !f.guess.open
+}
+
 // Evidence returns what is known by now. A later packet may add to it; a protocol or a
 // name that decides is not taken back.
 func (f *Flow) Evidence() flow.Evidence {

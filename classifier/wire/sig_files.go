@@ -108,14 +108,14 @@ func rsync(p *Packet) bool {
 // (gitprotocol-pack(5), Git transport).
 func git(p *Packet) bool {
 	b := p.Payload
-	if len(b) < 4 || !hex(b[:4]) {
+	if len(b) < 4 || !hexDigits(b[:4]) {
 		return false
 	}
 	return startsAny(b[4:], "git-upload-pack /", "git-receive-pack /", "git-upload-archive /")
 }
 
-// hex reports whether all bytes are hexadecimal digits.
-func hex(b []byte) bool {
+// hexDigits reports whether all bytes are hexadecimal digits.
+func hexDigits(b []byte) bool {
 	for _, c := range b {
 		if !(c >= '0' && c <= '9' || c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F') {
 			return false
