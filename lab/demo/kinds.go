@@ -30,10 +30,10 @@ type kind struct {
 // The services that the lab's web server stands in for. Each has addresses of its own, so
 // the demo tells their flows apart without their names.
 const (
-	videoName = "rr2.googlevideo.com"
+	videoName = "www.youtube.com"
 	wikiName  = "en.wikipedia.org"
-	chatName  = "gateway.discord.gg"
-	driveName = "content.dropboxapi.com"
+	chatName  = "web.whatsapp.com"
+	driveName = "drive.google.com"
 
 	videoAddr, wikiAddr, chatAddr, driveAddr = "fd00:2::11", "10.0.2.12", "fd00:2::13", "10.0.2.14"
 	torrentPort, mailPort, snmpPort          = 6881, 25, 161

@@ -14,11 +14,14 @@ import (
 
 // screen prints the demo's own text, with colour on a terminal.
 type screen struct {
-	out   io.Writer
-	color bool
+	out             io.Writer
+	color, terminal bool
 }
 
-func newScreen(out io.Writer) *screen { return &screen{out, tui.WantColor(out)} }
+func newScreen(out io.Writer) *screen {
+	_, _, terminal := tui.Size(out)
+	return &screen{out, tui.WantColor(out), terminal}
+}
 
 func (s *screen) paint(style tui.Style, text string) string { return tui.Paint(text, style, s.color) }
 

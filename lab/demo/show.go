@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -82,6 +83,10 @@ func (s *show) dpclass(ctx context.Context, args ...string) error {
 	cmd, err := s.net.Router.Command(ctx, s.binary, args...)
 	if err != nil {
 		return err
+	}
+	cmd.Env = os.Environ()
+	if !s.out.terminal {
+		cmd.Env = append(cmd.Env, fmt.Sprint("COLUMNS=", width))
 	}
 	cmd.Dir, cmd.Stdout, cmd.Stderr = s.lab.Dir(), s.out.out, s.errOut
 	p, err := s.net.Router.StartCommand(cmd)

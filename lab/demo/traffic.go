@@ -151,7 +151,7 @@ rules:
     action: {rate: %dmbit, scope: flow}
   - match: {category: vpn-tunnel}
     action: {drop: true}
-  - match: {name: googlevideo.com}
+  - match: {name: youtube.com}
     action: {dscp: AF41}
 protect: [tcp/22]
 `, policedRate)
