@@ -40,7 +40,7 @@ func Run(ctx context.Context, binary string, out, errOut io.Writer) (err error) 
 		}
 	}()
 	for _, step := range []func(context.Context) error{
-		s.network, s.servers, s.attach, s.traffic, s.watch, s.score, s.categories, s.status,
+		s.network, s.servers, s.attach, s.traffic, s.watch, s.score, s.explain, s.categories, s.status,
 		s.measureBefore, s.policy, s.measureAfter, s.bpftool, s.detach,
 	} {
 		if err := step(ctx); err != nil {

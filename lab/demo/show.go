@@ -202,6 +202,23 @@ func (s *show) watch(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// explain shows why the newest flow of the first kind that has one got its verdict.
+func (s *show) explain(ctx context.Context) error {
+	records, err := s.flows(ctx)
+	if err != nil {
+		return err
+	}
+	for _, k := range s.kinds {
+		for _, r := range slices.Backward(records) {
+			if k.has(&r) && r.CategoryFinal {
+				s.out.step("Why %s?", r.Category)
+				return s.dpclass(ctx, "explain", iface, r.Key().String())
+			}
+		}
+	}
+	return nil // no flow has a verdict, and the score says so
+}
+
 // total is what the flows of a category carried.
 type total struct {
 	category string

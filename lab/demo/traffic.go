@@ -19,7 +19,7 @@ import (
 // streamRate is the rate that the iperf3 stream sends, and policedRate the rate that
 // the policy lets through, in Mbit/s.
 const (
-	streamRate  = 60
+	streamRate  = 50
 	policedRate = 20
 )
 
@@ -213,7 +213,7 @@ func (s *show) bites() error {
 	if s.after.ef != s.after.voice || s.after.voice == 0 || s.before.ef != 0 {
 		errs = append(errs, fmt.Errorf("the DSCP rule does not work: %s", s.after))
 	}
-	if s.after.stream > policedRate*1.15e6 || s.after.stream < policedRate*0.7e6 || s.before.stream < 2*policedRate*1e6 {
+	if s.after.stream > policedRate*1.15e6 || s.after.stream < policedRate*0.5e6 || s.before.stream < policedRate*1.5e6 {
 		errs = append(errs, fmt.Errorf("the rate rule does not work: %s", s.after))
 	}
 	if s.tunnel != nil && (s.after.tunneled != 0 || s.before.tunneled == 0) {
