@@ -116,9 +116,9 @@ func TestShowPolicy(t *testing.T) {
 		t.Fatal(err)
 	}
 	const want = goodPolicy + `
-#  MATCH          ACTION                                                                   PACKETS   BYTES  DROPPED  MARKED
-1  category voip  mark DSCP EF (46)                                                             20  4.0 kB        -      20
-2  app torrent    police to 1 Mbit/s, burst 10 KiB, one bucket for the rule and direction        5  5.0 kB        3       -
+#  MATCH          ACTION                     PACKETS   BYTES  DROPPED  MARKED
+1  category voip  mark DSCP EF (46)               20  4.0 kB        -      20
+2  app torrent    police to 1 Mbit/s in all        5  5.0 kB        3       -
 never dropped or policed: ARP, ND, ICMP, tcp 10.0.0.1:22 10.0.0.9:50000
 `
 	if out.String() != want {

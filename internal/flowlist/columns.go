@@ -17,6 +17,22 @@ import (
 // Column is a column of a table of flows.
 type Column = tui.Column[Row]
 
+// The order in which columns leave a table that is too wide. Those that stay say which
+// flow it is, what it is and what a policy did to it.
+const (
+	_ = iota
+	leaveIdle
+	leavePackets
+	leaveAge
+	leaveState // a question mark says that a label is provisional
+	leaveAppPercent
+	leaveRate
+	leaveApp // the name usually says it too
+	leavePercent
+	leaveBytes
+	leaveName
+)
+
 // VerdictColumns returns the columns that every table of flows begins with: which
 // flow it is, its verdicts, and what decided them.
 func VerdictColumns() []Column {
@@ -24,12 +40,12 @@ func VerdictColumns() []Column {
 		{Title: "PROTO", Cell: func(r Row) tui.Cell { return tui.Cell{Text: cmp.Or(r.Protocol, r.Proto)} }},
 		{Title: "SOURCE", Cell: func(r Row) tui.Cell { return tui.Cell{Text: endpoint(r.Src, r.SrcPort)} }},
 		{Title: "DESTINATION", Cell: func(r Row) tui.Cell { return tui.Cell{Text: endpoint(r.Dst, r.DstPort)} }},
-		{Title: "NAME", Wanted: func(r Row) bool { return r.Name != "" }, Cell: nameCell},
+		{Title: "NAME", Leaves: leaveName, Wanted: func(r Row) bool { return r.Name != "" }, Cell: nameCell},
 		{Title: "CATEGORY", Cell: func(r Row) tui.Cell { return labelCell(r.Category, r.CategoryFinal) }},
-		{Title: "%", Right: true, Wanted: func(r Row) bool { return confidence(r.CategorySource, 1) != "" },
+		{Title: "%", Right: true, Leaves: leavePercent, Wanted: func(r Row) bool { return confidence(r.CategorySource, 1) != "" },
 			Cell: func(r Row) tui.Cell { return confidenceCell(r.CategorySource, r.CategoryConfidence) }},
-		{Title: "APP", Cell: func(r Row) tui.Cell { return labelCell(r.App, r.AppFinal) }},
-		{Title: "%", Right: true, Wanted: func(r Row) bool { return confidence(r.AppSource, 1) != "" },
+		{Title: "APP", Leaves: leaveApp, Cell: func(r Row) tui.Cell { return labelCell(r.App, r.AppFinal) }},
+		{Title: "%", Right: true, Leaves: leaveAppPercent, Wanted: func(r Row) bool { return confidence(r.AppSource, 1) != "" },
 			Cell: func(r Row) tui.Cell { return confidenceCell(r.AppSource, r.AppConfidence) }},
 		{Title: "BY", Cell: sourceCell},
 	}
@@ -37,23 +53,32 @@ func VerdictColumns() []Column {
 
 // PacketsColumn and BytesColumn show what a flow has carried.
 var (
-	PacketsColumn = Column{Title: "PACKETS", Right: true, Cell: func(r Row) tui.Cell { return tui.Cell{Text: tui.Count(r.Packets)} }}
-	BytesColumn   = Column{Title: "BYTES", Right: true, Cell: func(r Row) tui.Cell { return tui.Cell{Text: tui.Bytes(r.Bytes)} }}
+	PacketsColumn = Column{Title: "PACKETS", Right: true, Leaves: leavePackets, Cell: func(r Row) tui.Cell { return tui.Cell{Text: tui.Count(r.Packets)} }}
+	BytesColumn   = Column{Title: "BYTES", Right: true, Leaves: leaveBytes, Cell: func(r Row) tui.Cell { return tui.Cell{Text: tui.Bytes(r.Bytes)} }}
 )
 
 // liveColumns returns the columns of flows on an interface, from left to right.
 func liveColumns(now time.Time) []Column {
 	return append(VerdictColumns(),
-		Column{Title: "STATE", Cell: stateCell},
-		Column{Title: "RATE", Right: true, Cell: rateCell},
+		Column{Title: "STATE", Leaves: leaveState, Cell: stateCell},
+		Column{Title: "RATE", Right: true, Leaves: leaveRate, Cell: rateCell},
 		BytesColumn, PacketsColumn,
 		Column{Title: "DROPPED", Right: true, Wanted: func(r Row) bool { return live(r.Record).Dropped > 0 },
 			Cell: func(r Row) tui.Cell { return tui.CountCell(live(r.Record).Dropped, tui.Red) }},
 		Column{Title: "RULE", Right: true, Wanted: func(r Row) bool { return live(r.Record).Rule > 0 || live(r.Record).RuleOut > 0 },
 			Cell: func(r Row) tui.Cell { return ruleCell(live(r.Record)) }},
-		Column{Title: "AGE", Right: true, Cell: func(r Row) tui.Cell { return tui.Cell{Text: tui.Age(now.Sub(r.FirstSeen))} }},
-		Column{Title: "IDLE", Right: true, Cell: func(r Row) tui.Cell { return tui.Cell{Text: tui.Age(now.Sub(r.LastSeen))} }},
+		Column{Title: "AGE", Right: true, Leaves: leaveAge, Cell: func(r Row) tui.Cell { return tui.Cell{Text: tui.Age(now.Sub(r.FirstSeen))} }},
+		Column{Title: "IDLE", Right: true, Leaves: leaveIdle, Cell: func(r Row) tui.Cell { return tui.Cell{Text: tui.Age(now.Sub(r.LastSeen))} }},
 	)
+}
+
+// Titles returns the titles of all columns that a table of live flows may have.
+func Titles() []string {
+	var titles []string
+	for _, c := range liveColumns(time.Time{}) {
+		titles = append(titles, c.Title)
+	}
+	return titles
 }
 
 // Table returns the lines of a table of live flows, the first of which has the titles.

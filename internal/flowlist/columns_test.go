@@ -65,6 +65,14 @@ func TestFlowTableWidth(t *testing.T) {
 	}
 }
 
+func TestFlowTableKeepsWhatMatters(t *testing.T) {
+	rows, now := tableRows()
+	got := strings.Join(strings.Fields(Table(rows, now, false, 90)[0]), " ")
+	if want := "IFACE PROTO SOURCE DESTINATION CATEGORY BY DROPPED RULE"; got != want {
+		t.Errorf("titles %q, want %q", got, want)
+	}
+}
+
 func TestFlowTableColor(t *testing.T) {
 	rows, now := tableRows()
 	colored := Table(rows, now, true, 0)
