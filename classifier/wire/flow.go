@@ -11,9 +11,9 @@ import (
 // its answer, and a hello in three segments.
 const Budget = 8
 
-// early is the number of packets that may come before a client's first one, because
-// another CPU or another path was faster.
-const early = 3
+// early is the number of packets among which the client's first one is, even if others
+// overtook it on another path or CPU.
+const early = 4
 
 // dotPort is the port of DNS over TLS (RFC 7858, section 3.1).
 const dotPort = 853
@@ -161,8 +161,17 @@ func (f *Flow) addTCP(p *Packet) {
 			f.decideTLS(p, sigRecords)
 		}
 	}
-	f.other(p)
-	f.stash(p)
+	if f.upgrade != flow.ProtocolUnknown {
+		if p.FromA == f.upgradeA {
+			f.stash(p)
+		}
+		return
+	}
+	if f.other(p); f.upgrade != flow.ProtocolUnknown {
+		f.Release() // what comes next is a hello
+	} else if f.seen < early && f.decided() == flow.ProtocolUnknown {
+		f.stash(p)
+	}
 }
 
 // other looks for the other protocols, as long as none is found.
@@ -179,11 +188,6 @@ func (f *Flow) other(p *Packet) {
 // stash keeps a segment that says nothing by itself: it may be the second segment of a
 // hello, and the first may come later.
 func (f *Flow) stash(p *Packet) {
-	first := f.seen < early && f.guess.protocol == flow.ProtocolUnknown && f.upgrade == flow.ProtocolUnknown
-	second := f.upgrade != flow.ProtocolUnknown && p.FromA == f.upgradeA && len(p.Payload) > maxCommand
-	if f.protocol != flow.ProtocolUnknown || !first && !second {
-		return
-	}
 	if f.window == nil {
 		if windowsHeld.Load() >= maxWindows/2 {
 			return // the rest is for hellos that have begun
@@ -253,47 +257,41 @@ func (f *Flow) readHello(b []byte, p *Packet, first bool) {
 	if f.upgrade == flow.ProtocolUnknown && (first || f.guess.protocol == flow.ProtocolUnknown) {
 		f.decideTLS(p, sigClientHello)
 	}
-	body, whole, broken := clientHello(b, nil)
+	body, size, broken := clientHello(b, nil)
 	var scratch *window
-	if _, length, _ := record(b); !whole && len(b) > recordHeader+length {
+	if _, length, _ := record(b); len(body) < size && len(b) > recordHeader+length {
 		scratch = windows.Get().(*window)
-		body, whole, broken = clientHello(b, scratch)
+		body, size, broken = clientHello(b, scratch)
 	}
-	complete := f.hello(body, whole, helloTLS, flow.NameTLS)
+	f.hello(body, size, helloTLS, flow.NameTLS)
 	if scratch != nil {
 		windows.Put(scratch)
 	}
 	if f.alpn == "dot" && f.protocol == flow.ProtocolTLS {
 		f.decide(flow.ProtocolDNSOverTLS, sigDNSOverTLS)
 	}
-	if complete || whole || broken {
+	if len(body) == size || broken {
 		f.Release()
 		f.finished = true
 	}
 }
 
-// hello takes over what a client hello says, and reports whether it was all there.
-func (f *Flow) hello(body []byte, whole bool, kind helloKind, source flow.NameSource) bool {
+// hello takes over what a client hello of size bytes says. The body may be cut.
+func (f *Flow) hello(body []byte, size int, kind helloKind, source flow.NameSource) {
 	var h hello
-	h.parse(body, whole, kind)
-	done := h.complete || whole
-	if f.name == "" || done {
-		switch {
-		case h.hidden:
-			f.name, f.source = flow.HiddenName, source
-		case f.name == "":
-			if f.name = hostName(h.name); f.name != "" {
-				f.source = source
-			}
+	h.parse(body, size, kind)
+	switch {
+	case h.hidden:
+		f.name, f.source = flow.HiddenName, source
+	case f.name == "":
+		if f.name = hostName(h.name); f.name != "" {
+			f.source = source
 		}
 	}
 	if f.alpn == "" {
 		f.alpn = alpnName(h.alpnShown)
 	}
-	if done {
-		f.ja4 = h.ja4(kind)
-	}
-	return done
+	f.ja4 = h.ja4(kind)
 }
 
 // readRequest reads a request of HTTP/1.
@@ -416,7 +414,7 @@ func (f *Flow) initial(b []byte, h *longHeader, p *Packet, derive bool) (complet
 	}
 	size := int(message[1])<<16 | int(message[2])<<8 | int(message[3])
 	body := message[handshakeHeader:min(len(message), handshakeHeader+size)]
-	if !f.hello(body, len(body) == size, helloQUIC, flow.NameQUIC) {
+	if f.hello(body, size, helloQUIC, flow.NameQUIC); len(body) < size {
 		return false
 	}
 	f.Release()
@@ -457,7 +455,7 @@ func (f *Flow) dtlsHello(part []byte, offset, size int, fromA bool) {
 		part = w.from(0)
 		part = part[:min(len(part), size)]
 	}
-	if f.hello(part, len(part) == size, helloDTLS, flow.NameTLS) {
+	if f.hello(part, size, helloDTLS, flow.NameTLS); len(part) == size {
 		f.Release()
 	}
 }

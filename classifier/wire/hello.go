@@ -74,9 +74,9 @@ const (
 )
 
 // parse reads the body of a client hello (RFC 8446, section 4.1.2), without the header of
-// the handshake message. The body may be cut (not whole), or invalid; then what comes
-// before is used.
-func (h *hello) parse(body []byte, whole bool, kind helloKind) {
+// the handshake message. The message has size bytes; the body may be cut, or invalid. Then
+// what comes before is used.
+func (h *hello) parse(body []byte, size int, kind helloKind) {
 	r := reader{b: body}
 	h.version = r.uint(2)
 	r.bytes(32) // random
@@ -90,16 +90,12 @@ func (h *hello) parse(body []byte, whole bool, kind helloKind) {
 		return
 	}
 	h.ciphers.addAll(ciphers)
-	if len(r.b) == 0 { // no extensions: allowed until TLS 1.2
-		h.finish(whole)
-		return
+	rest := size - (len(body) - len(r.b)) // without extensions it is 0: allowed until TLS 1.2
+	whole := rest == len(r.b)
+	if rest > 0 {
+		whole = r.uint(2) == rest-2 && whole
 	}
-	length := r.uint(2)
-	whole = length <= len(r.b)
-	if whole {
-		r.b = r.b[:length]
-	}
-	for len(r.b) > 0 && !r.bad {
+	for len(r.b) > 0 {
 		ext := r.uint(2)
 		data := r.vector(2)
 		if r.bad {

@@ -41,7 +41,9 @@ func upgrade(b []byte) flow.Protocol {
 	case equalFold(line, "auth tls"), equalFold(line, "auth tls-c"), equalFold(line, "auth ssl"): // RFC 4217, section 4
 		return flow.ProtocolFTP
 	}
-	if space := bytes.IndexByte(line, ' '); space > 0 && equalFold(line[space+1:], "starttls") { // RFC 9051, section 6.2.1
+	tag, command, _ := bytes.Cut(line, []byte(" "))
+	// A server of SMTP says "250 STARTTLS".
+	if equalFold(command, "starttls") && string(tag) != "250" { // RFC 9051, section 6.2.1
 		return flow.ProtocolIMAP
 	}
 	return flow.ProtocolUnknown

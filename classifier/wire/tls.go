@@ -52,17 +52,16 @@ func isClientHello(b []byte) match {
 	if len(b) > 0 && b[0] != recordHandshake {
 		return no
 	}
-	_, _, m := record(b)
-	if m != yes {
+	_, length, m := record(b)
+	switch {
+	case m != yes:
 		return m
-	}
-	for i, header := 0, b[recordHeader:min(len(b), recordHeader+handshakeHeader)]; i < len(header); i++ {
-		if i == 0 && header[0] != messageClientHello || i == 1 && header[1] != 0 {
-			return no
-		}
-	}
-	if len(b) == recordHeader {
+	case len(b) == recordHeader:
 		return maybe
+	case b[recordHeader] != messageClientHello:
+		return no
+	case len(b) > recordHeader+1 && length > 1 && b[recordHeader+1] != 0: // 64 kB or more
+		return no
 	}
 	return yes
 }
@@ -90,45 +89,40 @@ func isRecords(b []byte) bool {
 }
 
 // clientHello returns the client hello at the beginning of a stream of records, without
-// the header of the handshake message, as far as it is there. scratch is needed if the
-// message has several records; nil: only the first is read. whole: nothing is missing;
-// broken: the rest cannot come.
-func clientHello(b []byte, scratch *window) (body []byte, whole, broken bool) {
-	_, length, m := record(b)
-	if m != yes || len(b) < recordHeader+handshakeHeader {
-		return nil, false, m == no
-	}
-	first := b[recordHeader:min(len(b), recordHeader+length)]
-	if length >= handshakeHeader {
-		size := int(first[1])<<16 | int(first[2])<<8 | int(first[3])
-		if length >= handshakeHeader+size {
-			body = first[handshakeHeader:min(len(first), handshakeHeader+size)]
-			return body, len(body) == size, false
+// the header of the handshake message, as far as it is there, and its whole size. scratch
+// is needed if the message has several records; nil: only the first is read. broken: the
+// rest cannot come.
+func clientHello(b []byte, scratch *window) (body []byte, size int, broken bool) {
+	message := b[recordHeader:]
+	_, length, _ := record(b)
+	if len(message) > length {
+		message = message[:length]
+		if scratch != nil {
+			message, broken = joinRecords(b, scratch.data[:0])
 		}
-		if scratch == nil {
-			return first[handshakeHeader:], false, false
-		}
-	} else if scratch == nil {
-		return nil, false, false
 	}
-	message := scratch.data[:0]
-	for {
+	if len(message) < handshakeHeader {
+		return nil, handshakeHeader, broken
+	}
+	size = int(message[1])<<16 | int(message[2])<<8 | int(message[3])
+	body = message[handshakeHeader:min(len(message), handshakeHeader+size)]
+	return body, size, broken && len(body) < size
+}
+
+// joinRecords appends the content of handshake records to message, as far as they are
+// there and up to its capacity. broken: something else follows.
+func joinRecords(b, message []byte) (joined []byte, broken bool) {
+	for len(b) > 0 {
 		kind, length, m := record(b)
-		if m != yes || kind != recordHandshake {
-			broken = m == no && len(b) > 0 || m == yes
-			break
+		if m != yes {
+			return message, m == no
+		}
+		if kind != recordHandshake {
+			return message, true
 		}
 		part := b[recordHeader:min(len(b), recordHeader+length)]
 		message = append(message, part[:min(len(part), cap(message)-len(message))]...)
-		if len(b) < recordHeader+length {
-			break
-		}
-		b = b[recordHeader+length:]
+		b = b[recordHeader+len(part):]
 	}
-	if len(message) < handshakeHeader {
-		return nil, false, broken
-	}
-	size := int(message[1])<<16 | int(message[2])<<8 | int(message[3])
-	body = message[handshakeHeader:min(len(message), handshakeHeader+size)]
-	return body, len(body) == size, broken && len(body) < size
+	return message, false
 }
