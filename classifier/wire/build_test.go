@@ -69,7 +69,7 @@ func (s helloSpec) message() []byte {
 	if s.ciphers == nil {
 		s.ciphers = []int{0x1301}
 	}
-	body := append(u16(s.version), make([]byte, 32)...)
+	body := append(u16(s.version), bytes.Repeat([]byte{0xa5}, 32)...)
 	body = append(body, vec(1, make([]byte, 32))...)
 	if s.cookie != nil {
 		body = append(body, vec(1, s.cookie)...)
