@@ -10,7 +10,8 @@ import (
 	"github.com/dpclass/dpclass/flow"
 )
 
-
+// unpack makes packets of bytes: for each a byte of flags (1: from A, 2: UDP), two bytes
+// each for the sequence number and the length, and the payload.
 func unpack(b []byte) (packets []*Packet) {
 	const header = 5
 	for len(b) > header && len(packets) < 2*Budget {
