@@ -6,75 +6,102 @@ package flow
 
 // The protocols.
 const (
-	ProtocolUnknown      Protocol = iota // not recognised
-	ProtocolTLS                          // RFC 8446, section 4.1.2; RFC 5246, section 6.2
-	ProtocolQUIC                         // RFC 9000, section 17.2; RFC 9369
-	ProtocolHTTP                         // RFC 9112, sections 3 and 4; RFC 9113, section 3.4
-	ProtocolDTLS                         // RFC 9147, section 4; RFC 6347, section 4.1
-	ProtocolSTUN                         // RFC 8489, section 5; RFC 8656, section 12.4
-	ProtocolDNSOverTLS                   // RFC 7858, section 3.1
-	ProtocolDNS                          // RFC 1035, section 4.1
-	ProtocolSSH                          // RFC 4253, section 4.2
-	ProtocolRDP                          // MS-RDPBCGR, section 2.2.1.1
-	ProtocolVNC                          // RFC 6143, section 7.1.1
-	ProtocolTelnet                       // RFC 854
-	ProtocolSMTP                         // RFC 5321, sections 4.1 and 4.2
-	ProtocolIMAP                         // RFC 9051, section 7.1
-	ProtocolPOP3                         // RFC 1939, section 4
-	ProtocolFTP                          // RFC 959, section 5
-	ProtocolTFTP                         // RFC 1350, section 5
-	ProtocolSMB                          // MS-SMB2, section 2.2.1; MS-CIFS, section 2.2.3.1
-	ProtocolNFS                          // RFC 5531, section 9; RFC 8881
-	ProtocolRsync                        // rsync(5), clientserver.c
-	ProtocolGit                          // gitprotocol-pack(5), Git transport
-	ProtocolBitTorrent                   // BEP 3, BEP 5, BEP 29
-	ProtocolSIP                          // RFC 3261, section 7
-	ProtocolRTP                          // RFC 3550, section 5.1
-	ProtocolRTCP                         // RFC 3550, section 6.4
-	ProtocolMGCP                         // RFC 3435, section 3.2
-	ProtocolIAX2                         // RFC 5456, section 8.1
-	ProtocolMumble                       // Mumble protocol documentation, UDP ping and version
-	ProtocolTeamSpeak                    // TeamSpeak 3 client, TS3INIT1 header
-	ProtocolRTSP                         // RFC 7826, section 20
-	ProtocolRTMP                         // Adobe RTMP 1.0, section 5.2
-	ProtocolOpenVPN                      // OpenVPN protocol, ssl_pkt.h
-	ProtocolWireGuard                    // WireGuard whitepaper, section 5.4
-	ProtocolIKE                          // RFC 7296, section 3.1; RFC 3948, section 2
-	ProtocolL2TP                         // RFC 2661, section 3.1
-	ProtocolPPTP                         // RFC 2637, section 2.1
-	ProtocolTailscale                    // Tailscale disco protocol, disco.go
-	ProtocolNTP                          // RFC 5905, section 7.3
-	ProtocolSNMP                         // RFC 3416; RFC 3412, section 6
-	ProtocolMDNS                         // RFC 6762, section 18
-	ProtocolLLMNR                        // RFC 4795, section 2.1
-	ProtocolNetBIOS                      // RFC 1002, section 4.2
-	ProtocolSSDP                         // UPnP Device Architecture 2.0, section 1
-	ProtocolDHCP                         // RFC 2131, section 2; RFC 8415, section 8
-	ProtocolSyslog                       // RFC 5424, section 6
-	ProtocolRADIUS                       // RFC 2865, section 3
-	ProtocolLDAP                         // RFC 4511, section 4.1.1
-	ProtocolKerberos                     // RFC 4120, section 5.10
-	ProtocolMQTT                         // OASIS MQTT 5.0, section 3.1
-	ProtocolCoAP                         // RFC 7252, section 3
-	ProtocolSunRPC                       // RFC 5531, section 9
-	ProtocolMySQL                        // MySQL client/server protocol, HandshakeV10
-	ProtocolPostgreSQL                   // PostgreSQL protocol 3.0, StartupMessage
-	ProtocolRedis                        // Redis serialization protocol (RESP)
-	ProtocolMongoDB                      // MongoDB wire protocol, OP_MSG
-	ProtocolMemcached                    // memcached protocol.txt
-	ProtocolAMQP                         // AMQP 0-9-1, section 4.2.2
-	ProtocolKafka                        // Kafka protocol guide, ApiVersions
-	ProtocolSOCKS                        // RFC 1928, section 3
-	ProtocolXMPP                         // RFC 6120, section 4.2
-	ProtocolIRC                          // RFC 2812, section 3.1
-	ProtocolSteam                        // Valve developer wiki, Steam Datagram Relay and in-home streaming
-	ProtocolSourceEngine                 // Valve developer wiki, Server queries
-	ProtocolMinecraft                    // Minecraft Java protocol, Handshake
-	ProtocolRakNet                       // RakNet offline message magic
-	ProtocolQuake                        // Quake III connectionless packets
-	ProtocolIperf                        // iperf 3 control connection, iperf_api.c
-	ProtocolModbus                       // Modbus messaging on TCP/IP 1.0b, section 3.1
-	ProtocolBitcoin                      // Bitcoin protocol documentation, message header
+	ProtocolUnknown        Protocol = iota // not recognised
+	ProtocolTLS                            // RFC 8446, section 4.1.2; RFC 5246, section 6.2
+	ProtocolQUIC                           // RFC 9000, section 17.2; RFC 9369
+	ProtocolHTTP                           // RFC 9112, sections 3 and 4; RFC 9113, section 3.4
+	ProtocolDTLS                           // RFC 9147, section 4; RFC 6347, section 4.1
+	ProtocolSTUN                           // RFC 8489, section 5; RFC 8656, section 12.4
+	ProtocolDNSOverTLS                     // RFC 7858, section 3.1
+	ProtocolDNS                            // RFC 1035, section 4.1
+	ProtocolSSH                            // RFC 4253, section 4.2
+	ProtocolRDP                            // MS-RDPBCGR, section 2.2.1.1
+	ProtocolVNC                            // RFC 6143, section 7.1.1
+	ProtocolTelnet                         // RFC 854
+	ProtocolSMTP                           // RFC 5321, sections 4.1 and 4.2
+	ProtocolIMAP                           // RFC 9051, section 7.1
+	ProtocolPOP3                           // RFC 1939, section 4
+	ProtocolFTP                            // RFC 959, section 5
+	ProtocolTFTP                           // RFC 1350, section 5
+	ProtocolSMB                            // MS-SMB2, section 2.2.1; MS-CIFS, section 2.2.3.1
+	ProtocolNFS                            // RFC 5531, section 9; RFC 8881
+	ProtocolRsync                          // rsync(5), clientserver.c
+	ProtocolGit                            // gitprotocol-pack(5), Git transport
+	ProtocolBitTorrent                     // BEP 3, BEP 5, BEP 29
+	ProtocolSIP                            // RFC 3261, section 7
+	ProtocolRTP                            // RFC 3550, section 5.1
+	ProtocolRTCP                           // RFC 3550, section 6.4
+	ProtocolMGCP                           // RFC 3435, section 3.2
+	ProtocolIAX2                           // RFC 5456, section 8.1
+	ProtocolMumble                         // Mumble protocol documentation, UDP ping and version
+	ProtocolTeamSpeak                      // TeamSpeak 3 client, TS3INIT1 header
+	ProtocolRTSP                           // RFC 7826, section 20
+	ProtocolRTMP                           // Adobe RTMP 1.0, section 5.2
+	ProtocolOpenVPN                        // OpenVPN protocol, ssl_pkt.h
+	ProtocolWireGuard                      // WireGuard whitepaper, section 5.4
+	ProtocolIKE                            // RFC 7296, section 3.1; RFC 3948, section 2
+	ProtocolL2TP                           // RFC 2661, section 3.1
+	ProtocolPPTP                           // RFC 2637, section 2.1
+	ProtocolTailscale                      // Tailscale disco protocol, disco.go
+	ProtocolNTP                            // RFC 5905, section 7.3
+	ProtocolSNMP                           // RFC 3416; RFC 3412, section 6
+	ProtocolMDNS                           // RFC 6762, section 18
+	ProtocolLLMNR                          // RFC 4795, section 2.1
+	ProtocolNetBIOS                        // RFC 1002, section 4.2
+	ProtocolSSDP                           // UPnP Device Architecture 2.0, section 1
+	ProtocolDHCP                           // RFC 2131, section 2; RFC 8415, section 8
+	ProtocolSyslog                         // RFC 5424, section 6
+	ProtocolRADIUS                         // RFC 2865, section 3
+	ProtocolLDAP                           // RFC 4511, section 4.1.1
+	ProtocolKerberos                       // RFC 4120, section 5.10
+	ProtocolMQTT                           // OASIS MQTT 5.0, section 3.1
+	ProtocolCoAP                           // RFC 7252, section 3
+	ProtocolSunRPC                         // RFC 5531, section 9
+	ProtocolMySQL                          // MySQL client/server protocol, HandshakeV10
+	ProtocolPostgreSQL                     // PostgreSQL protocol 3.0, StartupMessage
+	ProtocolRedis                          // Redis serialization protocol (RESP)
+	ProtocolMongoDB                        // MongoDB wire protocol, OP_MSG
+	ProtocolMemcached                      // memcached protocol.txt
+	ProtocolAMQP                           // AMQP 0-9-1, section 4.2.2
+	ProtocolKafka                          // Kafka protocol guide, ApiVersions
+	ProtocolSOCKS                          // RFC 1928, section 3
+	ProtocolXMPP                           // RFC 6120, section 4.2
+	ProtocolIRC                            // RFC 2812, section 3.1
+	ProtocolSteam                          // Valve developer wiki, Steam Datagram Relay and in-home streaming
+	ProtocolSourceEngine                   // Valve developer wiki, Server queries
+	ProtocolMinecraft                      // Minecraft Java protocol, Handshake
+	ProtocolRakNet                         // RakNet offline message magic
+	ProtocolQuake                          // Quake III connectionless packets
+	ProtocolIperf                          // iperf 3 control connection, iperf_api.c
+	ProtocolModbus                         // Modbus messaging on TCP/IP 1.0b, section 3.1
+	ProtocolBitcoin                        // Bitcoin protocol documentation, message header
+	ProtocolZoom                           // Michel et al., Enabling passive measurement of Zoom performance, IMC 2022, section 4
+	ProtocolDiscordVoice                   // Discord developer documentation, Voice connections, IP discovery
+	ProtocolGnutella                       // Gnutella 0.4 specification, message header; Gnutella 0.6, section 2.1.1
+	ProtocolTeredo                         // RFC 4380, section 5.1.1
+	ProtocolDNSCrypt                       // DNSCrypt protocol version 2, resolver responses
+	ProtocolZabbix                         // Zabbix manual, header
+	ProtocolOpenFlow                       // OpenFlow Switch Specification 1.5, section 7.1
+	ProtocolDNP3                           // IEEE 1815, section 9.2
+	ProtocolAJP                            // Apache JServ Protocol 1.3
+	ProtocolDCERPC                         // DCE 1.1 RPC, section 12.6; MS-RPCE, section 2.2.2
+	ProtocolWSDiscovery                    // OASIS WS-Discovery 1.1, section 4
+	ProtocolSLP                            // RFC 2608, section 8
+	ProtocolNATPMP                         // RFC 6886, section 3; RFC 6887, section 7
+	ProtocolNetFlow                        // Cisco NetFlow version 5; RFC 3954, section 5.1; RFC 7011, section 3.1
+	ProtocolSFlow                          // sFlow version 5, section 5
+	ProtocolDropboxLAN                     // Dropbox LAN sync discovery, JSON with host_int and namespaces
+	ProtocolBJNP                           // Canon BJNP, header of the sane-pixma back end
+	ProtocolTDS                            // MS-TDS, sections 2.2.3.1 and 2.2.6
+	ProtocolOracle                         // Oracle Net TNS, packet header and connect descriptor
+	ProtocolCassandra                      // CQL native protocol v4, sections 2 and 4.1
+	ProtocolNATS                           // NATS client protocol, INFO and CONNECT
+	ProtocolSTOMP                          // STOMP 1.2, connecting
+	ProtocolXDMCP                          // X Display Manager Control Protocol 1.1, section 4
+	ProtocolRlogin                         // RFC 1282, section 2
+	ProtocolAFP                            // Apple Filing Protocol Reference, Data Stream Interface
+	ProtocolBACnet                         // ASHRAE 135, annex J
+	ProtocolSpotifyConnect                 // Spotify client, announcement in the local network (SpotUdp0)
 )
 
 // protocols lists the protocols; the index is the number.
@@ -148,4 +175,31 @@ var protocols = []protocolFacts{
 	{"iperf", "", "iperf 3 control connection, iperf_api.c"},
 	{"modbus", "", "Modbus messaging on TCP/IP 1.0b, section 3.1"},
 	{"bitcoin", "", "Bitcoin protocol documentation, message header"},
+	{"zoom", "voip", "Michel et al., Enabling passive measurement of Zoom performance, IMC 2022, section 4"},
+	{"discord-voice", "voip", "Discord developer documentation, Voice connections, IP discovery"},
+	{"gnutella", "torrent", "Gnutella 0.4 specification, message header; Gnutella 0.6, section 2.1.1"},
+	{"teredo", "vpn-tunnel", "RFC 4380, section 5.1.1"},
+	{"dnscrypt", "background", "DNSCrypt protocol version 2, resolver responses"},
+	{"zabbix", "background", "Zabbix manual, header"},
+	{"openflow", "background", "OpenFlow Switch Specification 1.5, section 7.1"},
+	{"dnp3", "", "IEEE 1815, section 9.2"},
+	{"ajp", "", "Apache JServ Protocol 1.3"},
+	{"dcerpc", "background", "DCE 1.1 RPC, section 12.6; MS-RPCE, section 2.2.2"},
+	{"ws-discovery", "background", "OASIS WS-Discovery 1.1, section 4"},
+	{"slp", "background", "RFC 2608, section 8"},
+	{"nat-pmp", "background", "RFC 6886, section 3; RFC 6887, section 7"},
+	{"netflow", "background", "Cisco NetFlow version 5; RFC 3954, section 5.1; RFC 7011, section 3.1"},
+	{"sflow", "background", "sFlow version 5, section 5"},
+	{"dropbox-lan", "background", "Dropbox LAN sync discovery, JSON with host_int and namespaces"},
+	{"bjnp", "background", "Canon BJNP, header of the sane-pixma back end"},
+	{"tds", "", "MS-TDS, sections 2.2.3.1 and 2.2.6"},
+	{"oracle", "", "Oracle Net TNS, packet header and connect descriptor"},
+	{"cassandra", "", "CQL native protocol v4, sections 2 and 4.1"},
+	{"nats", "", "NATS client protocol, INFO and CONNECT"},
+	{"stomp", "", "STOMP 1.2, connecting"},
+	{"xdmcp", "remote", "X Display Manager Control Protocol 1.1, section 4"},
+	{"rlogin", "remote", "RFC 1282, section 2"},
+	{"afp", "file-transfer", "Apple Filing Protocol Reference, Data Stream Interface"},
+	{"bacnet", "", "ASHRAE 135, annex J"},
+	{"spotify-connect", "background", "Spotify client, announcement in the local network (SpotUdp0)"},
 }

@@ -111,7 +111,8 @@ var words = map[string]string{
 	"over": "Over", "git": "Git", "rsync": "Rsync", "steam": "Steam", "redis": "Redis", "kafka": "Kafka", "quake": "Quake",
 	"iperf": "Iperf", "coap": "CoAP", "mysql": "MySQL", "postgresql": "PostgreSQL", "mongodb": "MongoDB", "openvpn": "OpenVPN",
 	"wireguard": "WireGuard", "bittorrent": "BitTorrent", "netbios": "NetBIOS", "radius": "RADIUS", "sunrpc": "SunRPC",
-	"teamspeak": "TeamSpeak", "raknet": "RakNet",
+	"teamspeak": "TeamSpeak", "raknet": "RakNet", "zoom": "Zoom", "voice": "Voice", "dnscrypt": "DNSCrypt",
+	"netflow": "NetFlow", "sflow": "SFlow", "dcerpc": "DCERPC", "openflow": "OpenFlow", "bacnet": "BACnet",
 }
 
 // goName returns the Go name of a protocol.
