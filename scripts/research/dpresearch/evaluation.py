@@ -9,7 +9,6 @@ Networks: the sets that nothing is trained on. A flow's verdict is that of its n
 import collections
 import json
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +27,7 @@ FOLDS = 3
 # A traffic generator made the set; TLS that a client holds during a call is labelled voip.
 GENERATED, SIGNALLING = "ustc", "-signalling"
 VPN = "vpn-"
+KINDS = {"protocol": "protocols", "all": "protocols and names"}
 
 
 @dataclass
@@ -88,7 +88,7 @@ def _trees(ds, learnt, task, work, threads, log):
     if path.is_file():
         with np.load(path) as stored:
             if np.array_equal(stored["rows"], rows):
-                return stored
+                return dict(stored)
     out = np.zeros((len(rows), len(task.labels)), np.float32)
     new = ds.capture_column("use")[rows] != "train"
     for number, (_, left_out) in enumerate(learnt.judges, 1):
@@ -144,44 +144,38 @@ def _test(ds, task, rows, said, trees, how):
 
 
 def evidence(ds, rows, captures, path, log=print):
-    """{flow: {"category", "category_source", "app", "app_source", "name"}} of dpclass classify.
+    """{flow: {task: {kind: label}, "name": server name}} of what dpclass decides without a network.
 
-    ``rows`` has a row of each flow. Flows are found by capture, protocol and ports; several with
-    the same are taken in the order of their time.
+    kind is "protocol" (no names) or "all". ``rows`` has a row of each flow. Flows are found by
+    capture, protocol and ports; several with the same are taken in the order of their time.
     """
     if path.is_file():
         return {int(f): e for f, e in json.loads(path.read_text()).items()}
-    keys = ("category", "category_source", "app", "app_source", "name")
     protocol, ports = judges.transport(ds, rows)
-    wanted = np.unique(ds.capture[rows])
-
-    def classify(capture):
-        file = Path(captures) / ds.captures[capture]["path"]
-        command = [str(ROOT / "bin" / "dpclass"), "classify", "-o", "json", str(file)]
-        done = subprocess.run(command, capture_output=True, text=True)
+    files = [str(captures / ds.captures[c]["path"]) for c in range(len(ds.captures))]
+    wanted = [files[c] for c in np.unique(ds.capture[rows])]
+    out = collections.defaultdict(lambda: {"category": {}, "app": {}, "name": ""})
+    for kind in ("protocol", "all"):
+        log(f"dpclass classify --evidence {kind}: {len(wanted)} captures")
+        command = [str(ROOT / "bin" / "dpclass"), "classify", "-o", "json", "--evidence", kind]
+        done = subprocess.run([*command, *wanted], capture_output=True, text=True)
         if done.returncode:
-            raise data.DatasetError(f"{file}: {done.stderr.strip()}")
+            raise data.DatasetError(f"{' '.join(command)}: {done.stderr.strip()[-300:]}")
         found = collections.defaultdict(list)
         for line in sorted(map(json.loads, done.stdout.splitlines()), key=_first_seen):
             ends = sorted((line["src_port"], line["dst_port"]))
-            found[line["proto"] == "tcp", *ends].append({key: line[key] for key in keys})
-        return found
-
-    out = {}
-    with ThreadPoolExecutor(2) as pool:
-        for number, (capture, found) in enumerate(
-            zip(wanted, pool.map(classify, wanted), strict=True), 1
-        ):
-            mine = np.flatnonzero(ds.capture[rows] == capture)
-            for at in mine[np.argsort(ds.time[rows[mine]], kind="stable")]:
-                ends = sorted(ports[at].tolist())
-                answers = found.get((bool(protocol[at] == judges.TCP), *ends))
-                if answers:
-                    out[int(ds.flow[rows[at]])] = answers.pop(0) if len(answers) > 1 else answers[0]
-            if number % 100 == 0 or number == len(wanted):
-                log(f"dpclass classify: {number} of {len(wanted)} captures")
+            found[line["file"], line["proto"] == "tcp", *ends].append(line)
+        for at in np.argsort(ds.time[rows], kind="stable"):
+            ends = sorted(ports[at].tolist())
+            same = found[files[ds.capture[rows[at]]], bool(protocol[at] == judges.TCP), *ends]
+            if same:
+                line, flow = same.pop(0) if len(same) > 1 else same[0], int(ds.flow[rows[at]])
+                out[flow]["name"] = line["name"]
+                for task in ("category", "app"):
+                    if line[f"{task}_source"] != "model":
+                        out[flow][task][kind] = line[task]
     path.write_text(json.dumps(out) + "\n")
-    return out
+    return dict(out)
 
 
 def _first_seen(line):
@@ -191,14 +185,12 @@ def _first_seen(line):
 def _judge(ds, test, told, work):
     """({row of the table: scores}, {row: {label: recall}}) of a test."""
     labels, answers = test.task.labels, {}
-    sources = {}
-    if any(e["category_source"] in ("name", "protocol") for e in told.values()):
-        sources = {"without names": ("protocol",), "with names": ("protocol", "name")}
     for model, said in test.said.items():
         alone = said.argmax(1)
         answers[f"{model} alone"] = alone
-        for which, of in sources.items():
-            answers[f"{model}, protocols {which}"] = system(test, alone, told, of)
+        if told:
+            for kind, shown in KINDS.items():
+                answers[f"{model} with {shown}"] = system(test, alone, told, kind)
     ndpi = judges.verdicts(work, test.flow) if test.task.name == "category" else {}
     for judge, said in ndpi.items():
         # Inside a VPN nDPI sees the same packets: its category counts for the VPN's, too.
@@ -220,18 +212,17 @@ def _judge(ds, test, told, work):
     return scores, recalls
 
 
-def system(test, alone, told, sources):
-    """The verdicts of names and protocols where there are some, else those of ``alone``.
+def system(test, alone, told, kind):
+    """The verdicts of protocols and names where there are some, else those of ``alone``.
 
     Whether a flow is inside a VPN is for the network to say.
     """
     labels, out = test.task.labels, alone.copy()
     for i, flow in enumerate(test.flow.tolist()):
-        found = told.get(flow)
-        if found and found[f"{test.task.name}_source"] in sources:
-            said = found[test.task.name].removeprefix(VPN)
+        said = told.get(flow, {}).get(test.task.name, {}).get(kind)
+        if said:
             inside = labels[alone[i]].startswith(VPN)
-            out[i] = _number(labels, said, inside)
+            out[i] = _number(labels, said.removeprefix(VPN) if inside else said, inside)
     return out
 
 

@@ -32,12 +32,11 @@ def test_everything_is_scored_and_shown(tested, tmp_path, monkeypatch):
     assert n == len(np.unique(ds.flow[late])) - 1
 
     names = {int(f): c for f, c in zip(ds.flow, ds.names("category"), strict=True)}
+    # Every second flow has a name, the others a protocol.
     told = {
         f: {
-            "category": c,
-            "category_source": "name" if f % 2 else "protocol",
-            "app": "aim",
-            "app_source": "model",
+            "category": {"all": c} if f % 2 else {"all": c, "protocol": c},
+            "app": {},
             "name": "example.com" if f % 2 else "",
         }
         for f, c in names.items()
@@ -48,7 +47,7 @@ def test_everything_is_scored_and_shown(tested, tmp_path, monkeypatch):
     by = results["scores"]["networks, category"]
     alone, some, every = (
         by[f"network{how}"]["accuracy"][0]
-        for how in (" alone", ", protocols without names", ", protocols with names")
+        for how in (" alone", " with protocols", " with protocols and names")
     )
     assert alone <= some <= every == 1.0
     assert "networks, flows without a name" in results["scores"]
@@ -57,7 +56,7 @@ def test_everything_is_scored_and_shown(tested, tmp_path, monkeypatch):
     page = tmp_path / "docs" / "evaluation.md"
     page.write_text("<!-- table: scores -->\n<!-- end -->\n")
     pages.update(tmp_path / "docs", "evaluation")
-    assert "| lightgbm, protocols with names | " in page.read_text()
+    assert "| lightgbm with protocols and names | " in page.read_text()
     assert len(list((tmp_path / "docs" / "evaluation").glob("*.png"))) == 4
 
 
@@ -65,15 +64,15 @@ def test_network_says_what_is_inside_a_vpn():
     task = data.Task("category", ["chat", "web", "vpn-chat", "vpn-voip"], None)
     test = evaluation.Test(task, np.arange(5), np.zeros(5, int), {})
     told = {
-        0: {"category": "chat", "category_source": "name"},
-        1: {"category": "vpn-chat", "category_source": "name"},
-        2: {"category": "chat", "category_source": "protocol"},
-        3: {"category": "game", "category_source": "name"},
+        0: {"category": {"all": "chat"}},
+        1: {"category": {"all": "vpn-chat", "protocol": "web"}},
+        2: {"category": {"all": "chat", "protocol": "chat"}},
+        3: {"category": {"all": "game"}},
     }
-    got = evaluation.system(test, np.array([1, 1, 3, 1, 1]), told, ("name", "protocol"))
-    assert got.tolist() == [0, 0, 2, len(task.labels), 1]
-    got = evaluation.system(test, np.array([1, 1, 3, 1, 1]), told, ("protocol",))
-    assert got.tolist() == [1, 1, 2, 1, 1]
+    alone = np.array([1, 1, 3, 1, 1])
+    got = evaluation.system(test, alone, told, "all")
+    assert got.tolist() == [0, 2, 2, len(task.labels), 1]
+    assert evaluation.system(test, alone, told, "protocol").tolist() == [1, 1, 2, 1, 1]
 
 
 def test_curves_go_from_the_surest_flow_to_all():
