@@ -5,12 +5,10 @@ import json
 
 import numpy as np
 import pytest
-import torch
-from synthetic import packet_of
 
 from dpresearch import evaluation
 from dpresearch.report import pages
-from dptrain import data, net
+from dptrain import data
 
 
 def test_everything_is_scored_and_shown(tested, tmp_path, monkeypatch):
@@ -81,13 +79,3 @@ def test_curves_go_from_the_surest_flow_to_all():
     assert found["right"][0] == 1.0
     assert (found["coverage"][-1], found["right"][-1]) == (1.0, 0.6)
     assert found["calibration_error"] == pytest.approx(0.6 * 0.1 + 0.4 * 0.6)
-
-
-def test_ipv6_twins_have_the_same_fields():
-    rng = np.random.default_rng(2)
-    four = np.stack([packet_of(rng, 1, False, i % 2, True)[0] for i in range(100)])
-    one, two = (net.read(torch.from_numpy(p), 64) for p in (four, evaluation.ipv6(four)))
-    assert torch.equal(one[1], two[1])
-    assert torch.equal(one[2], two[2])
-    same = [i for i in range(net.HEADER) if i not in (*net.GROUPS["id"], *net.GROUPS["flags"])]
-    assert torch.equal(one[0][:, same], two[0][:, same])
