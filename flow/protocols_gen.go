@@ -178,7 +178,7 @@ var protocols = []protocolFacts{
 	{"zoom", "voip", "Michel et al., Enabling passive measurement of Zoom performance, IMC 2022, section 4"},
 	{"discord-voice", "voip", "Discord developer documentation, Voice connections, IP discovery"},
 	{"gnutella", "torrent", "Gnutella 0.4 specification, message header; Gnutella 0.6, section 2.1.1"},
-	{"teredo", "vpn-tunnel", "RFC 4380, section 5.1.1"},
+	{"teredo", "background", "RFC 4380, section 5.1.1"},
 	{"dnscrypt", "background", "DNSCrypt protocol version 2, resolver responses"},
 	{"zabbix", "background", "Zabbix manual, header"},
 	{"openflow", "background", "OpenFlow Switch Specification 1.5, section 7.1"},
