@@ -570,7 +570,7 @@ func sflow(p *Packet) bool {
 	if len(b) < 36 || be.Uint32(b) != 5 {
 		return false
 	}
-	at := 0
+	var at int
 	switch be.Uint32(b[4:]) {
 	case 1:
 		at = 24

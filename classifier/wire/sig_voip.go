@@ -237,7 +237,7 @@ func (g *guess) zoom(p *Packet) bool {
 	if len(b) < 9 {
 		return false
 	}
-	at := 0
+	var at int
 	switch b[0] {
 	case 5:
 		return (b[7] == 0 || b[7] == 4) && b[8] >= 10 && b[8] <= 36 && !zeros(b[3:7]) &&
