@@ -8,19 +8,24 @@ import (
 
 	"github.com/dpclass/dpclass/classifier"
 	"github.com/dpclass/dpclass/classifier/model"
+	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/loader"
 )
 
 // NewPort returns the port of an attached interface. The caller keeps the interface
 // and detaches it after [Agent.Run] has returned.
 func NewPort(a *loader.Attachment) Port {
-	return Port{
+	p := Port{
 		Name: a.Name(), Source: a.Ring(), Table: a.Table(), Labels: a.Labels(), Publish: a.Publish,
 		Gone: func() (bool, error) {
 			hooks, err := a.Hooks()
 			return allStale(hooks), err
 		},
 	}
+	if dns := a.DNS(); dns != nil {
+		p.DNS = dns
+	}
+	return p
 }
 
 // allStale reports whether every hook has lost its interface.
@@ -48,6 +53,9 @@ type networks struct {
 	*classifier.Classifier
 	load func() ([]*model.Model, error)
 }
+
+// Answer reads a DNS answer. One that names no address, or is damaged, has no effect.
+func (n *networks) Answer(a *flow.DNSAnswer) { _ = n.Classifier.Answer(a.Message, a.Time) }
 
 // Load reads the models for a reload.
 func (n *networks) Load(context.Context) (Models, error) {

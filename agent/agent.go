@@ -59,6 +59,7 @@ const (
 	sweepEvery    = time.Second
 	publishEvery  = time.Second
 	resampleEvery = 20 * time.Millisecond
+	keepEvery     = 50 * time.Millisecond
 	goneEvery     = 2 * time.Second
 )
 
@@ -145,10 +146,16 @@ func (a *Agent) Run(ctx context.Context) error {
 		begin(deciding, &deciders, "classifier", func(ctx context.Context) error { return c.Run(ctx, a.store) })
 		for _, p := range a.ports {
 			begin(watching, &watchers, fmt.Sprintf("samples of %q", p.Name), func(ctx context.Context) error {
-				return p.Source.Samples(ctx, func(s *flow.Sample) { p.submit(c, s) })
+				return p.Source.Samples(ctx, func(s *flow.Sample) { a.submit(c, p, s) })
 			})
+			if p.DNS != nil {
+				begin(watching, &watchers, fmt.Sprintf("DNS answers of %q", p.Name), func(ctx context.Context) error {
+					return p.DNS.Answers(ctx, c.Answer)
+				})
+			}
 		}
 		begin(watching, &watchers, "resample", every(resampleEvery, always(a.resample)))
+		begin(watching, &watchers, "keep", every(keepEvery, always(a.keep)))
 	}
 	begin(watching, &watchers, "sweep", every(sweepEvery, always(a.sweep)))
 	begin(watching, &watchers, "statistics", a.publishLoop)
@@ -225,6 +232,28 @@ func (a *Agent) storeAt(p *port, decisions []flow.Decision) {
 	a.latency.add(decisions)
 	p.verdicts.Add(uint64(len(decisions) - stale))
 	p.batches.Add(1)
+}
+
+// submit hands a sample to the classifier, and keeps it for "dpclass explain".
+func (a *Agent) submit(c Classifier, p *port, s *flow.Sample) {
+	if p.kept.add(s) {
+		a.flushKept(p)
+	}
+	p.submit(c, s)
+}
+
+// keep stores the samples that wait to be kept, and lets the next ones be kept.
+func (a *Agent) keep() {
+	for _, p := range a.ports {
+		a.flushKept(p)
+		p.kept.tick()
+	}
+}
+
+func (a *Agent) flushKept(p *port) {
+	if err := p.kept.flush(p.Table.Keep); err != nil {
+		a.fault("keep samples", p, err)
+	}
 }
 
 // resample makes the kernel sample the flows again whose sample was shed. It runs at

@@ -214,7 +214,7 @@ func TestReload(t *testing.T) {
 		log     string
 	}{
 		{name: "right", models: Models{Names: []string{"new"}, Labels: []string{"web"}}, used: 1, again: 1, log: "models changed"},
-		{name: "label missing", models: Models{Labels: []string{"web", "game"}}, log: `label \"game\"`},
+		{name: "label missing", models: Models{Labels: []string{"web", "racing"}}, log: `label \"racing\"`},
 		{name: "not loaded", loadErr: errTest, log: errTest.Error()},
 		{name: "not used", models: Models{Names: []string{"new"}}, useErr: errTest, used: 1, log: errTest.Error()},
 	} {
@@ -230,7 +230,7 @@ func TestReload(t *testing.T) {
 				r.classifier.models, r.classifier.loadErr = test.models, test.loadErr
 				// The second port knows every label, so that each port counts.
 				r.start()
-				r.agent.ports[1].Labels = append(r.agent.ports[1].Labels, "game")
+				r.agent.ports[1].Labels = append(r.agent.ports[1].Labels, "racing")
 				r.journal.take()
 				r.reload <- struct{}{}
 				synctest.Wait()

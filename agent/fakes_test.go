@@ -68,7 +68,10 @@ type fakePort struct {
 	stale       int
 	applied     []flow.Decision
 	resampled   []flow.ID
-	all         int // calls of ResampleAll
+	kept        []flow.Sample
+	keepErr     error
+	answers     []flow.DNSAnswer // what Answers delivers
+	all         int              // calls of ResampleAll
 	sweeps      int
 	ended       []flow.Record // for the next sweep
 	published   []loader.AgentStats
@@ -118,6 +121,27 @@ func (p *fakePort) Apply(decisions []flow.Decision) (int, error) {
 	return p.stale, nil
 }
 
+func (p *fakePort) Keep(samples []flow.Sample) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range samples {
+		s.Packet = slices.Clone(s.Packet)
+		p.kept = append(p.kept, s)
+	}
+	return p.keepErr
+}
+
+func (p *fakePort) Answers(ctx context.Context, fn func(*flow.DNSAnswer)) error {
+	p.mu.Lock()
+	answers := p.answers
+	p.mu.Unlock()
+	for i := range answers {
+		fn(&answers[i])
+	}
+	<-ctx.Done()
+	return nil
+}
+
 func (p *fakePort) Resample(ids []flow.ID) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -149,7 +173,7 @@ func (p *fakePort) Sweep() ([]flow.Record, error) {
 
 func (p *fakePort) port() Port {
 	return Port{
-		Name: p.name, Source: p, Table: p, Labels: append([]string{"web"}, flow.Vocabulary...),
+		Name: p.name, Source: p, DNS: p, Table: p, Labels: append([]string{"web"}, flow.Vocabulary...),
 		Gone: func() (bool, error) {
 			p.mu.Lock()
 			defer p.mu.Unlock()
@@ -174,6 +198,7 @@ type fakeClassifier struct {
 	full      bool // Submit sheds
 	submitted []flow.ID
 	forgotten []flow.ID
+	answers   []flow.DNSAnswer
 	models    Models
 	loadErr   error
 	health    Health
@@ -193,6 +218,12 @@ func (c *fakeClassifier) Submit(s *flow.Sample) bool {
 	}
 	c.submitted = append(c.submitted, s.ID)
 	return true
+}
+
+func (c *fakeClassifier) Answer(a *flow.DNSAnswer) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.answers = append(c.answers, *a)
 }
 
 func (c *fakeClassifier) Forget(id flow.ID) {

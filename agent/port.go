@@ -19,12 +19,22 @@ type Source interface {
 	Samples(ctx context.Context, fn func(*flow.Sample)) error
 }
 
+// Answers delivers the DNS answers that the kernel copies on one interface.
+type Answers interface {
+	// Answers calls fn with each answer, one at a time, until the context ends, and then
+	// returns nil. The answer is valid only during the call.
+	Answers(ctx context.Context, fn func(*flow.DNSAnswer)) error
+}
+
 // Table is the flow table of one interface. Its methods may be called concurrently.
 // It ignores ID.Iface, the agent's number of the interface.
 type Table interface {
 	// Apply stores verdicts. stale counts the decisions whose flow has ended, or whose
 	// 5-tuple now belongs to a new flow.
 	Apply(decisions []flow.Decision) (stale int, err error)
+
+	// Keep stores samples for "dpclass explain". The slice is valid only during the call.
+	Keep(samples []flow.Sample) error
 
 	// Resample takes back one sample of each flow: the flow's next payload packet is
 	// sampled instead.
@@ -43,6 +53,9 @@ type Classifier interface {
 	// Submit takes a sample and copies what it needs. It does not block. It returns
 	// false if the sample was shed.
 	Submit(s *flow.Sample) bool
+
+	// Answer reads a DNS answer: it may name flows to its addresses.
+	Answer(a *flow.DNSAnswer)
 
 	// Forget drops everything about a flow that has ended.
 	Forget(id flow.ID)
@@ -82,6 +95,7 @@ type Health struct {
 type Port struct {
 	Name   string // name of the interface, for messages
 	Source Source
+	DNS    Answers // nil: DNS answers are not read
 	Table  Table
 	Labels []string // labels that the kernel's label table has
 
@@ -102,6 +116,8 @@ type port struct {
 
 	mu       sync.Mutex
 	resample []flow.ID // flows of which a sample was shed
+
+	kept keeper
 
 	decisions []flow.Decision // decisions of the batch being stored; only store uses it
 	rates     rates           // only publish uses it

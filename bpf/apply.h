@@ -8,6 +8,7 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 #include "counters.h"
+#include "evidence.h"
 #include "flow.h"
 #include "key.h"
 #include "limits.h"
@@ -25,6 +26,7 @@ enum op_kind {
 struct op {
 	struct flow_key6 key;
 	__u64 last_jiffies; /* op_idle and op_remove: apply only if no packet has come since then */
+	__u64 evidence; /* op_verdict; 0: leave it as it is */
 	__u32 generation;
 	struct verdict category; /* op_verdict; source_none: leave it as it is */
 	struct verdict app;
@@ -32,13 +34,16 @@ struct op {
 	__u8 family;
 	__u8 settled; /* op_verdict: no model's verdict comes after these */
 	__u8 samples; /* op_resample */
-	__u32 pad;
+	enum protocol protocol; /* op_verdict; protocol_unknown: leave it as it is */
+	__u8 missing; /* out: the map evidence lacks op.evidence */
+	__u8 pad[6];
 };
 
 /* Context of the program that applies the inbox. */
 struct batch {
 	__u32 count; /* operations in the inbox */
 	__u32 stale; /* out: the flow was gone or of another generation */
+	__u32 missing; /* out: operations whose evidence is missing */
 };
 
 /* Operations for the program apply; each process that stores verdicts has its own. */
@@ -61,11 +66,28 @@ static __always_inline bool set_verdict(struct verdict *to, const struct verdict
 	return true;
 }
 
+/* Stores what a flow's payload says. Returns whether that is new. */
+static __always_inline bool set_evidence(struct flow *f, const struct op *op)
+{
+	bool changed = false;
+
+	if (op->protocol != protocol_unknown && op->protocol != f->protocol) {
+		f->protocol = op->protocol;
+		changed = true;
+	}
+	if (op->evidence && op->evidence != f->evidence) {
+		f->evidence = op->evidence;
+		changed = true;
+	}
+	return changed;
+}
+
 static __always_inline void set_verdicts(struct flow *f, const struct op *op)
 {
 	bool changed = set_verdict(&f->category, &op->category);
 
 	changed |= set_verdict(&f->app, &op->app);
+	changed |= set_evidence(f, op);
 	if (changed)
 		f->policy_epoch = 0;
 	if (op->settled || (f->category.final && f->app.final))
@@ -184,6 +206,10 @@ static long apply_one(__u32 index, struct batch *batch)
 		struct flow_key6 key = op->key;
 
 		applied = apply_to(op, &key, &t);
+	}
+	if (applied && op->evidence && !bpf_map_lookup_elem(&evidence, &op->evidence)) {
+		op->missing = 1;
+		batch->missing++;
 	}
 	if (!applied) {
 		batch->stale++;

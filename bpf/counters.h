@@ -24,6 +24,7 @@ enum reason {
 	reason_stale_verdict, /* verdict for another generation */
 	reason_dns, /* port 53: never sampled */
 	reason_copy, /* packet could not be copied or changed */
+	reason_dns_full, /* DNS answer not queued */
 	reason_policer, /* passed because several CPUs used the policer's bucket at once */
 	reason_count,
 };

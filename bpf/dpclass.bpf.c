@@ -9,6 +9,8 @@
 #include "apply.h"
 #include "config.h"
 #include "counters.h"
+#include "dns.h"
+#include "evidence.h"
 #include "flow.h"
 #include "info.h"
 #include "key.h"
@@ -34,6 +36,8 @@ static __always_inline int handle_flow(struct packet *p, const struct tables *t)
 	if (!f)
 		return -reason_table_full;
 	touch(f, p, now);
+	if (copy_dns && is_from_dns(p))
+		copy_answer(p);
 	if (unlikely(!(f->state & state_settled)))
 		take_sample(p, f);
 	return enforce(p, f);
@@ -131,5 +135,6 @@ int dpclass_apply(struct batch *ctx)
 		}
 	}
 	ctx->stale = batch.stale;
+	ctx->missing = batch.missing;
 	return 0;
 }

@@ -8,11 +8,13 @@
 #include <linux/in.h>
 #include <bpf/bpf_helpers.h>
 #include "config.h"
+#include "evidence.h"
 #include "key.h"
 #include "labels.h"
 #include "limits.h"
 #include "packet.h"
 #include "parse.h"
+#include "protocols.h"
 
 /* Bits of flow.state. */
 enum flow_state {
@@ -35,15 +37,17 @@ enum source {
 	source_none,
 	source_model,
 	source_operator,
+	source_name, /* the server name */
+	source_protocol,
 } __attribute__((packed));
 
 /* The answer to one question about a flow (flow.Task in Go). */
 struct verdict {
 	enum label label;
-	enum source source;
-	__u8 model; /* number of the model's name in the map labels; 0: none */
-	__u8 final; /* only an operator changes it */
+	__u16 model; /* number of the model's name in the map labels; 0: none */
 	__u16 confidence; /* in 65535ths */
+	enum source source;
+	__u8 final; /* only an operator changes it */
 };
 
 /* A flow. Three cache lines (in the IPv4 tables): what is mostly read, and what each direction writes. Different CPUs
@@ -51,21 +55,24 @@ struct verdict {
 struct flow {
 	__u64 last_jiffies; /* of the last packet */
 	enum flow_state state; /* bits */
-	__u32 policy_epoch; /* epoch that rule belongs to; 0: look up the rule again */
+	__u32 policy_epoch; /* epoch that the rules belong to; 0: look up the rules again */
 	struct verdict category;
 	struct verdict app;
-	__u8 rule; /* number of the policy rule that acts on the flow, from 1; 0: none */
-	__u8 pad[3];
+	__u64 evidence; /* key in the map evidence; 0: none */
 	__u32 generation;
 	__u32 samples; /* payload packets sampled */
-	__u64 first_ns; /* CLOCK_MONOTONIC of the first packet */
-	__u64 first_jiffies;
+	__u8 rule_in; /* number of the policy rule that acts on received packets, from 1; 0: none */
+	__u8 rule_out; /* on sent packets */
+	enum protocol protocol;
+	__u8 pad[5];
 	__u64 dropped; /* packets dropped by policy */
 
 	__u64 packets_in;
 	__u64 bytes_in; /* IP bytes on the wire */
 	__u64 tat_in; /* policer of the flow: theoretical arrival time, ns */
-	__u64 pad_in[5];
+	__u64 first_ns; /* CLOCK_MONOTONIC of the first packet */
+	__u64 first_jiffies;
+	__u64 pad_in[3];
 
 	__u64 packets_out;
 	__u64 bytes_out;

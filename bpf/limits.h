@@ -13,7 +13,12 @@ enum limit {
 	max_batch = 4096, /* operations in the inbox */
 	max_batch_unrolled = 32, /* operations in one run without bpf_loop */
 	max_ended = 4096, /* ended flows that are remembered */
-	max_labels = 256, /* a label is one byte */
+	max_labels = 2048, /* labels and names of models */
+	max_matches = 1024, /* names, and as many hosts, that the rules of a policy match */
+	max_evidence = 16384, /* different evidence that is remembered */
+	max_kept = 4096, /* samples that are kept */
+	max_answer = 1232, /* bytes of a DNS answer that are copied (over UDP, DNS Flag Day 2020) */
+	max_name = 253, /* bytes of a server name (RFC 1035, section 2.3.4) */
 	own_labels = FIRST_OWN_LABEL, /* from here on, numbers are labels that models add and names of models */
 	name_len = 64, /* bytes of a label's or a model's name, with the 0 at its end */
 };

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What the policy does to a packet. A flow remembers its rule until the policy or the flow's verdict changes. */
+/* What the policy does to a packet. A flow remembers its rules until the policy, the
+ * flow's verdict or its evidence changes. */
 #ifndef DPCLASS_POLICY_H
 #define DPCLASS_POLICY_H
 
@@ -14,8 +15,10 @@
 #include "forget.h"
 #include "key.h"
 #include "limits.h"
+#include "match.h"
 #include "packet.h"
 #include "protect.h"
+#include "protocols.h"
 
 #define CAS_TRIES 4
 #define COARSE_TICKS 16 /* bursts this long are measured in ticks, which makes them at most one tick longer */
@@ -33,6 +36,14 @@ enum rule_flag {
 	rule_provisional = 4, /* acts on provisional verdicts too */
 	rule_midstream = 8, /* a drop acts on midstream flows too */
 	rule_end = 16, /* no rule: the list ends here */
+	rule_any_name = 32,
+	rule_any_host = 64,
+	rule_any_port = 128,
+	rule_any_protocol = 256,
+	rule_any_source = 512,
+	rule_no_verdict = 1024, /* asks nothing about verdicts: acts on undecided flows too */
+	rule_not_in = 2048, /* does not act on received packets */
+	rule_not_out = 4096,
 } __attribute__((packed));
 
 enum rule_action {
@@ -43,15 +54,17 @@ enum rule_action {
 } __attribute__((packed));
 
 struct rule {
-	__u64 categories[max_labels / 64]; /* bit set of labels */
-	__u64 apps[max_labels / 64];
 	__u64 cost; /* ns per byte at the policed rate, << 16 */
 	__u64 burst_ns; /* the burst in time at the policed rate */
-	__u16 min_confidence;
 	enum rule_flag flags; /* bits */
+	__u16 min_confidence;
 	enum rule_action actions; /* bits */
 	__u8 dscp;
-	__u8 pad[3];
+	__u8 sources; /* bit set of enum source */
+	__u8 pad;
+	__u64 protocols[MAX_PROTOCOLS / 64]; /* bit set of enum protocol */
+	__u64 categories[max_labels / 64]; /* bit set of labels */
+	__u64 apps[max_labels / 64];
 };
 
 /* The policy in force: the rules of bank (epoch & 1). A new epoch puts a whole new policy in force at once. */
@@ -109,9 +122,9 @@ struct {
 	__uint(value_size, max_source);
 } policy_source SEC(".maps");
 
-static __always_inline bool in_set(const __u64 *set, __u8 label)
+static __always_inline bool in_set(const __u64 *set, const __u32 words, __u32 number)
 {
-	return set[(label >> 6) & 3] >> (label & 63) & 1;
+	return set[(number >> 6) & (words - 1)] >> (number & 63) & 1;
 }
 
 /* Whether the rule may act on a task's verdict. */
@@ -122,48 +135,98 @@ static __always_inline bool rests_on(const struct rule *r, const struct verdict 
 	return is_firm(v) || r->flags & rule_provisional;
 }
 
-/* A rule acts on the verdicts of the tasks whose labels it names; a rule that names none acts on either task's. */
-static __always_inline bool rule_matches(const struct rule *r, const struct flow *f)
+/* A rule acts on the verdicts of the tasks whose labels it names; a rule that names none acts on either task's. Its
+ * sources are those of the category's verdict, or of the app's if it names apps only. */
+static __always_inline bool verdicts_match(const struct rule *r, const struct flow *f)
 {
 	bool any_category = r->flags & rule_any_category, any_app = r->flags & rule_any_app;
 	bool category = rests_on(r, &f->category), app = rests_on(r, &f->app);
 
-	if (!any_category && !(category && in_set(r->categories, f->category.label)))
+	if (r->flags & rule_no_verdict)
+		return true;
+	if (!any_category && !(category && in_set(r->categories, max_labels / 64, f->category.label)))
 		return false;
-	if (!any_app && !(app && in_set(r->apps, f->app.label)))
+	if (!any_app && !(app && in_set(r->apps, max_labels / 64, f->app.label)))
 		return false;
-	if (any_category && any_app && !category && !app)
-		return false;
-	if (r->actions & action_drop && f->state & state_midstream && !(r->flags & rule_midstream))
-		return false;
-	return true;
+	if (!(r->flags & rule_any_source)) {
+		if (any_category && !any_app)
+			return app && r->sources >> (f->app.source & 7) & 1;
+		return category && r->sources >> (f->category.source & 7) & 1;
+	}
+	return !any_category || !any_app || category || app;
 }
 
-/* Finds the first rule that matches and stores it in the flow. Global, so that the verifier checks it only once. */
-__noinline int find_rule(struct flow *f, const struct flow_key6 *key, __u32 epoch, int family)
+/* Whether a rule matches a flow, apart from names, hosts and ports. */
+static __always_inline bool rule_matches(const struct rule *r, const struct flow *f)
 {
-	__u32 bank = epoch & 1, rule = 0;
+	if (!(r->flags & rule_any_protocol) && !in_set(r->protocols, MAX_PROTOCOLS / 64, f->protocol))
+		return false;
+	if (!verdicts_match(r, f))
+		return false;
+	return !(r->actions & action_drop && f->state & state_midstream && !(r->flags & rule_midstream));
+}
 
-	if (!f || !key)
+/* The lowest rule of a set, from 1; 0: none. */
+static __always_inline __u8 first_rule(__u64 set)
+{
+	__u8 rule = 1;
+
+	if (!set)
 		return 0;
-	/* This comes before the loop because it takes less stack so (TestStack). */
-	if (family == 4 ? is_protected(key, 4) : is_protected(key, 6))
+#pragma unroll
+	for (int step = 32; step; step /= 2) { /* clang 14 has no __builtin_ctzll for BPF */
+		if (set << (64 - step))
+			continue;
+		set >>= step;
+		rule += step;
+	}
+	return rule;
+}
+
+/* Finds the first rule for each direction and stores them in the flow, whose key is in the map matching. Global, so
+ * that the verifier checks it only once. */
+__noinline int find_rules(struct flow *f, __u32 epoch, int family, int direction)
+{
+	__u64 by_name, by_host, by_port, bit = 1;
+	__u32 bank = epoch & 1, slot = direction;
+	struct matching *m;
+
+	if (!f)
+		return 0;
+	m = bpf_map_lookup_elem(&matching, &slot);
+	if (!m)
+		return 0;
+	m->in = 0;
+	m->out = 0;
+	if (is_protected(&m->key, &m->prefix, family))
 		__sync_fetch_and_or(&f->state, state_protected);
 	else
 		__sync_fetch_and_and(&f->state, ~state_protected);
-	for (__u32 i = 0; i < max_rules; i++) {
+	by_name = rules_of_name(f->evidence, bank);
+	by_host = rules_of_hosts(m, bank, family);
+	by_port = rules_of_ports(m, bank);
+	for (__u32 i = 0; i < max_rules; i++, bit <<= 1) {
 		__u32 index = bank * max_rules + i;
 		struct rule *r;
 
 		r = bpf_map_lookup_elem(&rules, &index);
 		if (!r || r->flags & rule_end)
 			break;
-		if (rule_matches(r, f)) {
-			rule = i + 1;
-			break;
-		}
+		if (!(r->flags & rule_any_name) && !(by_name & bit))
+			continue;
+		if (!(r->flags & rule_any_host) && !(by_host & bit))
+			continue;
+		if (!(r->flags & rule_any_port) && !(by_port & bit))
+			continue;
+		if (!rule_matches(r, f))
+			continue;
+		if (!(r->flags & rule_not_in))
+			m->in |= bit;
+		if (!(r->flags & rule_not_out))
+			m->out |= bit;
 	}
-	f->rule = rule;
+	f->rule_in = first_rule(m->in);
+	f->rule_out = first_rule(m->out);
 	f->tat_in = 0;
 	f->tat_out = 0;
 	f->policy_epoch = epoch;
@@ -278,21 +341,26 @@ static __always_inline bool enforce(const struct packet *p, struct flow *f)
 	struct rule_counts *stats;
 	struct policy_state *now;
 	struct rule *r;
-	__u32 zero = 0, index;
+	__u32 zero = 0, slot = p->direction, index;
 	bool drop = false;
+	__u8 rule;
 
 	now = bpf_map_lookup_elem(&policy, &zero);
 	if (!now)
 		return false;
 	if (f->policy_epoch != now->epoch) {
-		struct flow_key6 wide;
+		struct matching *m = bpf_map_lookup_elem(&matching, &slot);
 
-		widen_key(&wide, p->key, p->family);
-		find_rule(f, &wide, now->epoch, p->family);
+		if (!m)
+			return false;
+		widen_key(&m->key, p->key, p->family);
+		__builtin_memset(m->key.vlan, 0, sizeof(m->key.vlan));
+		find_rules(f, now->epoch, p->family, p->direction);
 	}
-	if (!f->rule)
+	rule = p->direction == direction_in ? f->rule_in : f->rule_out;
+	if (!rule)
 		return false;
-	index = (f->policy_epoch & 1) * max_rules + f->rule - 1;
+	index = (f->policy_epoch & 1) * max_rules + rule - 1;
 	r = bpf_map_lookup_elem(&rules, &index);
 	stats = bpf_map_lookup_elem(&rule_stats, &index);
 	if (!r || !stats)

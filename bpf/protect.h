@@ -58,11 +58,22 @@ struct {
 	__type(value, __u8);
 } protect_flows SEC(".maps");
 
-/* Whether a flow is protected. */
-static __always_inline bool is_protected(const struct flow_key6 *key, const int family)
+/* Whether an address is protected, in the first four or all bytes of addr. The prefix is room for a key. */
+static __always_inline bool is_protected_addr(struct lpm6 *prefix, const __u8 *addr, int family)
+{
+	__builtin_memcpy(prefix->addr, addr, sizeof(prefix->addr));
+	if (family == 4) {
+		prefix->prefix_len = 32;
+		return bpf_map_lookup_elem(&protect, prefix); /* struct lpm4 is the beginning of struct lpm6 */
+	}
+	prefix->prefix_len = 128;
+	return bpf_map_lookup_elem(&protect6, prefix);
+}
+
+/* Whether a flow is protected. The key has no VLAN ids. */
+static __always_inline bool is_protected(const struct flow_key6 *key, struct lpm6 *prefix, int family)
 {
 	struct protect_port port = {.proto = key->proto};
-	struct flow_key6 flow = *key;
 
 	port.port = key->port_a;
 	if (bpf_map_lookup_elem(&protect_ports, &port))
@@ -70,26 +81,9 @@ static __always_inline bool is_protected(const struct flow_key6 *key, const int 
 	port.port = key->port_b;
 	if (bpf_map_lookup_elem(&protect_ports, &port))
 		return true;
-	flow.vlan[0] = flow.vlan[1] = flow.vlan[2] = 0;
-	if (bpf_map_lookup_elem(&protect_flows, &flow))
+	if (bpf_map_lookup_elem(&protect_flows, key))
 		return true;
-	if (family == 4) {
-		struct lpm4 prefix = {.prefix_len = 32};
-
-		__builtin_memcpy(prefix.addr, key->addr_a, 4);
-		if (bpf_map_lookup_elem(&protect, &prefix))
-			return true;
-		__builtin_memcpy(prefix.addr, key->addr_b, 4);
-		return bpf_map_lookup_elem(&protect, &prefix);
-	} else {
-		struct lpm6 prefix = {.prefix_len = 128};
-
-		__builtin_memcpy(prefix.addr, key->addr_a, 16);
-		if (bpf_map_lookup_elem(&protect6, &prefix))
-			return true;
-		__builtin_memcpy(prefix.addr, key->addr_b, 16);
-		return bpf_map_lookup_elem(&protect6, &prefix);
-	}
+	return is_protected_addr(prefix, key->addr_a, family) || is_protected_addr(prefix, key->addr_b, family);
 }
 
 #endif

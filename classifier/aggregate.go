@@ -57,7 +57,7 @@ func newDecider(models []*model.Model, samples int, minConfidence float64) *deci
 	return d
 }
 
-// aggregate is one flow's evidence: for each task the sum of the log-probabilities
+// aggregate is what the networks said of one flow: for each task the sum of the log-probabilities
 // of its samples, and the verdict once it is final.
 type aggregate struct {
 	sums  [flow.NumTasks][]float64
@@ -94,19 +94,26 @@ func (d *decider) add(a *aggregate, rows [flow.NumTasks][]float32) {
 	a.n++
 }
 
+// scale returns what the sums of log-probabilities are divided by: the temperature, which
+// grows with the number of samples.
+func (d *decider) scale(a *aggregate, t flow.Task) float64 {
+	h := d.heads[t]
+	return h.temperature * math.Pow(float64(max(a.n, 1)), h.growth)
+}
+
 // likeliest returns the likeliest label of a task and its probability: the softmax
 // of the sums over a temperature that grows with the samples.
 func (d *decider) likeliest(a *aggregate, t flow.Task) (index int, confidence float64) {
-	sums, h := a.sums[t], d.heads[t]
+	sums := a.sums[t]
 	for i, sum := range sums {
 		if sum > sums[index] {
 			index = i
 		}
 	}
 	total := 0.0
-	scale := h.temperature * math.Pow(float64(max(a.n, 1)), h.growth)
+	scale := d.scale(a, t)
 	for _, sum := range sums {
-		// The likeliest label adds 1, beside which e^-40 is nothing.
+		// The likeliest label adds 1; e^-40 is too small to change the sum.
 		if x := (sum - sums[index]) / scale; x > -40 {
 			total += math.Exp(x)
 		}
@@ -114,11 +121,23 @@ func (d *decider) likeliest(a *aggregate, t flow.Task) (index int, confidence fl
 	return index, 1 / total
 }
 
-// verdicts returns the verdicts on the evidence so far. A task's verdict is final
+// distribution returns the probabilities of a task's labels, in their order.
+func (d *decider) distribution(a *aggregate, t flow.Task) []float64 {
+	best, confidence := d.likeliest(a, t)
+	scale := d.scale(a, t)
+	shares := make([]float64, len(a.sums[t]))
+	for i, sum := range a.sums[t] {
+		shares[i] = math.Exp((sum-a.sums[t][best])/scale) * confidence
+	}
+	return shares
+}
+
+// verdicts returns the verdicts on the networks' outputs so far. A task's verdict is final
 // once it is confident enough, and does not change after that; last says that no more
-// samples come, which makes the others final too. A final verdict that is not
-// confident enough is Unknown. settled reports whether all of them are final.
-func (d *decider) verdicts(a *aggregate, last bool) (v flow.Verdicts, settled bool) {
+// samples come, which makes the others final too. With hold, no verdict becomes final:
+// the packets may still say more by themselves. A final verdict that is not confident
+// enough is Unknown. settled reports whether all of them are final.
+func (d *decider) verdicts(a *aggregate, last, hold bool) (v flow.Verdicts, settled bool) {
 	last = last || a.n >= d.samples
 	settled = true
 	v = a.final
@@ -128,7 +147,7 @@ func (d *decider) verdicts(a *aggregate, last bool) (v flow.Verdicts, settled bo
 		}
 		index, confidence := d.likeliest(a, flow.Task(t))
 		v[t] = flow.Verdict{Label: h.labels[index], Confidence: confidence, Source: flow.SourceModel, Model: h.model}
-		if !last && confidence < h.final {
+		if hold || !last && confidence < h.final {
 			settled = false
 			continue
 		}

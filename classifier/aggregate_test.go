@@ -19,7 +19,7 @@ func TestVerdictCombines(t *testing.T) {
 	d := testDecider(false)
 	a := d.newAggregate()
 	d.add(a, rows([]float32{.6, .3, .1}, nil))
-	v, settled := d.verdicts(a, false)
+	v, settled := d.verdicts(a, false, false)
 	if c := v[flow.Category]; settled || c.Final || c.Label != "chat" || math.Abs(c.Confidence-.6) > 1e-6 {
 		t.Errorf("one sample: %+v, want chat with .6, provisional", c)
 	}
@@ -27,7 +27,7 @@ func TestVerdictCombines(t *testing.T) {
 		t.Errorf("a task without a model has the verdict %+v", v[flow.App])
 	}
 	d.add(a, rows([]float32{.2, .7, .1}, nil))
-	v, _ = d.verdicts(a, false)
+	v, _ = d.verdicts(a, false, false)
 	power := func(p float64) float64 { return math.Pow(p, 1/math.Pow(2, model.DefaultGrowth)) }
 	c := v[flow.Category]
 	if want := power(.21) / (power(.12) + power(.21) + power(.01)); c.Label != "voip" || math.Abs(c.Confidence-want) > 1e-6 {
@@ -44,7 +44,7 @@ func TestVerdictTemperature(t *testing.T) {
 	a := d.newAggregate()
 	d.add(a, rows([]float32{.64, .36, 0}, nil))
 	// Square roots of the probabilities; the ruled out class counts for almost nothing.
-	if v, _ := d.verdicts(a, false); math.Abs(v[flow.Category].Confidence-.8/1.4) > 1e-5 {
+	if v, _ := d.verdicts(a, false, false); math.Abs(v[flow.Category].Confidence-.8/1.4) > 1e-5 {
 		t.Errorf("confidence %g, want %g", v[flow.Category].Confidence, .8/1.4)
 	}
 }
@@ -55,7 +55,7 @@ func TestVerdictUnderflow(t *testing.T) {
 	for range 5 {
 		d.add(a, rows([]float32{0, 0, 0}, nil))
 	}
-	if v, _ := d.verdicts(a, false); !(v[flow.Category].Confidence > .33 && v[flow.Category].Confidence < .34) {
+	if v, _ := d.verdicts(a, false, false); !(v[flow.Category].Confidence > .33 && v[flow.Category].Confidence < .34) {
 		t.Errorf("confidence %g after outputs that underflowed", v[flow.Category].Confidence)
 	}
 }
@@ -67,7 +67,7 @@ func TestVerdictGrowthAndFloor(t *testing.T) {
 	d.add(a, rows([]float32{.6, .4, 0}, []float32{1, 0}))
 	d.add(a, rows([]float32{.8, .2, 0}, []float32{1, 0}))
 	// The plain product, with .1 in place of 0; the other task has its own numbers.
-	v, _ := d.verdicts(a, false)
+	v, _ := d.verdicts(a, false, false)
 	if want := .48 / (.48 + .08 + .01); math.Abs(v[flow.Category].Confidence-want) > 1e-6 {
 		t.Errorf("confidence %g, want %g", v[flow.Category].Confidence, want)
 	}
@@ -84,20 +84,20 @@ func TestVerdictFinalByTask(t *testing.T) {
 	d := testDecider(true)
 	a := d.newAggregate()
 	d.add(a, rows(sure, even))
-	v, settled := d.verdicts(a, false)
+	v, settled := d.verdicts(a, false, false)
 	if settled || !v[flow.Category].Final || v[flow.App].Final {
 		t.Errorf("%+v, settled %t: want a final category and a provisional app", v, settled)
 	}
 	frozen := v[flow.Category]
 	d.add(a, rows(other, sureApp))
 	d.add(a, rows(other, sureApp))
-	v, settled = d.verdicts(a, false)
+	v, settled = d.verdicts(a, false, false)
 	if !settled || v[flow.Category] != frozen || !v[flow.App].Final || v[flow.App].Label != "skype" {
 		t.Errorf("%+v, settled %t: want the category as it was and a final skype", v, settled)
 	}
 	a.reset()
 	d.add(a, rows(other, even))
-	if v, _ := d.verdicts(a, false); v[flow.Category].Label != "voip" {
+	if v, _ := d.verdicts(a, false, false); v[flow.Category].Label != "voip" {
 		t.Errorf("%+v after a reset: the old flow's final verdict is still there", v)
 	}
 }
@@ -108,16 +108,16 @@ func TestVerdictAtTheEnd(t *testing.T) {
 	d.samples = 2
 	a := d.newAggregate()
 	d.add(a, rows(unsure, even))
-	if v, settled := d.verdicts(a, false); settled || v[flow.App].Label != "skype" {
+	if v, settled := d.verdicts(a, false, false); settled || v[flow.App].Label != "skype" {
 		t.Errorf("%+v, want a provisional verdict: no task is unknown before the end", v)
 	}
-	if v, settled := d.verdicts(a, true); !settled || v[flow.App].Label != flow.Unknown {
+	if v, settled := d.verdicts(a, true, false); !settled || v[flow.App].Label != flow.Unknown {
 		t.Errorf("%+v, want it final as the last sample", v)
 	}
 	a = d.newAggregate()
 	d.add(a, rows(unsure, even))
 	d.add(a, rows(unsure, even))
-	v, settled := d.verdicts(a, false)
+	v, settled := d.verdicts(a, false, false)
 	if !settled || v[flow.Category].Label != "chat" || v[flow.App].Label != flow.Unknown {
 		t.Errorf("%+v, want a final chat and unknown: the budget is spent", v)
 	}

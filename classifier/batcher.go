@@ -17,11 +17,9 @@ import (
 
 // slot is a queued sample.
 type slot struct {
-	id     flow.ID
-	index  int
-	time   int64         // the sample's kernel time
+	sample flow.Sample   // its Packet is in packet
 	queued time.Duration // since the classifier's start
-	vector [vector.Size]byte
+	packet [vector.Size]byte
 }
 
 // shard is the queue and the flow table of one worker. All samples of a flow go
@@ -31,13 +29,14 @@ type shard struct {
 	delay time.Duration
 	clock func() time.Duration
 
-	mu     sync.Mutex
-	queue  []slot // a ring
-	head   int
-	length int
-	table  *table
-	fresh  *runner // to be taken by the worker in place of its own
-	filled bool    // the worker waits for a full batch
+	mu      sync.Mutex
+	queue   []slot // a ring
+	head    int
+	length  int
+	table   *table
+	fresh   *runner // to be taken by the worker in place of its own
+	filled  bool    // the worker waits for a full batch
+	skipped uint64  // samples that needed no network
 
 	pending chan struct{} // holds a token once the queue is not empty
 	wakeup  int           // eventfd: the batch that the worker waits for is full, or the context ended
@@ -46,7 +45,7 @@ type shard struct {
 	timeout unix.Timespec
 }
 
-func newShard(queue, batch, flows int, delay time.Duration, d *decider, clock func() time.Duration) (*shard, error) {
+func newShard(queue, batch, flows int, delay time.Duration, j *judge, clock func() time.Duration) (*shard, error) {
 	// Go's timers wait for whole milliseconds in an idle program, so a batch's
 	// deadline is kept by ppoll on an eventfd.
 	wakeup, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
@@ -55,7 +54,7 @@ func newShard(queue, batch, flows int, delay time.Duration, d *decider, clock fu
 	}
 	s := &shard{
 		batch: batch, delay: delay, clock: clock, queue: make([]slot, queue),
-		table: newTable(d, flows), pending: make(chan struct{}, 1), wakeup: wakeup,
+		table: newTable(j, flows), pending: make(chan struct{}, 1), wakeup: wakeup,
 	}
 	s.poll[0] = unix.PollFd{Fd: int32(wakeup), Events: unix.POLLIN}
 	return s, nil
@@ -70,8 +69,8 @@ func (s *shard) put(sample *flow.Sample) bool {
 		return false
 	}
 	to := &s.queue[(s.head+s.length)%len(s.queue)]
-	to.id, to.index, to.time, to.queued = sample.ID, sample.Index, sample.Time, now
-	vector.Make(&to.vector, sample.Packet, false)
+	to.sample, to.queued = *sample, now
+	to.sample.Packet = to.packet[:copy(to.packet[:], sample.Packet)]
 	s.length++
 	first := s.length == 1
 	signal := s.filled && s.length >= s.batch
@@ -158,45 +157,74 @@ type ticket struct {
 	time  int64
 }
 
-// take moves up to a batch of samples into the runner and the tickets. Samples
-// of flows whose verdicts are all final are left out.
-func (s *shard) take(r *runner, tickets []ticket) []ticket {
-	tickets = tickets[:0]
-	for s.length > 0 && len(tickets) < s.batch {
-		from := &s.queue[s.head]
+// takeMost bounds the samples that one take reads, in batches: it holds the lock, and most
+// samples need no network.
+const takeMost = 4
+
+// take reads queued samples until it has a batch for the networks: it moves their vectors
+// into the runner and appends tickets for them. Flows about which the networks have
+// nothing to add get their decisions at once. Samples of settled flows are left out.
+func (s *shard) take(r *runner, tickets []ticket, decisions []flow.Decision) ([]ticket, []flow.Decision) {
+	tickets, decisions = tickets[:0], decisions[:0]
+	j := s.table.judge
+	for read := 0; s.length > 0 && len(tickets) < s.batch && read < takeMost*s.batch; read++ {
+		from := &s.queue[s.head].sample
 		s.head = (s.head + 1) % len(s.queue)
 		s.length--
-		st := s.table.get(from.id, from.index)
-		if st.evidence == nil {
+		st := s.table.get(from.ID, from.Index)
+		if st.settled {
 			continue
 		}
-		*r.vector(len(tickets)) = from.vector
-		tickets = append(tickets, ticket{id: from.id, state: st, index: from.index, time: from.time})
+		changed := j.add(&st.clues, from)
+		t := ticket{id: from.ID, state: st, index: from.Index, time: from.Time}
+		if j.asksNetwork(&st.clues) && st.asked < j.samples {
+			if st.networks == nil {
+				st.networks = s.table.aggregate()
+			}
+			st.asked++
+			vector.Make(r.vector(len(tickets)), from.Packet, false)
+			tickets = append(tickets, t)
+			continue
+		}
+		s.skipped++
+		if changed || s.isLast(&t) || !st.clues.found.waiting {
+			decisions = s.conclude(&t, decisions)
+		}
 	}
-	return tickets
+	return tickets, decisions
+}
+
+// isLast reports whether no more samples of the flow come. The kernel samples the budget
+// and no more: where samples were lost on the way here, its last one must be the last one
+// here too.
+func (s *shard) isLast(t *ticket) bool {
+	return t.state.missed && t.index >= s.table.judge.budget-1
+}
+
+// conclude appends the decision on a ticket's flow.
+func (s *shard) conclude(t *ticket, decisions []flow.Decision) []flow.Decision {
+	st, j := t.state, s.table.judge
+	d := flow.Decision{ID: t.id, Evidence: st.clues.evidence, Samples: st.clues.seen, Time: t.time}
+	d.Verdicts, d.Settled = j.verdicts(st.networks, &st.clues, s.isLast(t))
+	if st.networks != nil && st.clues.found.category == "" {
+		d.Samples = st.networks.n
+	}
+	if d.Settled {
+		s.table.settle(st)
+	}
+	return putDecision(decisions, d)
 }
 
 // decide combines a batch's results with what is known of the flows. Each flow
 // of the batch gives one decision, its newest.
 func (s *shard) decide(r *runner, tickets []ticket, decisions []flow.Decision) []flow.Decision {
-	d := s.table.decider
-	decisions = decisions[:0]
 	for i := range tickets {
 		t := &tickets[i]
-		st := t.state
-		if st.id != t.id || st.evidence == nil {
+		if t.state.id != t.id || t.state.settled {
 			continue // forgotten, or an earlier sample of this batch was decisive
 		}
-		d.add(st.evidence, r.row(i))
-		// The kernel samples the budget and no more: where samples were lost
-		// on the way here, its last one must be the last one here too.
-		last := st.missed && t.index >= d.samples-1
-		decision := flow.Decision{ID: t.id, Samples: st.evidence.n, Time: t.time}
-		decision.Verdicts, decision.Settled = d.verdicts(st.evidence, last)
-		if decision.Settled {
-			s.table.decided(st)
-		}
-		decisions = putDecision(decisions, decision)
+		s.table.judge.decider.add(t.state.networks, r.row(i))
+		decisions = s.conclude(t, decisions)
 	}
 	return decisions
 }
@@ -214,9 +242,9 @@ func putDecision(decisions []flow.Decision, decision flow.Decision) []flow.Decis
 
 // restart drops what was sampled for the models before, samples that wait included:
 // their index in the flow says nothing once the flow is sampled again.
-func (s *shard) restart(d *decider) {
+func (s *shard) restart(j *judge) {
 	s.length = 0
-	s.table.restart(d)
+	s.table.restart(j)
 }
 
 func (s *shard) close() error { return unix.Close(s.wakeup) }

@@ -17,7 +17,7 @@ import (
 func testShard(t *testing.T, d *decider, queue, batch, flows int, delay time.Duration) (*shard, *runner, *atomic.Int64) {
 	t.Helper()
 	now := &atomic.Int64{}
-	s, err := newShard(queue, batch, flows, delay, d, func() time.Duration { return time.Duration(now.Load()) })
+	s, err := newShard(queue, batch, flows, delay, modelJudge(d), func() time.Duration { return time.Duration(now.Load()) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +65,7 @@ func TestBatchWhenFull(t *testing.T) {
 	if err := <-due; err != nil {
 		t.Fatal(err)
 	}
-	tickets := s.take(r, nil)
+	tickets, _ := s.take(r, nil, nil)
 	if len(tickets) != 4 || s.length != 1 {
 		t.Errorf("batch of %d, %d left; want 4 and 1", len(tickets), s.length)
 	}
@@ -89,7 +89,7 @@ func TestBatchAtDeadline(t *testing.T) {
 	if err := s.wait(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if tickets := s.take(r, nil); len(tickets) != 2 {
+	if tickets, _ := s.take(r, nil, nil); len(tickets) != 2 {
 		t.Errorf("batch of %d, want 2", len(tickets))
 	}
 }
@@ -153,7 +153,7 @@ func TestShedWhenFull(t *testing.T) {
 	if s.put(sample(8, 0)) {
 		t.Fatal("a full queue took a sample")
 	}
-	s.take(r, nil)
+	s.take(r, nil, nil)
 	for i := range 4 {
 		if !s.put(sample(9+i, 0)) {
 			t.Fatal("a sample was shed although a batch has gone")
@@ -161,7 +161,7 @@ func TestShedWhenFull(t *testing.T) {
 	}
 	var got []flow.ID
 	for range 2 {
-		tickets := s.take(r, nil)
+		tickets, _ := s.take(r, nil, nil)
 		for _, ticket := range tickets {
 			got = append(got, ticket.id)
 		}
@@ -180,7 +180,7 @@ func TestDecideOneFlow(t *testing.T) {
 		s.put(sample(0, i))
 	}
 	s.put(sample(1, 0))
-	tickets := s.take(r, nil)
+	tickets, _ := s.take(r, nil, nil)
 	decisions := s.decide(r, tickets, nil)
 	if len(decisions) != 2 {
 		t.Fatalf("%d decisions on two flows", len(decisions))
@@ -194,7 +194,7 @@ func TestDecideOneFlow(t *testing.T) {
 	}
 	s.put(sample(0, 3))
 	s.put(sample(1, 1))
-	tickets = s.take(r, nil)
+	tickets, _ = s.take(r, nil, nil)
 	if len(tickets) != 1 || tickets[0].id != flowID(1) {
 		t.Errorf("batch of %+v; want the sample of the decided flow left out", tickets)
 	}
@@ -210,7 +210,7 @@ func TestDecideBudget(t *testing.T) {
 	for i := 3; i < 5; i++ {
 		s.put(sample(1, i))
 	}
-	tickets := s.take(r, nil)
+	tickets, _ := s.take(r, nil, nil)
 	for _, d := range s.decide(r, tickets, nil) {
 		want := map[flow.ID]int{flowID(0): 5, flowID(1): 2}[d.ID]
 		if d.Samples != want || !d.Settled || d.Verdicts[flow.Category].Label != flow.Unknown {
@@ -224,15 +224,15 @@ func TestForgetOnTheWay(t *testing.T) {
 	fill(r, []float32{.5, .3, .2})
 	s.put(sample(0, 0))
 	s.put(sample(1, 0))
-	tickets := s.take(r, nil)
+	tickets, _ := s.take(r, nil, nil)
 	s.table.forget(flowID(0))
 	s.table.get(flowID(2), 0) // takes the place of flow 0
 	decisions := s.decide(r, tickets, nil)
 	if len(decisions) != 1 || decisions[0].ID != flowID(1) {
 		t.Errorf("%+v, want a decision on flow 1 alone", decisions)
 	}
-	if n := s.table.get(flowID(2), 0).evidence.n; n != 0 {
-		t.Errorf("flow 2 has %d samples of a flow that was forgotten", n)
+	if n := s.table.get(flowID(2), 0).networks; n != nil {
+		t.Errorf("flow 2 has %d samples of a flow that was forgotten", n.n)
 	}
 }
 
@@ -241,7 +241,7 @@ func TestTableIsBounded(t *testing.T) {
 	fill(r, []float32{.5, .3, .2})
 	decide := func(n, i int) flow.Decision {
 		s.put(sample(n, i))
-		tickets := s.take(r, nil)
+		tickets, _ := s.take(r, nil, nil)
 		return s.decide(r, tickets, nil)[0]
 	}
 	for n := range 3 {
@@ -271,7 +271,8 @@ func TestRestart(t *testing.T) {
 	decide := func(n int, category, app []float32) flow.Decision {
 		fill(r, category, app)
 		s.put(sample(n, 3)) // its first samples went to an agent that is gone
-		return s.decide(r, s.take(r, nil), nil)[0]
+		tickets, _ := s.take(r, nil, nil)
+		return s.decide(r, tickets, nil)[0]
 	}
 	sure, unsure, sureApp, even := []float32{.98, .01, .01}, []float32{.5, .3, .2}, []float32{.99, .01}, []float32{.5, .5}
 	decide(0, sure, sureApp)
@@ -285,12 +286,12 @@ func TestRestart(t *testing.T) {
 	next := testDecider(true)
 	next.heads[flow.Category].model, next.heads[flow.App].model = "next", "next"
 	next.heads[flow.Category].labels = []string{"email", "voip"}
-	s.restart(next)
-	if tickets := s.take(r, nil); len(tickets) != 0 {
+	s.restart(modelJudge(next))
+	if tickets, _ := s.take(r, nil, nil); len(tickets) != 0 {
 		t.Errorf("%+v: samples from before are still there", tickets)
 	}
 	s.put(sample(0, 0))
-	if tickets := s.take(r, nil); len(tickets) != 0 {
+	if tickets, _ := s.take(r, nil, nil); len(tickets) != 0 {
 		t.Errorf("%+v: a decided flow is decided again", tickets)
 	}
 	r = testRunner(t, next, 4)

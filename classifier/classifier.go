@@ -12,8 +12,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/dpclass/dpclass/classifier/addressbook"
 	"github.com/dpclass/dpclass/classifier/model"
+	"github.com/dpclass/dpclass/classifier/names"
 	"github.com/dpclass/dpclass/classifier/ort"
+	"github.com/dpclass/dpclass/classifier/wire"
 	"github.com/dpclass/dpclass/flow"
 )
 
@@ -25,18 +28,29 @@ const (
 	DefaultFlows = 65536
 )
 
-// Options configures a Classifier. A field that is zero has its default; only Models
-// has none.
+// Evidence says what verdicts may rest on.
+type Evidence string
+
+// The kinds of evidence.
+const (
+	EvidenceAll      Evidence = "all"      // server names, protocols and models
+	EvidenceProtocol Evidence = "protocol" // protocols and models, but no names
+	EvidenceModel    Evidence = "model"    // the models alone, as in the Deep Packet paper
+)
+
+// Options configures a Classifier. A field that is zero has its default.
 type Options struct {
-	Library       string         // ONNX Runtime's library; "": see ort.Find
-	Models        []*model.Model // one for each task, or one that has both; default: the default model
-	Samples       int            // sample budget of a flow, up to flow.MaxSamples; default: the models'
-	MinConfidence float64        // final verdicts less confident than this are flow.Unknown
-	Workers       int            // goroutines that classify live samples; default: one less than there are CPUs, at least 1
-	Batch         int            // samples of a full batch
-	Delay         time.Duration  // the longest that a sample waits for its batch to fill
-	Queue         int            // samples that may wait; more are shed
-	Flows         int            // undecided and just decided flows that are remembered
+	Library       string           // ONNX Runtime's library; "": see ort.Find
+	Models        []*model.Model   // one for each task, or one that has both; default: the default model
+	Evidence      Evidence         // what verdicts may rest on; default: everything
+	Names         *names.Catalogue // of services; default: the shipped one
+	Samples       int              // payload packets of a flow that the models read, up to flow.MaxSamples; default: the models'
+	MinConfidence float64          // final verdicts less confident than this are flow.Unknown
+	Workers       int              // goroutines that classify live samples; default: one less than there are CPUs, at least 1
+	Batch         int              // samples of a full batch
+	Delay         time.Duration    // the longest that a sample waits for its batch to fill
+	Queue         int              // samples that may wait; more are shed
+	Flows         int              // undecided and just decided flows that are remembered
 }
 
 // Classifier runs models over samples. All methods but Close may be called from any
@@ -45,6 +59,7 @@ type Classifier struct {
 	options Options
 	started time.Time
 	seed    maphash.Seed
+	book    *addressbook.Book
 	shards  []*shard
 
 	mu      sync.Mutex // guards models, engine and the offline runners
@@ -66,6 +81,7 @@ type Classifier struct {
 // Stats says how a classifier has been doing since New.
 type Stats struct {
 	Samples   uint64  // handed to Submit, shed ones too
+	Skipped   uint64  // samples whose flows needed no network
 	BatchMean float64 // samples in a batch, on average; 0 before the first
 	LastError string  // of the newest batch that was lost, "" where none was
 }
@@ -100,10 +116,20 @@ func New(o Options) (*Classifier, error) {
 	if o.Delay <= 0 {
 		o.Delay = DefaultDelay
 	}
+	switch o.Evidence {
+	case "":
+		o.Evidence = EvidenceAll
+	case EvidenceAll, EvidenceProtocol, EvidenceModel:
+	default:
+		return nil, fmt.Errorf("evidence %q: want all, protocol or model", o.Evidence)
+	}
+	if o.Names == nil {
+		o.Names = names.Default()
+	}
 	if err := ort.Open(o.Library); err != nil {
 		return nil, err
 	}
-	c := &Classifier{options: o, started: time.Now(), seed: maphash.MakeSeed()}
+	c := &Classifier{options: o, started: time.Now(), seed: maphash.MakeSeed(), book: addressbook.New(serviceOf(o.Names))}
 	e, err := c.open(o.Models)
 	if err != nil {
 		return nil, err
@@ -111,7 +137,7 @@ func New(o Options) (*Classifier, error) {
 	c.models, c.engine = o.Models, e
 	clock := func() time.Duration { return time.Since(c.started) }
 	for range o.Workers {
-		s, err := newShard(max(o.Batch, o.Queue/o.Workers), o.Batch, max(1, o.Flows/o.Workers), o.Delay, e.decider, clock)
+		s, err := newShard(max(o.Batch, o.Queue/o.Workers), o.Batch, max(1, o.Flows/o.Workers), o.Delay, c.judge(e), clock)
 		if err != nil {
 			return nil, errors.Join(err, c.Close())
 		}
@@ -177,8 +203,32 @@ func (c *Classifier) Models() []*model.Model {
 	return c.models
 }
 
-// Samples returns the sample budget of a flow.
+// Samples returns how many payload packets of a flow the models read.
 func (c *Classifier) Samples() int { return c.decider().samples }
+
+// Budget returns how many payload packets of a flow the classifier looks at, at most: the
+// sample budget of the kernel. It is more than the models read where a server name may
+// come later.
+func (c *Classifier) Budget() int { return c.budget(c.decider()) }
+
+func (c *Classifier) budget(d *decider) int {
+	if c.options.Samples > 0 || c.options.Evidence == EvidenceModel {
+		return d.samples
+	}
+	return max(d.samples, wire.Budget)
+}
+
+// judge returns the judge of an engine.
+func (c *Classifier) judge(e *engine) *judge {
+	return &judge{decider: e.decider, use: c.options.Evidence, names: c.options.Names, book: c.book, budget: c.budget(e.decider)}
+}
+
+// Answer reads a DNS answer: flows to its addresses that have no name of their own get the
+// name. now is in ns of CLOCK_MONOTONIC, as in samples.
+func (c *Classifier) Answer(message []byte, now int64) error {
+	_, err := c.book.Answer(message, time.Unix(0, now))
+	return err
+}
 
 // Labels returns the labels of a task in output order, nil where no model has
 // the task.
@@ -217,7 +267,7 @@ func (c *Classifier) Swap(models []*model.Model) error {
 			s.fresh.close()
 		}
 		s.fresh = r
-		s.restart(e.decider)
+		s.restart(c.judge(e))
 		s.mu.Unlock()
 	}
 	c.closeOffline()
@@ -302,23 +352,18 @@ func (c *Classifier) work(ctx context.Context, s *shard, sink func([]flow.Decisi
 			}
 			r, s.fresh = s.fresh, nil
 		}
-		tickets = s.take(r, tickets)
+		tickets, decisions = s.take(r, tickets, decisions)
 		s.mu.Unlock()
-		if len(tickets) == 0 {
-			continue
+		if len(tickets) > 0 {
+			err := r.run(len(tickets))
+			c.count(len(tickets), err)
+			s.mu.Lock()
+			// Where the models were swapped meanwhile, these flows are sampled again.
+			if err == nil && s.fresh == nil {
+				decisions = s.decide(r, tickets, decisions)
+			}
+			s.mu.Unlock()
 		}
-		err := r.run(len(tickets))
-		c.count(len(tickets), err)
-		if err != nil {
-			continue
-		}
-		s.mu.Lock()
-		decisions = decisions[:0]
-		// Where the models were swapped meanwhile, these flows are sampled again.
-		if s.fresh == nil {
-			decisions = s.decide(r, tickets, decisions)
-		}
-		s.mu.Unlock()
 		if len(decisions) == 0 {
 			continue
 		}
@@ -342,9 +387,14 @@ func (c *Classifier) count(samples int, err error) {
 
 // Stats returns the statistics.
 func (c *Classifier) Stats() Stats {
+	stats := Stats{Samples: c.submitted.Load()}
+	for _, s := range c.shards {
+		s.mu.Lock()
+		stats.Skipped += s.skipped
+		s.mu.Unlock()
+	}
 	c.statsMu.Lock()
 	defer c.statsMu.Unlock()
-	stats := Stats{Samples: c.submitted.Load()}
 	if c.batches > 0 {
 		stats.BatchMean = float64(c.classified) / float64(c.batches)
 	}

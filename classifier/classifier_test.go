@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,7 +23,6 @@ type running struct {
 	*Classifier
 	cancel context.CancelFunc
 	done   chan error
-	marks  int // markers submitted so far
 
 	mu     sync.Mutex
 	newest map[flow.ID]flow.Decision
@@ -74,6 +74,9 @@ func (r *running) submit(t *testing.T, s *flow.Sample) {
 	}
 }
 
+// marks counts the markers of all tests: each is a flow of its own.
+var marks atomic.Uint32
+
 // settle waits until all that was submitted has been dealt with: a worker takes samples
 // in their order, so it has come to a marker after everything before it.
 func (r *running) settle(t *testing.T) {
@@ -81,8 +84,7 @@ func (r *running) settle(t *testing.T) {
 	for _, s := range r.shards {
 		marker := sample(0, 0)
 		for marker.ID.Iface = 1; ; {
-			r.marks++
-			marker.ID.Generation = uint32(r.marks)
+			marker.ID.Generation = marks.Add(1)
 			if r.shard(marker.ID) == s {
 				break
 			}
@@ -119,14 +121,15 @@ func offline(t *testing.T, c *Classifier, vectors ...[]byte) (flow.Verdicts, int
 	if err != nil {
 		t.Fatal(err)
 	}
-	return c.Decide(&p)
+	v, _, samples := c.Decide(&p, nil)
+	return v, samples
 }
 
 // Live flows get the verdicts that the same packets get offline, whatever the
 // batches, the workers and the order of the flows.
 func TestLiveIsOffline(t *testing.T) {
 	const flows, packets = 150, 7
-	other := open(t, Options{})
+	other := open(t, Options{Evidence: EvidenceModel})
 	want := map[flow.ID]flow.Decision{}
 	for n := range flows {
 		var vectors [][]byte
@@ -137,6 +140,7 @@ func TestLiveIsOffline(t *testing.T) {
 		want[flowID(n)] = flow.Decision{ID: flowID(n), Verdicts: v, Settled: v.Final(), Samples: samples}
 	}
 	for _, o := range []Options{{Workers: 1, Batch: 1}, {Workers: 3, Batch: 5}, {Workers: 1, Batch: 32, Delay: 2 * time.Millisecond}} {
+		o.Evidence = EvidenceModel
 		c := open(t, o)
 		live := run(t, c)
 		rng := rand.New(rand.NewPCG(1, 1))
@@ -241,8 +245,8 @@ func TestOffline(t *testing.T) {
 	var joined Probabilities
 	joined.Append(p.Slice(40, 41))
 	joined.Append(p.Slice(41, 43))
-	v, n := c.Decide(&part)
-	if w, m := c.Decide(&joined); n != m || v != w {
+	v, _, n := c.Decide(&part, nil)
+	if w, _, m := c.Decide(&joined, nil); n != m || v != w {
 		t.Errorf("%+v after %d, of the same rows one by one %+v after %d", v, n, w, m)
 	}
 	if none, err := c.Probabilities(nil); err != nil || len(none[flow.Category]) != 0 {
@@ -251,7 +255,7 @@ func TestOffline(t *testing.T) {
 	if _, err := c.Probabilities([][]byte{make([]byte, 1499)}); err == nil {
 		t.Error("a vector of 1499 bytes was taken")
 	}
-	none, n := c.Decide(&Probabilities{})
+	none, _, n := c.Decide(&Probabilities{}, nil)
 	if none.Final() || none[flow.Category].Label != "" || n != 0 {
 		t.Errorf("a flow without samples has the verdict %+v after %d", none, n)
 	}
@@ -265,21 +269,21 @@ func TestLikeliest(t *testing.T) {
 		flow.Category: {{.98, .01, .01}, {.001, .998, .001}, {.001, .998, .001}},
 		flow.App:      {{.5, .5}, {.55, .45}, {.5, .5}},
 	}
-	if v, n := c.Decide(&p); n != 3 || v[flow.Category].Label != "chat" || !v[flow.Category].Final || v[flow.App].Final {
+	if v, _, n := c.Decide(&p, nil); n != 3 || v[flow.Category].Label != "chat" || !v[flow.Category].Final || v[flow.App].Final {
 		t.Errorf("%+v after %d, want chat, final after the first sample", v, n)
 	}
 	if index, _ := c.Likeliest(flow.Category, p[flow.Category]); index != 1 {
 		t.Errorf("the likeliest label is %d, want that of all three samples", index)
 	}
 	index, confidence := c.Likeliest(flow.App, p[flow.App])
-	if v, _ := c.Decide(&p); index != 0 || confidence != v[flow.App].Confidence {
+	if v, _, _ := c.Decide(&p, nil); index != 0 || confidence != v[flow.App].Confidence {
 		t.Errorf("the likeliest app is %d with %g, the verdict %+v", index, confidence, v[flow.App])
 	}
 	if !c.Rejects(flow.App, confidence) || c.Rejects(flow.App, .6) {
 		t.Errorf("the threshold is .6: confidence %g must be rejected, .6 not", confidence)
 	}
 	c.engine.decider.samples = 3
-	if v, _ := c.Decide(&p); v[flow.App].Label != flow.Unknown || v[flow.App].Confidence != confidence {
+	if v, _, _ := c.Decide(&p, nil); v[flow.App].Label != flow.Unknown || v[flow.App].Confidence != confidence {
 		t.Errorf("app %+v, want unknown with %g", v[flow.App], confidence)
 	}
 	if index, _ := c.Likeliest(flow.App, nil); index != -1 {

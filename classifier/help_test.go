@@ -123,3 +123,8 @@ func testDecider(apps bool) *decider {
 	}
 	return d
 }
+
+// modelJudge returns a judge that leaves everything to the networks.
+func modelJudge(d *decider) *judge {
+	return &judge{decider: d, use: EvidenceModel, budget: d.samples}
+}

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"time"
 
+	"github.com/dpclass/dpclass/classifier/addressbook"
 	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/vector"
 )
@@ -109,24 +111,138 @@ func (d *decider) newProbabilities(n int) (p Probabilities, flat [flow.NumTasks]
 
 // Decide returns the verdicts on a flow whose samples have these rows, as a live flow
 // gets them that has no more packets: the same order, the same budget, the same early
-// stop. samples is how many of them were looked at.
-func (c *Classifier) Decide(p *Probabilities) (verdicts flow.Verdicts, samples int) {
+// stop. What the packets said by themselves is in trail; nil leaves it to the models.
+// samples is how many packets were looked at.
+func (c *Classifier) Decide(p *Probabilities, trail *Trail) (verdicts flow.Verdicts, evidence flow.Evidence, samples int) {
 	d := c.decider()
 	n := 0
 	for _, rows := range p {
 		n = max(n, len(rows))
 	}
-	a := d.newAggregate()
-	for i := range min(n, d.samples) {
-		d.add(a, p.row(i))
-		// A live flow that has fewer packets than the budget stays provisional:
-		// so does this one.
+	n = min(n, d.samples)
+	if trail == nil || trail.judge.use == EvidenceModel {
+		a := d.newAggregate()
+		for i := range n {
+			d.add(a, p.row(i))
+			// A live flow that has fewer packets than the budget stays provisional:
+			// so does this one.
+			var settled bool
+			if verdicts, settled = d.verdicts(a, false, false); settled {
+				break
+			}
+		}
+		return verdicts, evidence, a.n
+	}
+	j := trail.judge
+	var a *aggregate
+	for i, step := range trail.steps {
+		known := clues{evidence: step.evidence, found: step.found, seen: i + 1, inner: trail.clues.inner}
+		evidence, samples = known.evidence, i+1
+		if j.asksNetwork(&known) && i < n {
+			if a == nil {
+				a = d.newAggregate()
+			}
+			d.add(a, p.row(i))
+		}
 		var settled bool
-		if verdicts, settled = d.verdicts(a, false); settled {
+		if verdicts, settled = j.verdicts(a, &known, false); settled {
 			break
 		}
 	}
-	return verdicts, a.n
+	if a != nil && verdicts[flow.Category].Source == flow.SourceModel {
+		samples = a.n
+	}
+	return verdicts, evidence, samples
+}
+
+// Reading is the reading of one capture: what its packets say by themselves, and what its
+// DNS answers and earlier flows say about later flows.
+type Reading struct {
+	judge *judge
+}
+
+// Reading returns a reading that knows nothing yet.
+func (c *Classifier) Reading() *Reading {
+	d := c.decider()
+	return &Reading{&judge{
+		decider: d, use: c.options.Evidence, names: c.options.Names, book: addressbook.New(serviceOf(c.options.Names)), budget: c.budget(d),
+	}}
+}
+
+// Answer reads a DNS answer of the capture, as [Classifier.Answer] does.
+func (r *Reading) Answer(message []byte, now time.Time) error {
+	_, err := r.judge.book.Answer(message, now)
+	return err
+}
+
+// Flow begins a flow of the capture.
+func (r *Reading) Flow() *Trail { return &Trail{judge: r.judge} }
+
+// Trail is what was known of a flow of a capture after each of its payload packets.
+type Trail struct {
+	judge *judge
+	known flow.Evidence // a name from elsewhere, for a flow without one of its own
+	clues clues
+	steps []step
+}
+
+type step struct {
+	evidence flow.Evidence
+	found    conclusion
+}
+
+// Add reads the flow's next payload packet. It reports whether more packets are wanted.
+// The sample's packet has its addresses zeroed or not.
+func (t *Trail) Add(s *flow.Sample) (more bool) {
+	if len(t.steps) >= t.judge.budget {
+		return false
+	}
+	t.judge.add(&t.clues, s)
+	if t.clues.evidence.Name == "" && t.known.Name != "" {
+		t.clues.evidence.Name, t.clues.evidence.NameSource = t.known.Name, t.known.NameSource
+		t.clues.found = t.judge.conclude(&t.clues)
+	}
+	t.steps = append(t.steps, step{t.clues.evidence, t.clues.found})
+	if len(t.steps) == t.judge.budget {
+		t.clues.wire.Release()
+		return false
+	}
+	return true
+}
+
+// Evidence returns what is known after all packets.
+func (t *Trail) Evidence() flow.Evidence { return t.clues.evidence }
+
+// Signature says in words by what the protocol was recognised, "" if it was not.
+func (t *Trail) Signature() string { return t.clues.wire.Signature() }
+
+// Score returns the label of a task that the evaluation scores: the one that names and
+// protocols decide, else the likeliest one by all rows, without an early stop and without
+// rejecting. The label is "" where nothing decides the task. confidence is 1 where no
+// network was needed.
+func (c *Classifier) Score(task flow.Task, p *Probabilities, trail *Trail) (label string, source flow.Source, confidence float64) {
+	found := trail.clues.found
+	if found.category == "" {
+		index, confidence := c.Likeliest(task, p[task])
+		if index < 0 {
+			return "", flow.SourceNone, 0
+		}
+		return c.Labels(task)[index], flow.SourceModel, confidence
+	}
+	if task == flow.App {
+		return found.app, found.appSource, 1
+	}
+	j := trail.judge
+	if j.prefixed(&trail.clues) {
+		a := j.newAggregate()
+		for i := range p[task] {
+			j.decider.add(a, p.row(i))
+		}
+		if inner, _ := j.inner(a, true); inner {
+			return inVPN(found.category), found.categorySource, 1
+		}
+	}
+	return found.category, found.categorySource, 1
 }
 
 // Likeliest combines all rows of a flow without an early stop and without

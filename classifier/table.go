@@ -9,29 +9,31 @@ import (
 // state is what a worker knows of a flow.
 type state struct {
 	id         flow.ID
-	evidence   *aggregate // nil once the verdicts are final
+	clues      clues
+	networks   *aggregate // what the networks said; nil before they were asked, and once the flow is settled
+	asked      int        // samples that went to the networks
+	settled    bool       // its verdicts do not change any more
 	missed     bool       // the flow's first sample never came here
 	prev, next *state     // by last use
 }
 
-// table holds the states of the flows of one shard, at most max of them: the
-// one that was not used for the longest time goes first. A decided flow stays as
-// long, without its evidence, so that samples that were on the way when it was
-// decided change nothing.
+// table holds the states of the flows of one shard, at most max of them. The least
+// recently used goes first. A settled flow stays as long, with little memory, so that
+// samples that were on the way when it was decided change nothing.
 type table struct {
-	decider *decider
-	max     int
-	states  map[flow.ID]*state
-	recent  state        // the list's end: next is the latest used, prev the oldest
-	spare   []*aggregate // evidence for reuse
-	free    []*state     // states for reuse
+	judge  *judge
+	max    int
+	states map[flow.ID]*state
+	recent state        // the list's end: next is the latest used, prev the oldest
+	spare  []*aggregate // for reuse
+	free   []*state     // for reuse
 }
 
 // spareMax bounds what is kept for reuse.
 const spareMax = 1024
 
-func newTable(d *decider, limit int) *table {
-	t := &table{decider: d, max: limit, states: map[flow.ID]*state{}}
+func newTable(j *judge, limit int) *table {
+	t := &table{judge: j, max: limit, states: map[flow.ID]*state{}}
 	t.recent.prev, t.recent.next = &t.recent, &t.recent
 	return t
 }
@@ -45,7 +47,7 @@ func (t *table) get(id flow.ID, index int) *state {
 			t.remove(t.recent.prev)
 		}
 		s = t.state()
-		*s = state{id: id, evidence: t.aggregate(), missed: index > 0}
+		*s = state{id: id, missed: index > 0}
 		t.states[id] = s
 	} else {
 		s.prev.next, s.next.prev = s.next, s.prev
@@ -64,7 +66,7 @@ func (t *table) state() *state {
 	return &state{}
 }
 
-// aggregate returns empty evidence.
+// aggregate returns an empty aggregate.
 func (t *table) aggregate() *aggregate {
 	if n := len(t.spare); n > 0 {
 		a := t.spare[n-1]
@@ -72,23 +74,24 @@ func (t *table) aggregate() *aggregate {
 		a.reset()
 		return a
 	}
-	return t.decider.newAggregate()
+	return t.judge.newAggregate()
 }
 
-// decided drops the evidence of a flow whose verdicts are final.
-func (t *table) decided(s *state) {
-	if len(t.spare) < spareMax {
-		t.spare = append(t.spare, s.evidence)
+// settle drops what is known of a flow whose verdicts do not change any more.
+func (t *table) settle(s *state) {
+	if s.networks != nil && len(t.spare) < spareMax {
+		t.spare = append(t.spare, s.networks)
 	}
-	s.evidence = nil
+	s.networks = nil
+	s.clues.wire.Release()
+	s.clues = clues{}
+	s.settled = true
 }
 
 func (t *table) remove(s *state) {
 	s.prev.next, s.next.prev = s.next, s.prev
 	delete(t.states, s.id)
-	if s.evidence != nil {
-		t.decided(s)
-	}
+	t.settle(s)
 	// A batch on its way may still point here: it must not find its flow.
 	*s = state{}
 	if len(t.free) < spareMax {
@@ -102,23 +105,20 @@ func (t *table) forget(id flow.ID) {
 	}
 }
 
-// restart takes a new decider. Verdicts that are final stay, for each task; otherwise
-// flows begin again.
-func (t *table) restart(d *decider) {
-	t.decider = d
+// restart takes new models. What the packets said by themselves stays: the first packets
+// of a flow do not come again. So do verdicts that are final, for each task.
+func (t *table) restart(j *judge) {
+	t.judge = j
 	t.spare = nil // as wide as the labels of the models before
-	for s := t.recent.next; s != &t.recent; {
-		next := s.next
-		if s.evidence != nil {
-			final := s.evidence.final
-			s.evidence = nil
-			if final == (flow.Verdicts{}) {
-				t.remove(s)
-			} else {
-				s.evidence, s.missed = d.newAggregate(), false
-				s.evidence.final = final
-			}
+	for s := t.recent.next; s != &t.recent; s = s.next {
+		if s.settled {
+			continue
 		}
-		s = next
+		old := s.networks
+		s.networks, s.asked, s.missed = nil, 0, false
+		if old != nil && old.final != (flow.Verdicts{}) {
+			s.networks = j.newAggregate()
+			s.networks.final = old.final
+		}
 	}
 }

@@ -35,6 +35,16 @@ const (
 
 var nameSources = [...]string{"", "tls", "quic", "http", "dns", "server"}
 
+// ParseNameSource returns the source with the given name, [NameNone] for an unknown one.
+func ParseNameSource(name string) NameSource {
+	for n, known := range nameSources {
+		if name == known {
+			return NameSource(n)
+		}
+	}
+	return NameNone
+}
+
 // String returns "", "tls", "quic", "http", "dns" or "server".
 func (s NameSource) String() string {
 	if int(s) < len(nameSources) {

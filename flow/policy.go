@@ -12,6 +12,7 @@ const (
 	MaxRules     = 64
 	MaxProtected = 1024     // prefixes, and as many ports, that it protects
 	MaxSource    = 64 << 10 // bytes of its text, which the kernel keeps in a map
+	MaxMatches   = 1024     // names, and as many hosts, that all of its rules match
 )
 
 // Scope says which packets share a token bucket.
@@ -35,14 +36,34 @@ type Action struct {
 }
 
 // Rule is one compiled rule. A "vpn:" match of the policy file has become a list of
-// categories.
+// categories. A flow matches if it fits every field that is set. A rule that sets
+// Protocols, Names, Hosts or Ports, and no field about verdicts, also acts on flows
+// without a verdict.
 type Rule struct {
-	Categories    []string // nil: any
-	Apps          []string // nil: any
-	MinConfidence float64  // 0 to 1; for each task that the rule names, or for the better one if it names none
-	Provisional   bool     // act on provisional verdicts too ("final: false")
-	Midstream     bool     // let a drop act on TCP flows whose SYN dpclass did not see
+	Categories    []string       // nil: any
+	Apps          []string       // nil: any
+	Sources       []Source       // of the category's verdict, or of the app's if the rule names apps only; nil: any
+	Protocols     []Protocol     // nil: any
+	Names         []string       // suffixes of the server name, on whole labels, in lower case; nil: any
+	Hosts         []netip.Prefix // address of either endpoint; nil: any
+	Ports         []PortRange    // port of either endpoint; nil: any
+	Directions    []Direction    // of the packets that the rule acts on; nil: both
+	MinConfidence float64        // 0 to 1; for each task that the rule names, or for the better one if it names none
+	Provisional   bool           // act on provisional verdicts too ("final: false")
+	Midstream     bool           // let a drop act on TCP flows whose SYN dpclass did not see
 	Action        Action
+}
+
+// NeedsVerdict reports whether the rule acts only on flows with a verdict.
+func (r *Rule) NeedsVerdict() bool {
+	return r.Categories != nil || r.Apps != nil || r.Sources != nil || r.MinConfidence > 0 ||
+		r.Protocols == nil && r.Names == nil && r.Hosts == nil && r.Ports == nil
+}
+
+// PortRange is a range of ports, at either end of a flow.
+type PortRange struct {
+	Proto       Proto // 0: any
+	First, Last uint16
 }
 
 // PortProtect is a protected port at either end of a flow.

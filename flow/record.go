@@ -50,9 +50,10 @@ type Live struct {
 	Dropped    uint64 `json:"dropped"`
 	Generation uint32 `json:"generation"`
 	Midstream  bool   `json:"midstream,omitempty"`
-	Ended      string `json:"ended,omitempty"` // fin, rst or idle
-	Rule       int    `json:"rule,omitempty"`  // number of the policy rule that acts on it, from 1; 0: none
-	Model      string `json:"model,omitempty"` // model of the category, or of the app if the category has none
+	Ended      string `json:"ended,omitempty"`    // fin, rst or idle
+	Rule       int    `json:"rule,omitempty"`     // number of the policy rule that acts on received packets, from 1; 0: none
+	RuleOut    int    `json:"rule_out,omitempty"` // the same for sent packets
+	Model      string `json:"model,omitempty"`    // model of the category, or of the app if the category has none
 }
 
 // SetVerdicts copies the verdicts into the record.

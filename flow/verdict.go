@@ -69,6 +69,8 @@ const (
 type Sample struct {
 	ID        ID
 	Direction Direction
+	FromA     bool   // sent by the key's endpoint A
+	Inner     bool   // from a link without Ethernet, such as a tun device: it may be inside a VPN
 	Index     int    // number of samples of the flow before this one
 	Time      int64  // CLOCK_MONOTONIC, in ns
 	Length    int    // bytes on the wire, from the IP header on

@@ -11,7 +11,6 @@ import (
 	"encoding/pem"
 	"fmt"
 	"math/big"
-	"net"
 	"os"
 	"path/filepath"
 	"time"
@@ -50,8 +49,9 @@ func newAuthority(dir string) (*authority, error) {
 	return &authority{dir: dir, cert: cert, key: key, file: file}, writePEM(file, "CERTIFICATE", der)
 }
 
-// issue writes NAME.pem and NAME.key. The certificate is valid for clients and servers.
-func (a *authority) issue(name string, addrs ...string) (certificate, error) {
+// issue writes NAME.pem and NAME.key. The certificate is valid for clients and servers,
+// and for the other names too.
+func (a *authority) issue(name string, others ...string) (certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return certificate{}, err
@@ -61,13 +61,10 @@ func (a *authority) issue(name string, addrs ...string) (certificate, error) {
 		return certificate{}, err
 	}
 	template := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
+		SerialNumber: serial, Subject: pkix.Name{CommonName: name}, DNSNames: append([]string{name}, others...),
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	for _, addr := range addrs {
-		template.IPAddresses = append(template.IPAddresses, net.ParseIP(addr))
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
 	if err != nil {

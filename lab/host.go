@@ -151,6 +151,16 @@ func (h *Host) Route(to, via string) error {
 	})
 }
 
+// AddAddrs gives a device more addresses, each with its prefix length. Programs may
+// listen on them; without asking for one, they send from the first address as before.
+func (h *Host) AddAddrs(iface string, addrs ...string) error {
+	link, err := h.Link(iface)
+	if err != nil {
+		return err
+	}
+	return h.Do(func() error { return addAddrs(link, addrs, true) })
+}
+
 // Link returns a network device of the host.
 func (h *Host) Link(iface string) (link netlink.Link, err error) {
 	err = h.Do(func() error {

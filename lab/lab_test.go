@@ -3,6 +3,7 @@
 package lab
 
 import (
+	"bytes"
 	"context"
 	"net"
 	"os"
@@ -97,6 +98,113 @@ func TestNGINX(t *testing.T) {
 		if out != strconv.Itoa(3<<20) {
 			t.Errorf("curl from %s got %s bytes", addr, out)
 		}
+	}
+}
+
+func TestNGINXStoresUploads(t *testing.T) {
+	r, ctx := testRouter(t, Topology{}), testContext(t)
+	web, err := r.Server.NGINX(ctx, Web{Port: 443, TLS: true, Names: []string{"drive.example"}, Write: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(r.Client.Lab().Dir(), "report.bin")
+	if err := WriteFiles(filepath.Dir(file), map[string]int64{"report.bin": 200_000}); err != nil {
+		t.Fatal(err)
+	}
+	for name, addr := range map[string]string{web.Name: r.ServerAddr4, "drive.example": r.ServerAddr6} {
+		for _, step := range []struct {
+			want string // HTTP status and size of the answer
+			args []string
+		}{{"201 0", []string{"--upload-file", file}}, {"200 200000", nil}, {"204 0", []string{"--data", "hello"}}} {
+			args := append(web.CurlArgsAs(name, addr, name+".bin"), "--write-out", "%{http_code} %{size_download}")
+			out, err := r.Client.Run(ctx, "curl", append(args, step.args...)...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if out != step.want {
+				t.Errorf("curl %q %q: HTTP status and size %q, want %q", name, step.args, out, step.want)
+			}
+		}
+	}
+}
+
+// optional skips a test whose program make deps installs only if the distribution has it.
+func optional(t *testing.T, programs ...string) {
+	t.Helper()
+	for _, program := range programs {
+		if _, err := FindProgram(program); err != nil {
+			t.Skipf("SKIPPED: %v", err)
+		}
+	}
+}
+
+func TestMail(t *testing.T) {
+	optional(t, "aiosmtpd")
+	r, ctx := testRouter(t, Topology{}), testContext(t)
+	for i, addr := range []string{r.ServerAddr4, r.ServerAddr6} {
+		server, err := r.Server.SMTPD(ctx, addr, 25+i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Client.SendMail(ctx, server, 20_000); err != nil {
+			t.Errorf("%v\nserver: %s", err, server.Output())
+		}
+	}
+}
+
+// The agent is on all addresses, and UDP servers answer from the one that the kernel
+// chooses: an added address must not become that one.
+func TestSNMP(t *testing.T) {
+	optional(t, "snmpd", "snmpbulkwalk")
+	r, ctx := testRouter(t, Topology{}), testContext(t)
+	if err := r.Server.AddAddrs("eth0", "10.0.2.9/24", "fd00:2::9/64"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Server.SNMPD(ctx, 161); err != nil {
+		t.Fatal(err)
+	}
+	for _, addr := range []string{r.ServerAddr4, r.ServerAddr6} {
+		local, err := r.Server.Run(ctx, "ip", "route", "get", map[string]string{r.ServerAddr4: r.ClientAddr4, r.ServerAddr6: r.ClientAddr6}[addr])
+		if err != nil || !strings.Contains(local, "src "+addr+" ") {
+			t.Errorf("the server sends from another address than %s: %s (%v)", addr, local, err)
+		}
+		out, err := r.Client.SNMPWalk(ctx, addr, 161, "1.3.6.1.2.1.2") // the interfaces
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(out, "eth0") {
+			t.Errorf("the agent at %s does not list eth0: %s", addr, out)
+		}
+	}
+}
+
+func TestBitTorrent(t *testing.T) {
+	optional(t, "aria2c")
+	r, ctx := testRouter(t, Topology{}), testContext(t)
+	dump, err := r.Router.Capture(ctx, "eth0", filepath.Join(t.TempDir(), "torrent.pcap"), "tcp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	torrent, err := BitTorrent(ctx, r.Client, r.Server, TorrentOptions{SeedAddr: r.ServerAddr4, Port: 6881, Size: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := torrent.Peer.Wait(); err != nil {
+		t.Fatalf("%v: %s\nseed: %s", err, torrent.Peer.Output(), torrent.Seed.Output())
+	}
+	if info, err := os.Stat(torrent.File); err != nil || info.Size() != torrent.Size {
+		t.Errorf("the downloaded file: %v %v", info, err)
+	}
+	if err := dump.Interrupt(); err != nil {
+		t.Fatalf("tcpdump: %v: %s", err, dump.Output())
+	}
+	data, err := os.ReadFile(dump.cmd.Args[slices.Index(dump.cmd.Args, "-w")+1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The handshake is readable (BEP 3).
+	if !bytes.Contains(data, []byte("\x13BitTorrent protocol")) {
+		t.Error("the capture has no unencrypted handshake")
 	}
 }
 

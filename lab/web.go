@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // Web says what an NGINX server serves.
@@ -17,6 +18,9 @@ type Web struct {
 	Port  int
 	TLS   bool
 	Name  string           // name in the certificate; "": web.example
+	Names []string         // more names that the server answers for
+	Rate  string           // limit of each connection, as NGINX takes it ("1m": 1 MiB/s); "": none
+	Write bool             // PUT stores files; POST is answered with 204
 	Files map[string]int64 // name and size in bytes; the content is random, so it does not compress
 }
 
@@ -46,13 +50,20 @@ func (h *Host) NGINX(ctx context.Context, web Web) (*WebServer, error) {
 		if err != nil {
 			return nil, err
 		}
-		cert, err := ca.issue(web.Name)
+		cert, err := ca.issue(web.Name, web.Names...)
 		if err != nil {
 			return nil, err
 		}
 		server.CA = ca.file
 		listen = fmt.Sprintf("listen %d ssl; listen [::]:%d ssl; ssl_certificate %s; ssl_certificate_key %s;",
 			web.Port, web.Port, cert.cert, cert.key)
+	}
+	more := ""
+	if web.Rate != "" {
+		more = "limit_rate " + web.Rate + "; "
+	}
+	if web.Write {
+		more += "client_max_body_size 1g; location / { dav_methods PUT; if ($request_method = POST) { return 204; } }"
 	}
 	// NGINX stays root, because the files belong to root.
 	conf := fmt.Sprintf(`daemon off; user root; worker_processes 1; pid %[1]s/pid; error_log stderr;
@@ -61,9 +72,9 @@ http {
   access_log off; sendfile on; default_type application/octet-stream;
   client_body_temp_path %[1]s/body; proxy_temp_path %[1]s/proxy; fastcgi_temp_path %[1]s/fastcgi;
   uwsgi_temp_path %[1]s/uwsgi; scgi_temp_path %[1]s/scgi;
-  server { %[2]s server_name %[3]s; root %[1]s/www; }
+  server { %[2]s server_name %[3]s; root %[1]s/www; %[4]s }
 }
-`, dir, listen, web.Name)
+`, dir, listen, strings.Join(append([]string{web.Name}, web.Names...), " "), more)
 	path := filepath.Join(dir, "nginx.conf")
 	if err := os.WriteFile(path, []byte(conf), 0o600); err != nil {
 		return nil, err
@@ -93,9 +104,12 @@ func bracket(addr string) string {
 
 // CurlArgs returns the arguments for curl to fetch a file by the server's name and to
 // check its certificate: Run(ctx, "curl", web.CurlArgs(addr, "big")...).
-func (w *WebServer) CurlArgs(addr, file string) []string {
+func (w *WebServer) CurlArgs(addr, file string) []string { return w.CurlArgsAs(w.Name, addr, file) }
+
+// CurlArgsAs is like CurlArgs, but asks for one of the server's names.
+func (w *WebServer) CurlArgsAs(name, addr, file string) []string {
 	args := []string{"--silent", "--show-error", "--fail", "--output", "/dev/null",
-		"--resolve", fmt.Sprintf("%s:%d:%s", w.Name, w.Port, bracket(addr)), w.URL(w.Name, file)}
+		"--resolve", fmt.Sprintf("%s:%d:%s", name, w.Port, bracket(addr)), w.URL(name, file)}
 	if w.TLS {
 		args = append(args, "--cacert", w.CA)
 	}

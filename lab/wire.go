@@ -5,6 +5,7 @@ package lab
 import (
 	"context"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"time"
@@ -92,14 +93,16 @@ func (e End) setUp(w Wire) error {
 				return err
 			}
 		}
-		if err := addAddrs(link, e.Addrs); err != nil {
+		if err := addAddrs(link, e.Addrs, false); err != nil {
 			return err
 		}
 		return netlink.LinkSetUp(link)
 	})
 }
 
-func addAddrs(link netlink.Link, addrs []string) error {
+// addAddrs gives a device addresses. An IPv6 address that the host should not send from by
+// itself is deprecated (RFC 4862, section 5.5.4).
+func addAddrs(link netlink.Link, addrs []string, deprecated bool) error {
 	for _, text := range addrs {
 		prefix, err := netip.ParsePrefix(text)
 		if err != nil {
@@ -108,6 +111,9 @@ func addAddrs(link netlink.Link, addrs []string) error {
 		addr := &netlink.Addr{IPNet: &net.IPNet{IP: prefix.Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), prefix.Addr().BitLen())}}
 		if prefix.Addr().Is6() {
 			addr.Flags = unix.IFA_F_NODAD
+			if deprecated {
+				addr.PreferedLft, addr.ValidLft = 0, math.MaxUint32 // for ever
+			}
 		}
 		if err := netlink.AddrAdd(link, addr); err != nil {
 			return fmt.Errorf("address %s: %w", text, err)

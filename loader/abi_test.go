@@ -33,7 +33,7 @@ func TestABI(t *testing.T) {
 
 // TestABIOfTypes: every type that another process reads from a pinned map is part of the fingerprint.
 func TestABIOfTypes(t *testing.T) {
-	for _, name := range []string{"flow", "flow_key6", "sample", "interface_info"} {
+	for _, name := range []string{"flow", "flow_key6", "sample", "interface_info", "flow_evidence", "kept_sample", "dns_answer", "port_key"} {
 		spec, err := loadBpf()
 		if err != nil {
 			t.Fatal(err)
@@ -76,7 +76,8 @@ func TestPinnedMaps(t *testing.T) {
 // TestEnums: the numbers that Go and C both name are the same in the object.
 func TestEnums(t *testing.T) {
 	labels := enum(t, "label")
-	labels[0] = "" // undecided
+	labels = labels[:len(labels)-1] // last_label
+	labels[0] = ""                  // undecided
 	for n := range labels {
 		labels[n] = strings.ReplaceAll(labels[n], "_", "-")
 	}
@@ -86,6 +87,20 @@ func TestEnums(t *testing.T) {
 	for n, name := range enum(t, "source") {
 		if want := strings.TrimSuffix("source_"+flow.Source(n).String(), "_"); strings.TrimSuffix(name, "_none") != want {
 			t.Errorf("source %d is %q, want %q", n, name, want)
+		}
+	}
+	for n, name := range enum(t, "protocol") {
+		want := "protocol_" + strings.ReplaceAll(flow.Protocol(n).String(), "-", "_")
+		if n > 0 && name != want || n == 0 && name != "protocol_unknown" {
+			t.Errorf("protocol %d is %q, want %q: run make generate", n, name, want)
+		}
+	}
+	if got, want := len(enum(t, "protocol")), len(flow.Protocols())+1; got != want {
+		t.Errorf("enum protocol has %d values, package flow %d protocols", got, want)
+	}
+	for n, name := range enum(t, "name_source") {
+		if want := "name_" + flow.NameSource(n).String(); name != want && n > 0 {
+			t.Errorf("name source %d is %q, want %q", n, name, want)
 		}
 	}
 	for n, name := range enum(t, "direction") {
@@ -111,7 +126,7 @@ func enum(t *testing.T, name string) []string {
 	}
 	var names []string
 	for n, value := range e.Values {
-		if value.Value != uint64(n) {
+		if value.Value != uint64(n) && value.Name != "last_label" {
 			t.Fatalf("enum %s: %q is %d, want %d", name, value.Name, value.Value, n)
 		}
 		names = append(names, value.Name)

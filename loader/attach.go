@@ -34,6 +34,7 @@ type Attachment struct {
 	links      []link.Link
 	made       []string // pins of the links that did not exist before
 	ring       *Ring
+	dns        *DNSRing
 	log        *slog.Logger
 }
 
@@ -215,6 +216,7 @@ func (a *Attachment) load(device netlink.Link, cfg *Config, pinned map[string]*e
 	a.info = info
 	a.serve(cfg.Timeouts)
 	a.ring = &Ring{iface: a.name, m: a.maps.Samples}
+	a.dns = &DNSRing{iface: a.name, m: a.maps.Dns}
 	return a.table.inbox.use(a.collection)
 }
 
@@ -232,6 +234,10 @@ func (a *Attachment) begin() (err error) {
 
 // Ring returns the samples of the interface.
 func (a *Attachment) Ring() *Ring { return a.ring }
+
+// DNS returns the DNS answers that pass the interface. There are none unless Config.DNS asks
+// for them.
+func (a *Attachment) DNS() *DNSRing { return a.dns }
 
 // Detach detaches what Attach attached, removes the pins and closes the attachment.
 func (a *Attachment) Detach() error {

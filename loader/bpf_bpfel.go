@@ -36,6 +36,12 @@ type bpfAgentStats struct {
 	LastError              [128]uint8
 }
 
+type bpfAnswerCopy struct {
+	_       structs.HostLayout
+	Answer  bpfDnsAnswer
+	Payload [1232]uint8
+}
+
 type bpfAttachMode uint8
 
 const (
@@ -45,9 +51,20 @@ const (
 )
 
 type bpfBatch struct {
-	_     structs.HostLayout
-	Count uint32
-	Stale uint32
+	_       structs.HostLayout
+	Count   uint32
+	Stale   uint32
+	Missing uint32
+}
+
+type bpfDnsAnswer struct {
+	_        structs.HostLayout
+	TimeNs   uint64
+	Length   uint32
+	Captured uint16
+	Family   uint8
+	FromA    uint8
+	Key      bpfFlowKey6
 }
 
 type bpfEndedFlow struct {
@@ -66,21 +83,33 @@ type bpfFlow struct {
 	PolicyEpoch  uint32
 	Category     bpfVerdict
 	App          bpfVerdict
-	Rule         uint8
-	Pad          [3]uint8
+	Evidence     uint64
 	Generation   uint32
 	Samples      uint32
-	FirstNs      uint64
-	FirstJiffies uint64
+	RuleIn       uint8
+	RuleOut      uint8
+	Protocol     bpfProtocol
+	Pad          [5]uint8
 	Dropped      uint64
 	PacketsIn    uint64
 	BytesIn      uint64
 	TatIn        uint64
-	PadIn        [5]uint64
+	FirstNs      uint64
+	FirstJiffies uint64
+	PadIn        [3]uint64
 	PacketsOut   uint64
 	BytesOut     uint64
 	TatOut       uint64
 	PadOut       [5]uint64
+}
+
+type bpfFlowEvidence struct {
+	_          structs.HostLayout
+	Match      bpfLpmName
+	Name       [254]int8
+	NameSource bpfNameSource
+	Alpn       [32]int8
+	Ja4        [41]int8
 }
 
 type bpfFlowKey struct {
@@ -127,6 +156,15 @@ type bpfForgotten struct {
 	Proto  uint32
 }
 
+type bpfHostKey struct {
+	_         structs.HostLayout
+	PrefixLen uint32
+	Bank      uint8
+	Family    uint8
+	Pad       [2]uint8
+	Addr      [16]uint8
+}
+
 type bpfInterfaceInfo struct {
 	_           structs.HostLayout
 	NetnsCookie uint64
@@ -144,7 +182,20 @@ type bpfInterfaceInfo struct {
 	Driver      [32]uint8
 }
 
-type bpfLabel uint8
+type bpfKeptKey struct {
+	_          structs.HostLayout
+	Generation uint32
+	Index      uint32
+}
+
+type bpfKeptSample struct {
+	_      structs.HostLayout
+	Sample bpfSample
+	Packet [1500]uint8
+	_      [4]byte
+}
+
+type bpfLabel uint16
 
 const (
 	bpfLabelUndecided       bpfLabel = 0
@@ -177,6 +228,11 @@ const (
 	bpfLabelVoipbuster      bpfLabel = 27
 	bpfLabelVimeo           bpfLabel = 28
 	bpfLabelYoutube         bpfLabel = 29
+	bpfLabelWeb             bpfLabel = 30
+	bpfLabelGame            bpfLabel = 31
+	bpfLabelRemote          bpfLabel = 32
+	bpfLabelBackground      bpfLabel = 33
+	bpfLabelLastLabel       bpfLabel = 65535
 )
 
 type bpfLimit uint32
@@ -189,7 +245,12 @@ const (
 	bpfLimitMaxBatch         bpfLimit = 4096
 	bpfLimitMaxBatchUnrolled bpfLimit = 32
 	bpfLimitMaxEnded         bpfLimit = 4096
-	bpfLimitMaxLabels        bpfLimit = 256
+	bpfLimitMaxLabels        bpfLimit = 2048
+	bpfLimitMaxMatches       bpfLimit = 1024
+	bpfLimitMaxEvidence      bpfLimit = 16384
+	bpfLimitMaxKept          bpfLimit = 4096
+	bpfLimitMaxAnswer        bpfLimit = 1232
+	bpfLimitMaxName          bpfLimit = 253
 	bpfLimitOwnLabels        bpfLimit = 128
 	bpfLimitNameLen          bpfLimit = 64
 )
@@ -206,10 +267,38 @@ type bpfLpm6 struct {
 	Addr      [16]uint8
 }
 
+type bpfLpmName struct {
+	_         structs.HostLayout
+	PrefixLen uint32
+	Reversed  [256]uint8
+}
+
+type bpfMatching struct {
+	_      structs.HostLayout
+	Key    bpfFlowKey6
+	Prefix bpfLpm6
+	Host   bpfHostKey
+	_      [4]byte
+	In     uint64
+	Out    uint64
+}
+
+type bpfNameSource uint8
+
+const (
+	bpfNameSourceNameNone   bpfNameSource = 0
+	bpfNameSourceNameTls    bpfNameSource = 1
+	bpfNameSourceNameQuic   bpfNameSource = 2
+	bpfNameSourceNameHttp   bpfNameSource = 3
+	bpfNameSourceNameDns    bpfNameSource = 4
+	bpfNameSourceNameServer bpfNameSource = 5
+)
+
 type bpfOp struct {
 	_           structs.HostLayout
 	Key         bpfFlowKey6
 	LastJiffies uint64
+	Evidence    uint64
 	Generation  uint32
 	Category    bpfVerdict
 	App         bpfVerdict
@@ -217,7 +306,9 @@ type bpfOp struct {
 	Family      uint8
 	Settled     uint8
 	Samples     uint8
-	Pad         uint32
+	Protocol    bpfProtocol
+	Missing     uint8
+	Pad         [6]uint8
 }
 
 type bpfOpKind uint8
@@ -238,12 +329,121 @@ type bpfPolicyState struct {
 	AppliedNs uint64
 }
 
+type bpfPortKey struct {
+	_         structs.HostLayout
+	PrefixLen uint32
+	Bank      uint8
+	Proto     uint8
+	Port      uint16
+}
+
 type bpfProtectPort struct {
 	_     structs.HostLayout
 	Port  uint16
 	Proto uint8
 	Pad   uint8
 }
+
+type bpfProtocol uint8
+
+const (
+	bpfProtocolProtocolUnknown        bpfProtocol = 0
+	bpfProtocolProtocolTls            bpfProtocol = 1
+	bpfProtocolProtocolQuic           bpfProtocol = 2
+	bpfProtocolProtocolHttp           bpfProtocol = 3
+	bpfProtocolProtocolDtls           bpfProtocol = 4
+	bpfProtocolProtocolStun           bpfProtocol = 5
+	bpfProtocolProtocolDnsOverTls     bpfProtocol = 6
+	bpfProtocolProtocolDns            bpfProtocol = 7
+	bpfProtocolProtocolSsh            bpfProtocol = 8
+	bpfProtocolProtocolRdp            bpfProtocol = 9
+	bpfProtocolProtocolVnc            bpfProtocol = 10
+	bpfProtocolProtocolTelnet         bpfProtocol = 11
+	bpfProtocolProtocolSmtp           bpfProtocol = 12
+	bpfProtocolProtocolImap           bpfProtocol = 13
+	bpfProtocolProtocolPop3           bpfProtocol = 14
+	bpfProtocolProtocolFtp            bpfProtocol = 15
+	bpfProtocolProtocolTftp           bpfProtocol = 16
+	bpfProtocolProtocolSmb            bpfProtocol = 17
+	bpfProtocolProtocolNfs            bpfProtocol = 18
+	bpfProtocolProtocolRsync          bpfProtocol = 19
+	bpfProtocolProtocolGit            bpfProtocol = 20
+	bpfProtocolProtocolBittorrent     bpfProtocol = 21
+	bpfProtocolProtocolSip            bpfProtocol = 22
+	bpfProtocolProtocolRtp            bpfProtocol = 23
+	bpfProtocolProtocolRtcp           bpfProtocol = 24
+	bpfProtocolProtocolMgcp           bpfProtocol = 25
+	bpfProtocolProtocolIax2           bpfProtocol = 26
+	bpfProtocolProtocolMumble         bpfProtocol = 27
+	bpfProtocolProtocolTeamspeak      bpfProtocol = 28
+	bpfProtocolProtocolRtsp           bpfProtocol = 29
+	bpfProtocolProtocolRtmp           bpfProtocol = 30
+	bpfProtocolProtocolOpenvpn        bpfProtocol = 31
+	bpfProtocolProtocolWireguard      bpfProtocol = 32
+	bpfProtocolProtocolIke            bpfProtocol = 33
+	bpfProtocolProtocolL2tp           bpfProtocol = 34
+	bpfProtocolProtocolPptp           bpfProtocol = 35
+	bpfProtocolProtocolTailscale      bpfProtocol = 36
+	bpfProtocolProtocolNtp            bpfProtocol = 37
+	bpfProtocolProtocolSnmp           bpfProtocol = 38
+	bpfProtocolProtocolMdns           bpfProtocol = 39
+	bpfProtocolProtocolLlmnr          bpfProtocol = 40
+	bpfProtocolProtocolNetbios        bpfProtocol = 41
+	bpfProtocolProtocolSsdp           bpfProtocol = 42
+	bpfProtocolProtocolDhcp           bpfProtocol = 43
+	bpfProtocolProtocolSyslog         bpfProtocol = 44
+	bpfProtocolProtocolRadius         bpfProtocol = 45
+	bpfProtocolProtocolLdap           bpfProtocol = 46
+	bpfProtocolProtocolKerberos       bpfProtocol = 47
+	bpfProtocolProtocolMqtt           bpfProtocol = 48
+	bpfProtocolProtocolCoap           bpfProtocol = 49
+	bpfProtocolProtocolSunrpc         bpfProtocol = 50
+	bpfProtocolProtocolMysql          bpfProtocol = 51
+	bpfProtocolProtocolPostgresql     bpfProtocol = 52
+	bpfProtocolProtocolRedis          bpfProtocol = 53
+	bpfProtocolProtocolMongodb        bpfProtocol = 54
+	bpfProtocolProtocolMemcached      bpfProtocol = 55
+	bpfProtocolProtocolAmqp           bpfProtocol = 56
+	bpfProtocolProtocolKafka          bpfProtocol = 57
+	bpfProtocolProtocolSocks          bpfProtocol = 58
+	bpfProtocolProtocolXmpp           bpfProtocol = 59
+	bpfProtocolProtocolIrc            bpfProtocol = 60
+	bpfProtocolProtocolSteam          bpfProtocol = 61
+	bpfProtocolProtocolSourceEngine   bpfProtocol = 62
+	bpfProtocolProtocolMinecraft      bpfProtocol = 63
+	bpfProtocolProtocolRaknet         bpfProtocol = 64
+	bpfProtocolProtocolQuake          bpfProtocol = 65
+	bpfProtocolProtocolIperf          bpfProtocol = 66
+	bpfProtocolProtocolModbus         bpfProtocol = 67
+	bpfProtocolProtocolBitcoin        bpfProtocol = 68
+	bpfProtocolProtocolZoom           bpfProtocol = 69
+	bpfProtocolProtocolDiscordVoice   bpfProtocol = 70
+	bpfProtocolProtocolGnutella       bpfProtocol = 71
+	bpfProtocolProtocolTeredo         bpfProtocol = 72
+	bpfProtocolProtocolDnscrypt       bpfProtocol = 73
+	bpfProtocolProtocolZabbix         bpfProtocol = 74
+	bpfProtocolProtocolOpenflow       bpfProtocol = 75
+	bpfProtocolProtocolDnp3           bpfProtocol = 76
+	bpfProtocolProtocolAjp            bpfProtocol = 77
+	bpfProtocolProtocolDcerpc         bpfProtocol = 78
+	bpfProtocolProtocolWsDiscovery    bpfProtocol = 79
+	bpfProtocolProtocolSlp            bpfProtocol = 80
+	bpfProtocolProtocolNatPmp         bpfProtocol = 81
+	bpfProtocolProtocolNetflow        bpfProtocol = 82
+	bpfProtocolProtocolSflow          bpfProtocol = 83
+	bpfProtocolProtocolDropboxLan     bpfProtocol = 84
+	bpfProtocolProtocolBjnp           bpfProtocol = 85
+	bpfProtocolProtocolTds            bpfProtocol = 86
+	bpfProtocolProtocolOracle         bpfProtocol = 87
+	bpfProtocolProtocolCassandra      bpfProtocol = 88
+	bpfProtocolProtocolNats           bpfProtocol = 89
+	bpfProtocolProtocolStomp          bpfProtocol = 90
+	bpfProtocolProtocolXdmcp          bpfProtocol = 91
+	bpfProtocolProtocolRlogin         bpfProtocol = 92
+	bpfProtocolProtocolAfp            bpfProtocol = 93
+	bpfProtocolProtocolBacnet         bpfProtocol = 94
+	bpfProtocolProtocolSpotifyConnect bpfProtocol = 95
+)
 
 type bpfReason uint32
 
@@ -264,21 +464,24 @@ const (
 	bpfReasonReasonStaleVerdict bpfReason = 13
 	bpfReasonReasonDns          bpfReason = 14
 	bpfReasonReasonCopy         bpfReason = 15
-	bpfReasonReasonPolicer      bpfReason = 16
-	bpfReasonReasonCount        bpfReason = 17
+	bpfReasonReasonDnsFull      bpfReason = 16
+	bpfReasonReasonPolicer      bpfReason = 17
+	bpfReasonReasonCount        bpfReason = 18
 )
 
 type bpfRule struct {
 	_             structs.HostLayout
-	Categories    [4]uint64
-	Apps          [4]uint64
 	Cost          uint64
 	BurstNs       uint64
-	MinConfidence uint16
 	Flags         bpfRuleFlag
+	MinConfidence uint16
 	Actions       bpfRuleAction
 	Dscp          uint8
-	Pad           [3]uint8
+	Sources       uint8
+	Pad           uint8
+	Protocols     [2]uint64
+	Categories    [32]uint64
+	Apps          [32]uint64
 }
 
 type bpfRuleAction uint8
@@ -299,7 +502,7 @@ type bpfRuleCounts struct {
 	Marked       uint64
 }
 
-type bpfRuleFlag uint8
+type bpfRuleFlag uint16
 
 const (
 	bpfRuleFlagRuleAnyCategory bpfRuleFlag = 1
@@ -307,6 +510,14 @@ const (
 	bpfRuleFlagRuleProvisional bpfRuleFlag = 4
 	bpfRuleFlagRuleMidstream   bpfRuleFlag = 8
 	bpfRuleFlagRuleEnd         bpfRuleFlag = 16
+	bpfRuleFlagRuleAnyName     bpfRuleFlag = 32
+	bpfRuleFlagRuleAnyHost     bpfRuleFlag = 64
+	bpfRuleFlagRuleAnyPort     bpfRuleFlag = 128
+	bpfRuleFlagRuleAnyProtocol bpfRuleFlag = 256
+	bpfRuleFlagRuleAnySource   bpfRuleFlag = 512
+	bpfRuleFlagRuleNoVerdict   bpfRuleFlag = 1024
+	bpfRuleFlagRuleNotIn       bpfRuleFlag = 2048
+	bpfRuleFlagRuleNotOut      bpfRuleFlag = 4096
 )
 
 type bpfSample struct {
@@ -318,7 +529,9 @@ type bpfSample struct {
 	Index      uint8
 	Direction  uint8
 	Family     uint8
-	Pad        [3]uint8
+	FromA      uint8
+	Inner      uint8
+	Pad        uint8
 	Key        bpfFlowKey6
 }
 
@@ -345,6 +558,8 @@ const (
 	bpfSourceSourceNone     bpfSource = 0
 	bpfSourceSourceModel    bpfSource = 1
 	bpfSourceSourceOperator bpfSource = 2
+	bpfSourceSourceName     bpfSource = 3
+	bpfSourceSourceProtocol bpfSource = 4
 )
 
 type bpfTcKind uint8
@@ -358,10 +573,10 @@ const (
 type bpfVerdict struct {
 	_          structs.HostLayout
 	Label      bpfLabel
-	Source     bpfSource
-	Model      uint8
-	Final      uint8
+	Model      uint16
 	Confidence uint16
+	Source     bpfSource
+	Final      uint8
 }
 
 // Names of all BPF objects in the ELF.
@@ -369,19 +584,28 @@ type bpfVerdict struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	bpfMapAgent                 = "agent"
+	bpfMapAnswerCopies          = "answer_copies"
 	bpfMapBuckets               = "buckets"
 	bpfMapCounters              = "counters"
+	bpfMapDns                   = "dns"
 	bpfMapEnded                 = "ended"
+	bpfMapEvidence              = "evidence"
 	bpfMapFlows                 = "flows"
 	bpfMapFlows6                = "flows6"
 	bpfMapForgotten             = "forgotten"
+	bpfMapHosts                 = "hosts"
 	bpfMapInbox                 = "inbox"
 	bpfMapInterface             = "interface"
+	bpfMapKept                  = "kept"
 	bpfMapLabels                = "labels"
+	bpfMapMatching              = "matching"
+	bpfMapNames0                = "names0"
+	bpfMapNames1                = "names1"
 	bpfMapPending               = "pending"
 	bpfMapPending6              = "pending6"
 	bpfMapPolicy                = "policy"
 	bpfMapPolicySource          = "policy_source"
+	bpfMapPorts                 = "ports"
 	bpfMapProtect               = "protect"
 	bpfMapProtect6              = "protect6"
 	bpfMapProtectFlows          = "protect_flows"
@@ -395,6 +619,7 @@ const (
 	bpfProgDpclassIn            = "dpclass_in"
 	bpfProgDpclassOut           = "dpclass_out"
 	bpfProgDpclassXdp           = "dpclass_xdp"
+	bpfVarCopyDns               = "copy_dns"
 	bpfVarHasBpfLoop            = "has_bpf_loop"
 	bpfVarHasXdpLoadBytes       = "has_xdp_load_bytes"
 	bpfVarL3Device              = "l3_device"
@@ -462,19 +687,28 @@ type bpfProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
 	Agent        *ebpf.MapSpec `ebpf:"agent"`
+	AnswerCopies *ebpf.MapSpec `ebpf:"answer_copies"`
 	Buckets      *ebpf.MapSpec `ebpf:"buckets"`
 	Counters     *ebpf.MapSpec `ebpf:"counters"`
+	Dns          *ebpf.MapSpec `ebpf:"dns"`
 	Ended        *ebpf.MapSpec `ebpf:"ended"`
+	Evidence     *ebpf.MapSpec `ebpf:"evidence"`
 	Flows        *ebpf.MapSpec `ebpf:"flows"`
 	Flows6       *ebpf.MapSpec `ebpf:"flows6"`
 	Forgotten    *ebpf.MapSpec `ebpf:"forgotten"`
+	Hosts        *ebpf.MapSpec `ebpf:"hosts"`
 	Inbox        *ebpf.MapSpec `ebpf:"inbox"`
 	Interface    *ebpf.MapSpec `ebpf:"interface"`
+	Kept         *ebpf.MapSpec `ebpf:"kept"`
 	Labels       *ebpf.MapSpec `ebpf:"labels"`
+	Matching     *ebpf.MapSpec `ebpf:"matching"`
+	Names0       *ebpf.MapSpec `ebpf:"names0"`
+	Names1       *ebpf.MapSpec `ebpf:"names1"`
 	Pending      *ebpf.MapSpec `ebpf:"pending"`
 	Pending6     *ebpf.MapSpec `ebpf:"pending6"`
 	Policy       *ebpf.MapSpec `ebpf:"policy"`
 	PolicySource *ebpf.MapSpec `ebpf:"policy_source"`
+	Ports        *ebpf.MapSpec `ebpf:"ports"`
 	Protect      *ebpf.MapSpec `ebpf:"protect"`
 	Protect6     *ebpf.MapSpec `ebpf:"protect6"`
 	ProtectFlows *ebpf.MapSpec `ebpf:"protect_flows"`
@@ -490,6 +724,7 @@ type bpfMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
+	CopyDns               *ebpf.VariableSpec `ebpf:"copy_dns"`
 	HasBpfLoop            *ebpf.VariableSpec `ebpf:"has_bpf_loop"`
 	HasXdpLoadBytes       *ebpf.VariableSpec `ebpf:"has_xdp_load_bytes"`
 	L3Device              *ebpf.VariableSpec `ebpf:"l3_device"`
@@ -525,19 +760,28 @@ func (o *bpfObjects) Close() error {
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
 	Agent        *ebpf.Map `ebpf:"agent"`
+	AnswerCopies *ebpf.Map `ebpf:"answer_copies"`
 	Buckets      *ebpf.Map `ebpf:"buckets"`
 	Counters     *ebpf.Map `ebpf:"counters"`
+	Dns          *ebpf.Map `ebpf:"dns"`
 	Ended        *ebpf.Map `ebpf:"ended"`
+	Evidence     *ebpf.Map `ebpf:"evidence"`
 	Flows        *ebpf.Map `ebpf:"flows"`
 	Flows6       *ebpf.Map `ebpf:"flows6"`
 	Forgotten    *ebpf.Map `ebpf:"forgotten"`
+	Hosts        *ebpf.Map `ebpf:"hosts"`
 	Inbox        *ebpf.Map `ebpf:"inbox"`
 	Interface    *ebpf.Map `ebpf:"interface"`
+	Kept         *ebpf.Map `ebpf:"kept"`
 	Labels       *ebpf.Map `ebpf:"labels"`
+	Matching     *ebpf.Map `ebpf:"matching"`
+	Names0       *ebpf.Map `ebpf:"names0"`
+	Names1       *ebpf.Map `ebpf:"names1"`
 	Pending      *ebpf.Map `ebpf:"pending"`
 	Pending6     *ebpf.Map `ebpf:"pending6"`
 	Policy       *ebpf.Map `ebpf:"policy"`
 	PolicySource *ebpf.Map `ebpf:"policy_source"`
+	Ports        *ebpf.Map `ebpf:"ports"`
 	Protect      *ebpf.Map `ebpf:"protect"`
 	Protect6     *ebpf.Map `ebpf:"protect6"`
 	ProtectFlows *ebpf.Map `ebpf:"protect_flows"`
@@ -552,19 +796,28 @@ type bpfMaps struct {
 func (m *bpfMaps) Close() error {
 	return _BpfClose(
 		m.Agent,
+		m.AnswerCopies,
 		m.Buckets,
 		m.Counters,
+		m.Dns,
 		m.Ended,
+		m.Evidence,
 		m.Flows,
 		m.Flows6,
 		m.Forgotten,
+		m.Hosts,
 		m.Inbox,
 		m.Interface,
+		m.Kept,
 		m.Labels,
+		m.Matching,
+		m.Names0,
+		m.Names1,
 		m.Pending,
 		m.Pending6,
 		m.Policy,
 		m.PolicySource,
+		m.Ports,
 		m.Protect,
 		m.Protect6,
 		m.ProtectFlows,
@@ -581,6 +834,7 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
+	CopyDns               *ebpf.Variable `ebpf:"copy_dns"`
 	HasBpfLoop            *ebpf.Variable `ebpf:"has_bpf_loop"`
 	HasXdpLoadBytes       *ebpf.Variable `ebpf:"has_xdp_load_bytes"`
 	L3Device              *ebpf.Variable `ebpf:"l3_device"`

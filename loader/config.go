@@ -72,6 +72,7 @@ type Config struct {
 	Ingress    bool // neither Ingress nor Egress: both
 	Egress     bool
 	Samples    int    // payload packets sampled of each flow, at most flow.MaxSamples; default flow.DefaultSamples; negative: none
+	DNS        bool   // copy DNS answers, for Attachment.DNS
 	VLAN       bool   // VLAN ids are part of the 5-tuple
 	MaxFlows   uint32 // decided flows, for IPv4 and IPv6 each; default 65536
 	MaxPending uint32 // flows without a final verdict, for IPv4 and IPv6 each; default 65536

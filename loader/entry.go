@@ -120,7 +120,7 @@ func (t *Table) idle(now clock, key flow.Key, f *bpfFlow) (over int64, idle bool
 }
 
 // record returns an entry as a record.
-func (t *Table) record(now clock, e *entry) flow.Record {
+func (t *Table) record(now clock, e *entry) (flow.Record, error) {
 	f, state := &e.flow, flowState(e.flow.State)
 	src, dst := e.key.A, e.key.B
 	if state.has(bpfFlowStateStateFirstB) {
@@ -134,7 +134,7 @@ func (t *Table) record(now clock, e *entry) flow.Record {
 		FirstSeen: now.time(int64(f.FirstNs)), LastSeen: now.time(now.lastSeen(f)),
 		Live: &flow.Live{
 			PacketsIn: f.PacketsIn, BytesIn: f.BytesIn, PacketsOut: f.PacketsOut, BytesOut: f.BytesOut,
-			Dropped: f.Dropped, Generation: f.Generation, Rule: int(f.Rule), Ended: state.ended(),
+			Dropped: f.Dropped, Generation: f.Generation, Rule: int(f.RuleIn), RuleOut: int(f.RuleOut), Ended: state.ended(),
 			Midstream: state.has(bpfFlowStateStateMidstream),
 		},
 	}
@@ -150,5 +150,8 @@ func (t *Table) record(now clock, e *entry) flow.Record {
 	if r.Model = verdicts[flow.Category].Model; r.Model == "" {
 		r.Model = verdicts[flow.App].Model
 	}
-	return r
+	evidence, err := t.evidence.lookup(f.Evidence)
+	evidence.Protocol = flow.Protocol(f.Protocol)
+	r.SetEvidence(&evidence)
+	return r, err
 }

@@ -85,8 +85,9 @@ func (b *inbox) close() error {
 }
 
 // run applies n operations, filled in by fill, in as few runs as possible. stale counts
-// the operations whose flow was gone or of another generation.
-func (b *inbox) run(n int, fill func(n int, op *bpfOp) error) (stale int, err error) {
+// the operations whose flow was gone or of another generation; lacks, if it is not nil, is
+// called with those whose evidence is not in the map.
+func (b *inbox) run(n int, fill func(n int, op *bpfOp) error, lacks func(n int)) (stale int, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.ops == nil {
@@ -107,6 +108,11 @@ func (b *inbox) run(n int, fill func(n int, op *bpfOp) error) (stale int, err er
 			return stale, fmt.Errorf("apply %d operations: %w", batch.Count, err)
 		}
 		stale += int(out.Stale)
+		for k := range int(batch.Count) {
+			if out.Missing > 0 && lacks != nil && b.ops[k].Missing != 0 {
+				lacks(from + k)
+			}
+		}
 	}
 	return stale, nil
 }

@@ -4,6 +4,7 @@ package loader
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -28,7 +29,7 @@ type nameTable struct {
 	mu     sync.RWMutex
 	m      *ebpf.Map
 	names  [maxLabels]string
-	labels map[string]uint8
+	labels map[string]uint16
 	own    int // next number for a label beyond the vocabulary
 	low    int // names of models have the numbers from here on
 }
@@ -37,13 +38,15 @@ type nameTable struct {
 func (t *nameTable) load(m *ebpf.Map) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.m, t.labels = m, map[string]uint8{}
-	for n := range t.names {
-		var value storedName
-		if err := m.Lookup(uint32(n), &value); err != nil {
-			return fmt.Errorf("label %d: %w", n, err)
-		}
-		t.names[n] = cString(value[:])
+	t.m, t.labels = m, map[string]uint16{}
+	var cursor ebpf.MapBatchCursor
+	numbers, values := make([]uint32, maxLabels), make([]storedName, maxLabels)
+	read, err := m.BatchLookup(&cursor, numbers, values, nil)
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("labels: %w", err)
+	}
+	for n := range read {
+		t.names[numbers[n]] = cString(values[n][:])
 	}
 	t.own = firstOwn
 	for t.own < maxLabels && t.names[t.own] != "" {
@@ -55,7 +58,7 @@ func (t *nameTable) load(m *ebpf.Map) error {
 	}
 	for n := 1; n < t.own; n++ {
 		if t.names[n] != "" {
-			t.labels[t.names[n]] = uint8(n)
+			t.labels[t.names[n]] = uint16(n)
 		}
 	}
 	return nil
@@ -79,7 +82,7 @@ func (t *nameTable) extend(vocabulary, more []string) error {
 		if err := t.put(n, name); err != nil {
 			return err
 		}
-		t.labels[name] = uint8(n)
+		t.labels[name] = uint16(n)
 	}
 	return nil
 }
@@ -110,7 +113,7 @@ func (t *nameTable) label(name string) (bpfLabel, error) {
 	return 0, fmt.Errorf("the interface has no label %q", name)
 }
 
-func (t *nameTable) name(id uint8) string {
+func (t *nameTable) name(id uint16) string {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	return t.names[id]
@@ -118,7 +121,7 @@ func (t *nameTable) name(id uint8) string {
 
 // model returns the number of a model's name and gives a new name one. It returns 0 if
 // no number is left.
-func (t *nameTable) model(name string) uint8 {
+func (t *nameTable) model(name string) uint16 {
 	if name == "" {
 		return 0
 	}
@@ -126,7 +129,7 @@ func (t *nameTable) model(name string) uint8 {
 	defer t.mu.Unlock()
 	for n := t.low; n < maxLabels; n++ {
 		if t.names[n] == name {
-			return uint8(n)
+			return uint16(n)
 		}
 	}
 	// A free number stays between the labels and the models, so that load tells them apart.
@@ -134,7 +137,7 @@ func (t *nameTable) model(name string) uint8 {
 		return 0
 	}
 	t.low--
-	return uint8(t.low)
+	return uint16(t.low)
 }
 
 // list returns the labels by number.

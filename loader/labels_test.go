@@ -66,7 +66,7 @@ func TestGrownVocabulary(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]int{"gaming": firstOwn, "radio": firstOwn + 1, "backup": firstOwn + 2} {
-		if got := grown.number(t, name); got != want || grown.name(uint8(want)) != name {
+		if got := grown.number(t, name); got != want || grown.name(uint16(want)) != name {
 			t.Errorf("label %q has number %d, want %d", name, got, want)
 		}
 	}
@@ -109,7 +109,7 @@ func TestFullLabelTable(t *testing.T) {
 	if err := table.extend(nil, []string{"more"}); err == nil {
 		t.Error("one label more than there is room for was stored")
 	}
-	numbers := map[uint8]bool{}
+	numbers := map[uint16]bool{}
 	for n := range modelNames + 1 {
 		numbers[table.model(fmt.Sprintf("model-%d", n))] = true
 	}

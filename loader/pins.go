@@ -69,7 +69,7 @@ func (p *Pins) open() (err error) {
 func (p *Pins) serve(timeouts Timeouts) {
 	p.table = &Table{
 		iface: p.name, maps: &p.maps, labels: &p.labels, tick: p.info.TickNs, timeouts: p.info.Timeouts,
-		keep: timeouts.Ended, inbox: inbox{maps: &p.maps},
+		keep: timeouts.Ended, inbox: inbox{maps: &p.maps}, evidence: newEvidenceTable(p.maps.Evidence),
 	}
 	p.rules = &Rules{maps: &p.maps, labels: &p.labels}
 }
@@ -107,6 +107,8 @@ func pinnedMaps(maps *bpfMaps) map[string]**ebpf.Map {
 		"rule_stats": &maps.RuleStats, "buckets": &maps.Buckets, "policy_source": &maps.PolicySource,
 		"protect": &maps.Protect, "protect6": &maps.Protect6, "protect_ports": &maps.ProtectPorts,
 		"protect_flows": &maps.ProtectFlows, "ended": &maps.Ended, "sequence": &maps.Sequence,
+		"evidence": &maps.Evidence, "kept": &maps.Kept, "dns": &maps.Dns,
+		"names0": &maps.Names0, "names1": &maps.Names1, "hosts": &maps.Hosts, "ports": &maps.Ports,
 		"interface": &maps.Interface, "agent": &maps.Agent, "labels": &maps.Labels,
 	}
 }

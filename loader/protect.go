@@ -54,12 +54,17 @@ func (r *Rules) protect(p *flow.Policy) (stale func() error, err error) {
 }
 
 func keepOnly[K comparable](m *ebpf.Map, keep map[K]bool) error {
+	return deleteFrom(m, func(key *K) bool { return !keep[*key] })
+}
+
+// deleteFrom deletes the entries whose key is unwanted.
+func deleteFrom[K any](m *ebpf.Map, unwanted func(*K) bool) error {
 	var key K
-	var value uint8
 	var drop []K
+	value := make([]byte, m.ValueSize())
 	entries := m.Iterate()
 	for entries.Next(&key, &value) {
-		if !keep[key] {
+		if unwanted(&key) {
 			drop = append(drop, key)
 		}
 	}

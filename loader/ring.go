@@ -4,22 +4,14 @@ package loader
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
 	"sync"
-	"time"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/ringbuf"
 
 	"github.com/dpclass/dpclass/flow"
 )
-
-// readerDeadline limits how long a sample waits if it was queued without a wake-up. The
-// reader rounds to whole milliseconds: below 2 ms it would spin.
-const readerDeadline = 2100 * time.Microsecond
 
 const sampleHeader = int(unsafe.Sizeof(bpfSample{}))
 
@@ -38,39 +30,17 @@ type Ring struct {
 // block: samples that it does not take in time fill the ring, and the kernel counts
 // those that do not fit. There can be one call at a time.
 func (r *Ring) Samples(ctx context.Context, fn func(*flow.Sample)) error {
-	reader, err := ringbuf.NewReader(r.m)
+	var s flow.Sample
+	err := readRing(ctx, r.m, func(raw []byte, used, size int) {
+		if decodeSample(raw, &s) {
+			fn(&s)
+		}
+		r.note(used, size)
+	})
 	if err != nil {
 		return fmt.Errorf("sample ring of %q: %w", r.iface, err)
 	}
-	stop := context.AfterFunc(ctx, func() { reader.Close() })
-	defer stop()
-	defer reader.Close()
-
-	var record ringbuf.Record
-	var s flow.Sample
-	for {
-		err := reader.ReadInto(&record)
-		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			// Nothing arrived for a while: the next sample wakes the reader.
-			reader.SetDeadline(time.Time{})
-			continue
-		case errors.Is(err, ringbuf.ErrClosed) && ctx.Err() != nil:
-			return nil
-		case err != nil:
-			return fmt.Errorf("sample ring of %q: %w", r.iface, err)
-		}
-		if decodeSample(record.RawSample, &s) {
-			fn(&s)
-		}
-		if record.Remaining == 0 {
-			// Others may have been queued without a wake-up.
-			reader.SetDeadline(time.Now().Add(readerDeadline))
-			r.note(0, reader.BufferSize())
-		} else {
-			r.note(record.Remaining, reader.BufferSize())
-		}
-	}
+	return nil
 }
 
 func (r *Ring) note(used, size int) {
@@ -99,13 +69,20 @@ func decodeSample(raw []byte, s *flow.Sample) bool {
 	if int(header.Captured) > len(packet) {
 		return false
 	}
-	*s = flow.Sample{
+	*s = sampleOf(&header, packet)
+	return true
+}
+
+// sampleOf returns the sample with a header. The packet must be as long as the header says.
+func sampleOf(header *bpfSample, packet []byte) flow.Sample {
+	return flow.Sample{
 		ID:        flow.ID{Key: keyOf(&header.Key, header.Family), Generation: header.Generation},
 		Direction: flow.Direction(header.Direction),
+		FromA:     header.FromA != 0,
+		Inner:     header.Inner != 0,
 		Index:     int(header.Index),
 		Time:      int64(header.TimeNs),
 		Length:    int(header.Length),
 		Packet:    packet[:header.Captured],
 	}
-	return true
 }

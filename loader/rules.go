@@ -17,6 +17,7 @@ var (
 	_ = [1]struct{}{}[flow.MaxRules-bpfLimitMaxRules]
 	_ = [1]struct{}{}[flow.MaxProtected-bpfLimitMaxProtected]
 	_ = [1]struct{}{}[flow.MaxSource-bpfLimitMaxSource]
+	_ = [1]struct{}{}[flow.MaxMatches-bpfLimitMaxMatches]
 )
 
 // Rules is the policy of one interface. Set and Clear may not be called by several
@@ -58,6 +59,10 @@ func (r *Rules) Set(p *flow.Policy) error {
 		}
 		rules[n] = rule
 	}
+	matches, err := compileMatches(p.Rules)
+	if err != nil {
+		return err
+	}
 	var state bpfPolicyState
 	if err := r.maps.Policy.Lookup(uint32(0), &state); err != nil {
 		return fmt.Errorf("policy in force: %w", err)
@@ -70,6 +75,9 @@ func (r *Rules) Set(p *flow.Policy) error {
 		next.Epoch = 2
 	}
 	if err := r.writeBank(next.Epoch&1, rules); err != nil {
+		return err
+	}
+	if err := r.writeMatches(next.Epoch&1, matches); err != nil {
 		return err
 	}
 	stale, err := r.protect(p)
@@ -157,10 +165,13 @@ func (r *Rules) Policy() (*flow.Policy, []RuleStats, error) {
 	}, stats, nil
 }
 
-// encodeRule returns the kernel's form of a rule.
+// labelSet is a bit set of labels.
+type labelSet = [maxLabels / 64]uint64
+
+// encodeRule returns the kernel's form of a rule, without its names, hosts and ports.
 func (t *nameTable) encodeRule(r *flow.Rule) (bpfRule, error) {
 	out := bpfRule{MinConfidence: encodeConfidence(r.MinConfidence)}
-	set := func(bits *[4]uint64, names []string) error {
+	set := func(bits *labelSet, names []string) error {
 		for _, name := range names {
 			label, err := t.label(name)
 			if err != nil {
@@ -179,6 +190,13 @@ func (t *nameTable) encodeRule(r *flow.Rule) (bpfRule, error) {
 		out.Flags |= bpfRuleFlagRuleAnyApp
 	} else if err := set(&out.Apps, r.Apps); err != nil {
 		return out, err
+	}
+	out.Flags |= matchFlags(r)
+	for _, p := range r.Protocols {
+		out.Protocols[p>>6&1] |= 1 << (p & 63)
+	}
+	for _, s := range r.Sources {
+		out.Sources |= 1 << s
 	}
 	if r.Provisional {
 		out.Flags |= bpfRuleFlagRuleProvisional

@@ -36,7 +36,11 @@ func (t *Table) endedSince(seen, last uint64) ([]flow.Record, error) {
 			continue
 		}
 		e := entry{key: keyOf(&slot.Key, slot.Family), flow: slot.Flow}
-		records = append(records, t.record(now, &e))
+		r, err := t.record(now, &e)
+		if err != nil {
+			return nil, err
+		}
+		records = append(records, r)
 	}
 	return records, nil
 }
@@ -146,6 +150,6 @@ func (t *Table) apply(ops []due) error {
 		op.Generation = ops[n].flow.Generation
 		op.LastJiffies = ops[n].flow.LastJiffies
 		return nil
-	})
+	}, nil)
 	return err
 }

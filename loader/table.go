@@ -26,6 +26,7 @@ type Table struct {
 	timeouts [4]uint64     // jiffies: TCP opening, established, UDP single, stream
 	keep     time.Duration // how long an ended flow stays visible
 	inbox    inbox
+	evidence *evidenceTable
 
 	sweepMu  sync.Mutex
 	endsSeen uint64
@@ -41,16 +42,34 @@ func (t *Table) fillVerdicts(op *bpfOp, v *flow.Verdicts) (err error) {
 	return err
 }
 
-// Apply stores verdicts in the kernel. stale counts the decisions whose flow is gone or
-// of another generation; they have no effect.
+// Apply stores verdicts and evidence in the kernel. A task without a label keeps its
+// verdict, a flow keeps evidence that a decision does not have. stale counts the decisions
+// whose flow is gone or of another generation; they have no effect.
 func (t *Table) Apply(decisions []flow.Decision) (stale int, err error) {
-	return t.inbox.run(len(decisions), func(n int, op *bpfOp) error {
+	ids := make([]uint64, len(decisions))
+	for n := range decisions {
+		ids[n] = t.evidence.id(&decisions[n].Evidence)
+	}
+	if err := t.evidence.store(ids, func(n int) *flow.Evidence { return &decisions[n].Evidence }, false); err != nil {
+		return 0, err
+	}
+	var evicted []int
+	stale, err = t.inbox.run(len(decisions), func(n int, op *bpfOp) error {
 		d := &decisions[n]
 		op.Key, op.Family = wideKey(d.ID.Key)
 		op.Generation = d.ID.Generation
 		op.Settled = bit(d.Settled)
+		op.Protocol, op.Evidence = bpfProtocol(d.Evidence.Protocol), ids[n]
 		return t.fillVerdicts(op, &d.Verdicts)
-	})
+	}, func(n int) { evicted = append(evicted, n) })
+	if err != nil || len(evicted) == 0 {
+		return stale, err
+	}
+	again := make([]uint64, len(evicted))
+	for k, n := range evicted {
+		again[k] = ids[n]
+	}
+	return stale, t.evidence.store(again, func(k int) *flow.Evidence { return &decisions[evicted[k]].Evidence }, true)
 }
 
 // SetVerdicts stores an operator's verdicts, whatever their Source says: they are
@@ -63,7 +82,7 @@ func (t *Table) SetVerdicts(key flow.Key, v flow.Verdicts) error {
 	stale, err := t.inbox.run(1, func(_ int, op *bpfOp) error {
 		op.Key, op.Family = wideKey(key)
 		return t.fillVerdicts(op, &v)
-	})
+	}, nil)
 	if err != nil {
 		return err
 	}
@@ -82,7 +101,7 @@ func (t *Table) Resample(ids []flow.ID) error {
 		op.Generation = ids[n].Generation
 		op.Samples = 1
 		return nil
-	})
+	}, nil)
 	return err
 }
 
@@ -101,7 +120,7 @@ func (t *Table) ResampleAll() error {
 		op.Generation = entries[n].flow.Generation
 		op.Samples = math.MaxUint8
 		return nil
-	})
+	}, nil)
 	return err
 }
 
@@ -119,7 +138,9 @@ func (t *Table) Flows() ([]flow.Record, error) {
 	entries = merge(entries)
 	records := make([]flow.Record, len(entries))
 	for n := range entries {
-		records[n] = t.record(now, &entries[n])
+		if records[n], err = t.record(now, &entries[n]); err != nil {
+			return nil, err
+		}
 	}
 	sort.SliceStable(records, func(a, b int) bool { return records[a].FirstSeen.Before(records[b].FirstSeen) })
 	return records, nil
@@ -154,5 +175,5 @@ func (t *Table) Lookup(key flow.Key) (flow.Record, error) {
 	if err != nil {
 		return flow.Record{}, err
 	}
-	return t.record(now, &merge(entries)[0]), nil
+	return t.record(now, &merge(entries)[0])
 }

@@ -27,7 +27,7 @@ func (t *nameTable) encodeVerdict(v *flow.Verdict) (bpfVerdict, error) {
 // decodeVerdict returns a verdict as the kernel holds it.
 func (t *nameTable) decodeVerdict(v *bpfVerdict) flow.Verdict {
 	return flow.Verdict{
-		Label: t.name(uint8(v.Label)), Confidence: decodeConfidence(v.Confidence),
+		Label: t.name(uint16(v.Label)), Confidence: decodeConfidence(v.Confidence),
 		Source: flow.Source(v.Source), Model: t.name(v.Model), Final: v.Final != 0,
 	}
 }

@@ -140,16 +140,30 @@ func (p *parsing) burst(action *flow.Action, node ast.Node) {
 
 // DescribeAction says what a rule does, with every default written out.
 func DescribeAction(a flow.Action) string {
+	bucket := "one bucket for the rule and direction"
+	if a.Scope == flow.ScopeFlow {
+		bucket = "one bucket for each flow and direction"
+	}
+	return describeAction(a, fmt.Sprintf(", burst %s, %s", FormatSize(a.Burst), bucket))
+}
+
+// SummariseAction says what a rule does in the words that fit a table.
+func SummariseAction(a flow.Action) string {
+	scope := " in all"
+	if a.Scope == flow.ScopeFlow {
+		scope = " for each flow"
+	}
+	return describeAction(a, scope)
+}
+
+// describeAction says what a rule does; how describes its policer.
+func describeAction(a flow.Action, how string) string {
 	if a.Drop {
 		return "drop"
 	}
 	var parts []string
 	if a.Rate > 0 {
-		bucket := "one bucket for the rule and direction"
-		if a.Scope == flow.ScopeFlow {
-			bucket = "one bucket for each flow and direction"
-		}
-		parts = append(parts, fmt.Sprintf("police to %s, burst %s, %s", FormatRate(a.Rate), FormatSize(a.Burst), bucket))
+		parts = append(parts, "police to "+FormatRate(a.Rate)+how)
 	}
 	if a.DSCP >= 0 {
 		parts = append(parts, "mark DSCP "+FormatDSCP(a.DSCP))

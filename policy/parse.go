@@ -12,12 +12,20 @@ import (
 	"github.com/goccy/go-yaml/ast"
 
 	"github.com/dpclass/dpclass/flow"
-	"github.com/dpclass/dpclass/internal/near"
 )
 
 // Labels are the names that a policy may use in addition to flow.Vocabulary: labels of
 // the operator's own models.
 type Labels []string
+
+// Option changes how Parse reads a file.
+type Option func(*parsing)
+
+// WithApps makes names of apps known that neither flow.Vocabulary nor a model has, such
+// as those of the catalogue of server names.
+func WithApps(names []string) Option {
+	return func(p *parsing) { p.apps = names }
+}
 
 // Warning is something in a policy that is valid, but probably not intended. Text
 // begins with file, line and column.
@@ -29,14 +37,18 @@ func (w Warning) String() string { return w.Text }
 // Parse reads a policy file. Errors call the file name. Parse returns either a policy or
 // an error: [errors.Join] of one-line errors, one for each problem, that begin with
 // "name:line:column:".
-func Parse(name string, data []byte, labels Labels) (*flow.Policy, []Warning, error) {
+func Parse(name string, data []byte, labels Labels, options ...Option) (*flow.Policy, []Warning, error) {
 	r := &reader{file: name}
-	p := parsing{reader: r, labels: labels, policy: &flow.Policy{Source: slices.Clone(data)}}
+	p := parsing{reader: r, labels: labels, policy: &flow.Policy{Source: slices.Clone(data)}, matches: map[string]int{}}
+	for _, option := range options {
+		option(&p)
+	}
 	if root := r.document(data); root != nil {
 		p.root(root)
 	}
 	if len(r.problems) == 0 {
 		p.reachable()
+		p.idle()
 	}
 	if err := r.err(); err != nil {
 		return nil, nil, err
@@ -48,8 +60,10 @@ func Parse(name string, data []byte, labels Labels) (*flow.Policy, []Warning, er
 type parsing struct {
 	*reader
 	labels   Labels
+	apps     []string // known apps that are not among the labels
 	policy   *flow.Policy
-	places   []position // of the rules
+	places   []position     // of the rules
+	matches  map[string]int // how many names, hosts and ports the rules match so far
 	warnings []Warning
 }
 
@@ -143,91 +157,6 @@ func (p *parsing) life(rule *flow.Rule, entries map[string]entry) {
 	}
 }
 
-func (p *parsing) match(rule *flow.Rule, node ast.Node, what string) {
-	entries, ok := p.mapping(node, what, "category", "app", "vpn", "min_confidence", "final", "midstream")
-	if !ok {
-		return
-	}
-	problems := len(p.problems)
-	if e, ok := entries["category"]; ok {
-		rule.Categories = p.names(e.value, "category", flow.Categories, flow.Apps)
-	}
-	if e, ok := entries["app"]; ok {
-		rule.Apps = p.names(e.value, "app", flow.Apps, flow.Categories)
-	}
-	if e, ok := entries["vpn"]; ok {
-		if want, ok := p.boolean(e.value, "vpn"); ok && len(p.problems) == problems {
-			p.vpn(rule, e.value, want)
-		}
-	}
-	if e, ok := entries["min_confidence"]; ok {
-		if text, ok := p.text(e.value, "min_confidence"); ok {
-			value, err := strconv.ParseFloat(text, 64)
-			if err != nil || !(value >= 0 && value <= 1) {
-				p.addf(e.value, "min_confidence %q is not a number from 0 to 1", text)
-			} else {
-				rule.MinConfidence = value
-			}
-		}
-	}
-	p.life(rule, entries)
-}
-
-// names reads the labels of a task. others are the labels of the other task,
-// for a better message.
-func (p *parsing) names(node ast.Node, task string, known, others []string) []string {
-	known = slices.Concat(known, []string{flow.Unknown}, p.labels)
-	items, ok := p.list(node, task)
-	if !ok {
-		return nil
-	}
-	var names []string
-	for _, item := range items {
-		name, ok := p.text(item, task)
-		switch {
-		case !ok:
-		case slices.Contains(names, name):
-			p.addf(item, "%s %q appears twice", task, name)
-		case slices.Contains(known, name):
-			names = append(names, name)
-		case slices.Contains(others, name) && task == "category":
-			p.addf(item, "unknown category %q; it is an app", name).advise("write app: %s", name)
-		case slices.Contains(others, name):
-			p.addf(item, "unknown app %q; it is a category", name).advise("write category: %s", name)
-		default:
-			p.addf(item, "unknown %s %q%s", task, name, near.Hint(name, known)).advise("known: %s", strings.Join(known, ", "))
-		}
-	}
-	return names
-}
-
-// vpn turns a vpn: match into the list of categories that it covers. A flow of unknown
-// category matches neither vpn: true nor vpn: false.
-func (p *parsing) vpn(rule *flow.Rule, node ast.Node, want bool) {
-	from := rule.Categories
-	if from == nil {
-		from = slices.Concat(flow.Categories, p.categoryLabels())
-	}
-	var kept []string
-	for _, name := range from {
-		if name != flow.Unknown && flow.IsVPN(name) == want {
-			kept = append(kept, name)
-		}
-	}
-	if len(kept) == 0 {
-		p.addf(node, "vpn: %t matches none of the categories %s", want, strings.Join(from, ", "))
-		return
-	}
-	rule.Categories = kept
-}
-
-// categoryLabels are the models' own labels that are not a known app.
-func (p *parsing) categoryLabels() []string {
-	return slices.DeleteFunc(slices.Clone(p.labels), func(name string) bool {
-		return slices.Contains(flow.Apps, name) || slices.Contains(flow.Categories, name) || name == flow.Unknown || name == ""
-	})
-}
-
 func (p *parsing) warnf(node ast.Node, format string, args ...any) {
 	p.warnings = append(p.warnings, Warning{p.at(place(node), fmt.Sprintf(format, args...))})
 }
@@ -266,7 +195,11 @@ func cutPort(text string) (flow.Proto, string, bool) {
 func (p *parsing) protectPort(node ast.Node, text string, proto flow.Proto, port string) {
 	number, err := strconv.ParseUint(port, 10, 16)
 	if err != nil || number == 0 {
-		p.addf(node, "protect %q; want a port from 1 to 65535", text).advise("write it as %s/443", proto)
+		advice := "write it as " + proto.String() + "/443"
+		if r, err := parsePortRange(text); err == nil && r.First != r.Last {
+			advice = "protect has no ranges of ports: name each port"
+		}
+		p.addf(node, "protect %q; want a port from 1 to 65535", text).advise("%s", advice)
 		return
 	}
 	entry := flow.PortProtect{Proto: proto, Port: uint16(number)}
@@ -278,23 +211,35 @@ func (p *parsing) protectPort(node ast.Node, text string, proto flow.Proto, port
 }
 
 func (p *parsing) protectPrefix(node ast.Node, text string) {
-	prefix, err := netip.ParsePrefix(text)
-	if err != nil {
-		addr, addrErr := netip.ParseAddr(text)
-		if addrErr != nil || addr.Zone() != "" {
-			p.addf(node, "protect %q; want a prefix or a port", text).advise("write it as 10.0.0.0/24, fd00::/8, tcp/22 or udp/51820")
-			return
-		}
-		prefix = netip.PrefixFrom(addr, addr.BitLen())
-	}
+	prefix, ok := p.prefix(node, "protect", text, "a prefix or a port", "write it as 10.0.0.0/24, fd00::/8, tcp/22 or udp/51820")
 	switch {
-	case prefix.Addr().Is4In6():
-		p.addf(node, "protect %q is an IPv4 address written as IPv6", text).advise("write %s", prefix.Addr().Unmap())
-	case prefix != prefix.Masked():
-		p.addf(node, "protect %q has bits outside its mask", text).advise("write %s or %s", prefix.Masked(), prefix.Addr())
+	case !ok:
 	case slices.Contains(p.policy.Prefixes, prefix):
 		p.addf(node, "protect %q appears twice", text)
 	default:
 		p.policy.Prefixes = append(p.policy.Prefixes, prefix)
 	}
+}
+
+// prefix reads a prefix, or an address as the prefix that holds it alone. want and advice
+// complete the message about a text that is neither.
+func (p *parsing) prefix(node ast.Node, what, text, want, advice string) (netip.Prefix, bool) {
+	prefix, err := netip.ParsePrefix(text)
+	if err != nil {
+		addr, addrErr := netip.ParseAddr(text)
+		if addrErr != nil || addr.Zone() != "" {
+			p.addf(node, "%s %q; want %s", what, text, want).advise("%s", advice)
+			return netip.Prefix{}, false
+		}
+		prefix = netip.PrefixFrom(addr, addr.BitLen())
+	}
+	switch {
+	case prefix.Addr().Is4In6():
+		p.addf(node, "%s %q is an IPv4 address written as IPv6", what, text).advise("write %s", prefix.Addr().Unmap())
+	case prefix != prefix.Masked():
+		p.addf(node, "%s %q has bits outside its mask", what, text).advise("write %s or %s", prefix.Masked(), prefix.Addr())
+	default:
+		return prefix, true
+	}
+	return netip.Prefix{}, false
 }

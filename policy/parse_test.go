@@ -52,14 +52,19 @@ func one(match, action string) string {
 	return fmt.Sprintf("version: 1\nrules:\n  - match: {%s}\n    action: {%s}\n", match, action)
 }
 
+// categories returns those that are VPN traffic, or the others.
+func categories(vpn bool) []string {
+	return slices.DeleteFunc(slices.Clone(flow.Categories), func(name string) bool { return strings.HasPrefix(name, "vpn-") != vpn })
+}
+
 func TestRules(t *testing.T) {
 	mark := flow.Action{DSCP: 46}
 	for _, test := range []struct {
 		name, text string
 		want       flow.Rule
 	}{
-		{"vpn", one("vpn: true", "dscp: EF"), flow.Rule{Categories: flow.Categories[6:], Action: mark}},
-		{"no vpn", one("vpn: false", "dscp: EF"), flow.Rule{Categories: append(slices.Clone(flow.Categories[:6]), "gaming"), Action: mark}},
+		{"vpn", one("vpn: true", "dscp: EF"), flow.Rule{Categories: categories(true), Action: mark}},
+		{"no vpn", one("vpn: false", "dscp: EF"), flow.Rule{Categories: append(categories(false), "gaming"), Action: mark}},
 		{"vpn narrows", one("category: [voip, vpn-voip], vpn: true", "dscp: EF"), flow.Rule{Categories: []string{"vpn-voip"}, Action: mark}},
 		{"every decided flow", one("", "dscp: 46"), flow.Rule{Action: mark}},
 		{"final in the match", one("final: false, app: tor", "dscp: ef"), flow.Rule{Apps: []string{"tor"}, Provisional: true, Action: mark}},
@@ -139,6 +144,7 @@ func TestFaults(t *testing.T) {
 		{"protect mapped", "version: 1\nprotect: ['::ffff:10.0.0.5']", "write 10.0.0.5"},
 		{"protect word", "version: 1\nprotect: [eth0]", `protect "eth0"; want a prefix`},
 		{"protect port", "version: 1\nprotect: [tcp/0]", "want a port from 1 to 65535"},
+		{"protect range", "version: 1\nprotect: [udp/5000-5100]", "want a port from 1 to 65535\nprotect has no ranges of ports"},
 		{"protect twice", "version: 1\nprotect: [tcp/22, TCP/22]", "appears twice"},
 		{"two documents", "version: 1\n---\nversion: 1\n", "a second YAML document"},
 		{"anchor", "version: 1\nrules:\n  - &a {match: {app: tor}, action: {drop: true}}\n  - *a\n", "anchor"},
@@ -326,12 +332,12 @@ func TestExplain(t *testing.T) {
 	if err := Explain(&out, p); err != nil {
 		t.Fatal(err)
 	}
-	const want = `  #  MATCH                             ACTION
-  1  category voip                     mark DSCP EF (46)
-  2  category streaming|vpn-streaming  police to 20 Mbit/s, burst 610.4 KiB, one bucket for the rule and direction
-  3  app torrent, confidence >= 0.9    drop
-  -  everything else                   pass
-never dropped or policed: ARP, ND, ICMP, 10.0.0.0/24, udp/51820
+	const want = `1. Packets of flows whose category is voip: mark DSCP EF (46).
+2. Packets of flows whose category is streaming or vpn-streaming: police to 20 Mbit/s, burst 610.4
+   KiB, one bucket for the rule and direction.
+3. Packets of flows whose app is torrent and whose confidence is at least 0.9: drop.
+Packets that no rule matches pass unchanged.
+Never dropped or policed: ARP, ND, ICMP, 10.0.0.0/24, udp/51820.
 `
 	if out.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
@@ -342,6 +348,10 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(contract))
 	f.Add([]byte(one("vpn: true, final: false", "rate: 1.5gbit, burst: 9mb, scope: flow, dscp: 12")))
 	f.Add([]byte(two("category: voip", "")))
+	f.Add([]byte(one("name: [a.org, .b.org], host: [10.0.0.0/8], port: [udp/1-2, 5], protocol: tls, direction: in, source: name", "drop: true")))
+	for _, template := range Templates() {
+		f.Add(template.Text())
+	}
 	f.Add([]byte("version: 1\nrules:\n  - &a {match: {app: !!str tor}, action: {<<: *a}}\n"))
 	f.Add([]byte("version: 1\nrules: |\n  text\nprotect: [::/0, 0.0.0.0/0, udp/1]\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -361,9 +371,36 @@ func FuzzParse(f *testing.F) {
 			if a.Drop && (a.Rate > 0 || a.DSCP >= 0) || (a.Rate > 0) != (a.Burst > 0) || a.DSCP > 63 || a.DSCP < -1 {
 				t.Errorf("action %+v", a)
 			}
+			checkMatch(t, rule)
 		}
 		if err := Explain(&strings.Builder{}, p); err != nil {
 			t.Error(err)
 		}
 	})
+}
+
+// checkMatch checks what the kernel's form of a rule relies on.
+func checkMatch(t *testing.T, r flow.Rule) {
+	t.Helper()
+	for _, name := range r.Names {
+		if again, err := parseServerName(name); err != nil || again != name {
+			t.Errorf("name %q: %q, %v", name, again, err)
+		}
+	}
+	for _, host := range r.Hosts {
+		if !host.IsValid() || host != host.Masked() || host.Addr().Is4In6() {
+			t.Errorf("host %v", host)
+		}
+	}
+	for _, port := range r.Ports {
+		if again, err := parsePortRange(formatPort(port)); err != nil || again != port || port.First == 0 || port.First > port.Last {
+			t.Errorf("port %+v: %+v, %v", port, again, err)
+		}
+	}
+	if len(r.Directions) > 1 || len(r.Names) > flow.MaxMatches || len(r.Hosts) > flow.MaxMatches || len(r.Ports) > flow.MaxMatches {
+		t.Errorf("rule %+v", r)
+	}
+	if text := Sentence(r); text != oneLine(text) && len(text) <= maxText || !strings.HasSuffix(text, ".") {
+		t.Errorf("sentence %q", text)
+	}
 }

@@ -133,7 +133,7 @@ func (r *reader) document(data []byte) ast.Node {
 	}
 	file, err := parse(data)
 	if err != nil {
-		r.syntax(err)
+		r.syntax(err, data)
 		return nil
 	}
 	var body ast.Node
@@ -184,11 +184,20 @@ func nesting(data []byte) (position, bool) {
 	return position{}, false
 }
 
-// syntax notes an error of the YAML parser.
-func (r *reader) syntax(err error) {
+// quoteAdvice is for addresses such as fd00::1 inside brackets, where the YAML parser
+// takes a colon for the end of a key.
+const quoteAdvice = `put an IPv6 address in quotes: "fd00::1"`
+
+// syntax notes an error of the YAML parser in the file.
+func (r *reader) syntax(err error, data []byte) {
 	var located yaml.Error
 	if errors.As(err, &located) {
-		r.addAt(tokenPlace(located.GetToken()), "%s", strings.TrimSpace(located.GetMessage()))
+		at := tokenPlace(located.GetToken())
+		problem := r.addAt(at, "%s", strings.TrimSpace(located.GetMessage()))
+		lines := strings.Split(string(data), "\n")
+		if at.line > 0 && at.line <= len(lines) && strings.Contains(lines[at.line-1], "::") {
+			problem.advise(quoteAdvice)
+		}
 		return
 	}
 	line, _, _ := strings.Cut(err.Error(), "\n")
@@ -251,7 +260,10 @@ func (r *reader) text(node ast.Node, what string) (string, bool) {
 	case *ast.StringNode, *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode:
 		return scalar(node), true
 	}
-	r.addf(node, "%s is %s; want one value", what, kind(node))
+	problem := r.addf(node, "%s is %s; want one value", what, kind(node))
+	if _, mapping := node.(*ast.MappingNode); mapping {
+		problem.advise(quoteAdvice)
+	}
 	return "", false
 }
 

@@ -13,18 +13,25 @@
 
 updated=
 missing=()
+optional=()
 
 candidate() { apt-cache policy "$1" 2>/dev/null | grep 'Candidate: [^(]' >/dev/null; } # not grep -q: it closes the pipe early, and apt-cache would fail
 
 # need COMMAND PACKAGE...: if the command is missing, marks the first package that the distribution has for installation.
-need() {
-	local command=$1 package
-	shift
+need() { mark missing "$@"; }
+
+# want is like need for a program that the demo can do without.
+want() { mark optional "$@"; }
+
+mark() {
+	local -n list=$1
+	local command=$2 package
+	shift 2
 	have "$command" && return 0
 	update
 	for package in "$@"; do
 		if candidate "$package"; then
-			missing+=("$package")
+			list+=("$package")
 			return
 		fi
 	done
@@ -40,11 +47,23 @@ update() {
 	updated=yes
 }
 
-# install installs the marked packages. It neither starts nor enables the servers among them: the demo starts its own
-# servers in namespaces.
+# install installs the marked packages.
 install() {
-	[ ${#missing[@]} -gt 0 ] || return 0
-	say "installing: ${missing[*]}"
+	if [ ${#missing[@]} -gt 0 ]; then
+		say "installing: ${missing[*]}"
+		apt_install "${missing[@]}" || fail "apt-get could not install: ${missing[*]}"
+		missing=()
+	fi
+	if [ ${#optional[@]} -gt 0 ]; then
+		say "installing: ${optional[*]}"
+		apt_install "${optional[@]}" ||
+			skip "apt-get could not install: ${optional[*]}: the demo and the tests leave out what needs them. To try again: make deps"
+		optional=()
+	fi
+}
+
+# apt_install neither starts nor enables the servers among the packages: the demo starts its own servers in namespaces.
+apt_install() {
 	local policy=/usr/sbin/policy-rc.d made=
 	if [ ! -e $policy ]; then
 		printf '#!/bin/sh\nexit 101\n' | as_root tee $policy >/dev/null
@@ -52,20 +71,17 @@ install() {
 		made=yes
 	fi
 	local rc=0
-	as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" \
-		>/tmp/dpclass-apt.$$ 2>&1 || rc=$?
+	as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/tmp/dpclass-apt.$$ 2>&1 || rc=$?
 	[ -z "$made" ] || as_root rm -f $policy
-	if [ $rc != 0 ]; then
-		tail -n 20 /tmp/dpclass-apt.$$ >&2
-		rm -f /tmp/dpclass-apt.$$
-		fail "apt-get could not install: ${missing[*]}"
-	fi
+	[ $rc = 0 ] || tail -n 20 /tmp/dpclass-apt.$$ >&2
 	rm -f /tmp/dpclass-apt.$$
-	local package
-	for package in "${missing[@]}"; do
+	[ $rc = 0 ] || return $rc
+	local package service
+	for package in "$@"; do
 		case $package in
 		nginx) service=nginx ;;
 		openssh-server) service=ssh ;;
+		snmpd) service=snmpd ;;
 		*) continue ;;
 		esac
 		if [ -d /run/systemd/system ]; then
@@ -73,7 +89,6 @@ install() {
 			say "$package is installed, but its service is disabled (to start it: systemctl enable --now $service)"
 		fi
 	done
-	missing=()
 }
 
 # fetch_go puts a Go toolchain from the module proxy into bin/toolchain. An old Go of the distribution is enough to fetch
@@ -120,6 +135,10 @@ for group in "${@:-build}"; do
 		need tcpreplay tcpreplay
 		need openvpn openvpn
 		need ethtool ethtool
+		want aria2c aria2
+		want aiosmtpd python3-aiosmtpd
+		want snmpd snmpd
+		want snmpbulkwalk snmp
 		need jq jq
 		if ! have bpftool; then
 			update

@@ -48,11 +48,21 @@ type Manifest struct {
 	UnknownThreshold map[flow.Task]float64  `json:"unknown_threshold"` // final verdicts less confident than this are unknown
 	FinalConfidence  float64                `json:"final_confidence"`  // verdicts at least as confident as this are final
 	Samples          int                    `json:"samples"`           // sample budget of a flow
-	Training         Training               `json:"training"`
-	Figures          json.RawMessage        `json:"figures,omitempty"` // scores by split, as the trainer wrote them
-	Weaknesses       []string               `json:"weaknesses"`
-	SHA256           string                 `json:"sha256"` // of the .onnx file, in hexadecimal
-	Licence          string                 `json:"licence"`
+	// OperatingPoints says for each task what a minimum confidence buys, as measured on
+	// flows that the network was not trained on.
+	OperatingPoints map[flow.Task][]OperatingPoint `json:"operating_points,omitempty"`
+	Training        Training                       `json:"training"`
+	Figures         json.RawMessage                `json:"figures,omitempty"` // scores by split, as the trainer wrote them
+	Weaknesses      []string                       `json:"weaknesses"`
+	SHA256          string                         `json:"sha256"` // of the .onnx file, in hexadecimal
+	Licence         string                         `json:"licence"`
+}
+
+// OperatingPoint is what the verdicts of a minimum confidence are worth.
+type OperatingPoint struct {
+	MinConfidence float64 `json:"min_confidence"`
+	Coverage      float64 `json:"coverage"` // share of the flows that reach it
+	Right         float64 `json:"right"`    // share of these that are right
 }
 
 // Training says what data a model was trained on, and how the data were split.
@@ -176,6 +186,14 @@ func (m *Manifest) checkTask(task flow.Task) error {
 	if t := m.UnknownThreshold[task]; !(t >= 0 && t < 1) {
 		return fault.Advise(fmt.Errorf("\"unknown_threshold\".%q is %g", task, t),
 			"write a probability from 0 (reject nothing) to below 1")
+	}
+	for i, p := range m.OperatingPoints[task] {
+		for _, share := range []float64{p.MinConfidence, p.Coverage, p.Right} {
+			if !(share >= 0 && share <= 1) {
+				return fault.Advise(fmt.Errorf("\"operating_points\".%q has %g at index %d", task, share, i),
+					"write shares from 0 to 1, or leave the field out")
+			}
+		}
 	}
 	return nil
 }

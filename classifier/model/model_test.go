@@ -210,6 +210,7 @@ func TestRefusedManifest(t *testing.T) {
 		{"label form", map[string]any{"labels": map[string]any{"category": []string{"chat", "VoIP call", "email"}}}, []string{`"VoIP call"`}},
 		{"temperature", map[string]any{"temperature": map[string]any{"category": 0}}, []string{`"temperature"."category" is 0`}},
 		{"threshold", map[string]any{"unknown_threshold": map[string]any{"category": 1.5}}, []string{`"unknown_threshold"."category" is 1.5`}},
+		{"operating point", map[string]any{"operating_points": map[string]any{"category": []any{map[string]any{"coverage": 1.5}}}}, []string{`"operating_points"."category" has 1.5 at index 0`}},
 		{"high growth", map[string]any{"growth": 1.2}, []string{`"growth" is 1.2`}},
 		{"low growth", map[string]any{"growth": -0.1}, []string{`"growth" is -0.1`}},
 		{"no floor", map[string]any{"floor": 0}, []string{`"floor" is 0`}},

@@ -18,18 +18,23 @@ import (
 	"github.com/dpclass/dpclass/agent/sink"
 	"github.com/dpclass/dpclass/classifier"
 	"github.com/dpclass/dpclass/classifier/model"
+	"github.com/dpclass/dpclass/classifier/names"
 	"github.com/dpclass/dpclass/classifier/ort"
 	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/cli"
 	"github.com/dpclass/dpclass/internal/fault"
 	"github.com/dpclass/dpclass/internal/tui"
 	"github.com/dpclass/dpclass/loader"
+	"github.com/dpclass/dpclass/policy"
 )
 
 // attachFlags are the flags of dpclass attach.
 type attachFlags struct {
 	mode, direction string
 	models          []string
+	evidence        string
+	names           nameFiles
+	dns             bool
 	policy          string
 	samples         int
 	minConfidence   float64
@@ -53,6 +58,10 @@ flows until SIGINT or SIGTERM. Then detach and leave nothing behind, unless
 which. Packets are never held up: if something fails, they pass. On SIGHUP, attach
 loads the models that "dpclass models use" chose and samples undecided flows again.
 
+What decides a flow, in this order: its server name, if the catalogue lists it; its
+protocol, if that says what the flow is; else the model. --evidence model leaves all
+to the model. "dpclass explain" says for a flow why.
+
 With --persist, the programs and the policy stay in the kernel after attach ends:
 flows keep their verdicts, and new flows stay undecided until the next attach.
 
@@ -73,9 +82,12 @@ the fields of "dpclass flows -o json"; its log goes to standard error.`,
 	flags.Var(&cli.Choice{Value: &f.mode, Words: []string{"auto", "native", "tc"}}, "mode", "how to watch received packets: native XDP or tc")
 	flags.Var(&cli.Choice{Value: &f.direction, Words: []string{"both", "ingress", "egress"}}, "direction", "packets to watch: received, sent or both")
 	flags.StringArrayVar(&f.models, "model", nil, "`NAME` of a shipped model, or FILE.onnx; give it twice for one model per task (default: the choice of \"dpclass models use\")")
+	addEvidence(cmd, &f.evidence)
+	f.names.flag(cmd)
+	flags.BoolVar(&f.dns, "dns", false, "read the DNS answers that pass, to name flows that have no server name of their own")
 	flags.StringVar(&f.policy, "policy", "", "policy `FILE` to enforce, checked before anything is attached")
 	flags.IntVar(&f.samples, "samples", 0, fmt.Sprintf("payload packets to read per flow, 1 to %d (default: the model's)", flow.MaxSamples))
-	flags.Float64Var(&f.minConfidence, "min-confidence", 0, "probability, 0 to 1, below which a final verdict becomes \"unknown\"")
+	flags.Float64Var(&f.minConfidence, "min-confidence", 0, "probability, 0 to 1, below which a final verdict becomes \"unknown\" ('models show' says how many flows that leaves)")
 	flags.BoolVar(&f.persist, "persist", false, "keep programs, flows and policy in the kernel when attach ends")
 	flags.BoolVar(&f.noClassify, "no-classify", false, "count flows without classifying them; needs no ONNX Runtime")
 	flags.BoolVar(&f.vlan, "vlan", false, "treat the same addresses and ports in different VLANs as different flows")
@@ -95,19 +107,21 @@ func (f *attachFlags) check() error {
 		return cli.Usagef("--samples %d: want 1 to %d", f.samples, flow.MaxSamples)
 	case !(f.minConfidence >= 0 && f.minConfidence <= 1):
 		return cli.Usagef("--min-confidence %g: want a number from 0 to 1", f.minConfidence)
-	case f.noClassify && (len(f.models) > 0 || f.minConfidence > 0):
-		return cli.Usagef("--no-classify cannot be used with --model or --min-confidence")
+	case f.noClassify && (len(f.models) > 0 || f.minConfidence > 0 || f.dns || len(f.names) > 0 || f.evidence != string(classifier.EvidenceAll)):
+		return cli.Usagef("--no-classify cannot be used with --model, --min-confidence, --evidence, --names or --dns")
+	case f.evidence != string(classifier.EvidenceAll) && (f.dns || len(f.names) > 0):
+		return cli.Usagef("--dns and --names need --evidence all: without names they have no effect")
 	}
 	return nil
 }
 
 // attach is the verb. It checks everything it can before it attaches anything.
-func attach(cmd *cobra.Command, g *cli.Globals, f *attachFlags, names []string) (err error) {
+func attach(cmd *cobra.Command, g *cli.Globals, f *attachFlags, interfaces []string) (err error) {
 	if err := f.check(); err != nil {
 		return err
 	}
 	log := g.Logger(cmd.ErrOrStderr(), f.logFormat)
-	models, engine, err := f.classifier(g)
+	models, catalogue, engine, err := f.classifier(g)
 	if err != nil {
 		return err
 	}
@@ -117,12 +131,12 @@ func attach(cmd *cobra.Command, g *cli.Globals, f *attachFlags, names []string) 
 	labels := model.NewLabels(models)
 	var rules *flow.Policy
 	if f.policy != "" {
-		if rules, err = readPolicy(cmd, f.policy, labels); err != nil {
+		if rules, err = readPolicy(cmd, f.policy, labels, policy.WithApps(catalogue.Apps())); err != nil {
 			return err
 		}
 		protectSSH(rules)
 	}
-	attached, err := f.attachAll(cmd.Context(), names, f.config(engine, labels), rules, log)
+	attached, err := f.attachAll(cmd.Context(), interfaces, f.config(engine, append(labels, catalogue.Apps()...)), rules, log)
 	if err != nil || len(attached) == 0 {
 		return err
 	}
@@ -153,33 +167,36 @@ func attach(cmd *cobra.Command, g *cli.Globals, f *attachFlags, names []string) 
 	return a.Run(cmd.Context())
 }
 
-// classifier loads the models and opens ONNX Runtime, unless --no-classify.
-func (f *attachFlags) classifier(g *cli.Globals) ([]*model.Model, *classifier.Classifier, error) {
-	if f.noClassify {
-		return nil, nil, nil
+// classifier loads the catalogue and the models and opens ONNX Runtime; with --no-classify
+// only the catalogue, for the names of applications.
+func (f *attachFlags) classifier(g *cli.Globals) ([]*model.Model, *names.Catalogue, *classifier.Classifier, error) {
+	catalogue, err := f.names.load()
+	if err != nil || f.noClassify {
+		return nil, catalogue, nil, err
 	}
 	models, err := loadModels(f.models)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	engine, err := classifier.New(classifier.Options{
 		Library: g.Library, Models: models, Samples: f.samples, MinConfidence: f.minConfidence,
+		Evidence: classifier.Evidence(f.evidence), Names: catalogue,
 	})
 	if errors.Is(err, ort.ErrNoLibrary) {
-		return nil, nil, fault.Advise(err, "use --no-classify to count flows without classifying them")
+		return nil, nil, nil, fault.Advise(err, "use --no-classify to count flows without classifying them")
 	}
-	return models, engine, err
+	return models, catalogue, engine, err
 }
 
 func (f *attachFlags) config(engine *classifier.Classifier, labels []string) loader.Config {
 	config := loader.Config{
 		Mode:    loader.Mode(f.mode),
 		Ingress: f.direction != "egress", Egress: f.direction != "ingress",
-		Samples: f.samples, VLAN: f.vlan, MaxFlows: f.maxFlows, Labels: labels,
+		Samples: f.samples, DNS: f.dns, VLAN: f.vlan, MaxFlows: f.maxFlows, Labels: labels,
 	}
 	switch {
 	case engine != nil:
-		config.Samples = engine.Samples()
+		config.Samples = engine.Budget()
 	case f.samples == 0:
 		config.Samples = -1 // nothing reads them
 	}
@@ -189,7 +206,7 @@ func (f *attachFlags) config(engine *classifier.Classifier, labels []string) loa
 // attachAll attaches every interface and sets the policy on it. If one fails, or the
 // context ends first, it lets go of the others and returns none; the end of the context
 // is no error. With --persist, what an earlier agent left stays, and the rest is detached.
-func (f *attachFlags) attachAll(ctx context.Context, names []string, config loader.Config, rules *flow.Policy, log *slog.Logger) (attached []*loader.Attachment, err error) {
+func (f *attachFlags) attachAll(ctx context.Context, interfaces []string, config loader.Config, rules *flow.Policy, log *slog.Logger) (attached []*loader.Attachment, err error) {
 	var undo []func() error
 	defer func() {
 		if err == nil {
@@ -203,7 +220,7 @@ func (f *attachFlags) attachAll(ctx context.Context, names []string, config load
 		}
 		attached = nil
 	}()
-	for _, name := range names {
+	for _, name := range interfaces {
 		keep := f.persist && isAttached(name)
 		iface, err := loader.Attach(ctx, name, config, log)
 		if err != nil {

@@ -14,8 +14,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/cmd/dpclass/internal/explanation"
 	"github.com/dpclass/dpclass/cmd/dpclass/internal/offline"
 	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/capture"
 	"github.com/dpclass/dpclass/internal/cli"
 	"github.com/dpclass/dpclass/internal/flowlist"
 	"github.com/dpclass/dpclass/internal/tui"
@@ -27,6 +29,9 @@ type classifyFlags struct {
 	samples       int
 	minConfidence float64
 	filter        string
+	evidence      string
+	names         nameFiles
+	dns, explain  bool
 }
 
 func newClassifyCommand(g *cli.Globals) *cobra.Command {
@@ -38,6 +43,10 @@ func newClassifyCommand(g *cli.Globals) *cobra.Command {
 a live interface would: from the first payload packets of each flow, and with the
 same early stop. "-" reads standard input. It needs no root and no interface.
 
+What decides a flow, in this order: its server name, if the catalogue lists it; its
+protocol, if that says what the flow is; else the model. --explain says for each flow
+why, as dpclass explain does.
+
 All packets of a 5-tuple in one file are one flow. A verdict with a question mark
 is provisional: the flow has fewer payload packets than the model reads, and the
 model is not sure. Link types: Ethernet, raw IP, Linux cooked (v1 and v2), null and
@@ -47,6 +56,7 @@ loop.
 		Example: `  dpclass classify capture.pcap
   dpclass classify -o json *.pcapng.gz | jq -r 'select(.category == "voip") | .src'
   tcpdump -w - -c 1000 | dpclass classify -
+  dpclass classify office.pcap --explain --filter name:example.com
   dpclass classify call.pcap --model cnn-traffic --filter proto:udp`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -59,8 +69,12 @@ loop.
 	set := command.Flags()
 	set.StringArrayVar(&flags.models, "model", nil, "`NAME` of a shipped model, or FILE.onnx; give it twice for one model per task")
 	set.IntVar(&flags.samples, "samples", 0, "payload packets to read per flow (default: the model's)")
-	set.Float64Var(&flags.minConfidence, "min-confidence", 0, "probability, 0 to 1, below which a final verdict becomes \"unknown\"")
+	set.Float64Var(&flags.minConfidence, "min-confidence", 0, "probability, 0 to 1, below which a final verdict becomes \"unknown\" ('models show' says how many flows that leaves)")
 	set.StringVar(&flags.filter, "filter", "", "show only flows that match the `FILTER`, see above")
+	set.BoolVar(&flags.dns, "dns", false, dnsOfflineHelp)
+	set.BoolVar(&flags.explain, "explain", false, "say for each flow why it has its verdict")
+	addEvidence(command, &flags.evidence)
+	flags.names.flag(command)
 	cli.CompleteFunc(command, "model", completeModels)
 	return command
 }
@@ -70,11 +84,17 @@ func classify(command *cobra.Command, g *cli.Globals, flags *classifyFlags, name
 	if err != nil {
 		return cli.Usage(err)
 	}
-	reader, err := openModels(g, flags.models, classifier.Options{Samples: flags.samples, MinConfidence: flags.minConfidence})
+	if flags.explain && slices.Contains(names, capture.Stdin) {
+		return cli.Usagef("--explain reads a capture twice: name a file instead of standard input")
+	}
+	reader, err := openModels(g, flags.models, &flags.names, classifier.Options{
+		Samples: flags.samples, MinConfidence: flags.minConfidence, Evidence: classifier.Evidence(flags.evidence),
+	})
 	if err != nil {
 		return err
 	}
 	defer reader.Close()
+	reader.DNS = flags.dns
 
 	out := bufio.NewWriter(command.OutOrStdout())
 	progress := cli.NewProgress(command.ErrOrStderr(), "packets", 0)
@@ -97,9 +117,15 @@ func classify(command *cobra.Command, g *cli.Globals, flags *classifyFlags, name
 		if !several {
 			shown = ""
 		}
-		if g.JSON() {
+		switch {
+		case flags.explain:
+			var pages []*explanation.Page
+			if pages, err = explainFile(command.Context(), reader, name, file.Records); err == nil {
+				err = printPages(out, g, pages)
+			}
+		case g.JSON():
 			err = cli.PrintJSON(out, fileRecords(shown, file)...)
-		} else {
+		default:
 			if i > 0 {
 				fmt.Fprintln(out)
 			}

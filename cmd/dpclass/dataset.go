@@ -50,7 +50,7 @@ Give one of three sources of captures:
   --iscx DIR       the files of the UNB ISCX VPN-nonVPN 2016 release, labelled by name
 
 You can use labels of your own. With --captures, put traffic without a label into
-"other" or "background".`,
+"other".`,
 		Example: `  dpclass dataset build --captures captures --out dataset
   dpclass dataset build --captures captures --task app --out dataset
   dpclass dataset build --manifest corpus/manifest.csv --out dataset

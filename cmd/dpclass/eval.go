@@ -4,8 +4,11 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -22,7 +25,9 @@ type evalFlags struct {
 	manifest, root, task, level string
 	sets, models                []string
 	samples                     int
-	includeVPN                  bool
+	includeVPN, system, dns     bool
+	evidence                    string
+	names                       nameFiles
 }
 
 func newEvalCommand(g *cli.Globals) *cobra.Command {
@@ -40,7 +45,11 @@ the likeliest label of each payload packet. Flows or packets that the model woul
 reject as "unknown" are scored by their likeliest label too, and their share is
 printed. Macro averages are over the labels in truth or prediction, as in
 scikit-learn. --task app leaves out captures inside a VPN unless --include-vpn is
-given.`,
+given.
+
+The model is scored alone. With --system, flows are scored by the verdict that a user
+sees: server name and protocol first, then the model. --evidence protocol leaves out
+the names. The output says what decided how many flows.`,
 		Example: `  dpclass eval --manifest corpus/manifest.csv --task category --level flow
   dpclass eval --manifest labels.csv --root /captures --set office --task app --level packet --model cnn-app -o json`,
 		Args: cli.Exactly(),
@@ -54,6 +63,10 @@ given.`,
 	set.StringArrayVar(&flags.sets, "set", nil, "use only the manifest's rows of the set `NAME`; may be given more than once")
 	set.StringArrayVar(&flags.models, "model", nil, "`NAME` of a shipped model, or FILE.onnx; give it twice for one model per task")
 	set.IntVar(&flags.samples, "samples", 0, "payload packets to read per flow (default: the model's)")
+	set.BoolVar(&flags.system, "system", false, "score the verdict on all evidence, names and protocols first; needs --level flow")
+	set.BoolVar(&flags.dns, "dns", false, dnsOfflineHelp)
+	addEvidence(command, &flags.evidence)
+	flags.names.flag(command)
 	set.BoolVar(&flags.includeVPN, "include-vpn", false, "with --task app: score captures inside a VPN too")
 	cli.Complete(command, "task", "category", "app")
 	cli.Complete(command, "level", string(offline.ByPacket), string(offline.ByFlow))
@@ -73,6 +86,13 @@ func (f *evalFlags) evaluation() (e offline.Evaluation, err error) {
 	if e.Level != offline.ByPacket && e.Level != offline.ByFlow {
 		return e, cli.Usagef("--level %q: want packet or flow", f.level)
 	}
+	e.System = f.system
+	switch {
+	case f.system && e.Level != offline.ByFlow:
+		return e, cli.Usagef("--system scores flows: use --level flow")
+	case !f.system && (f.dns || f.evidence != string(classifier.EvidenceAll) || len(f.names) > 0):
+		return e, cli.Usagef("--dns, --evidence and --names need --system: without it, the model is scored alone")
+	}
 	return e, nil
 }
 
@@ -85,11 +105,14 @@ func eval(command *cobra.Command, g *cli.Globals, flags *evalFlags) error {
 	if err != nil {
 		return err
 	}
-	reader, err := openModels(g, flags.models, classifier.Options{Samples: flags.samples})
+	reader, err := openModels(g, flags.models, &flags.names, classifier.Options{
+		Samples: flags.samples, Evidence: classifier.Evidence(flags.evidence),
+	})
 	if err != nil {
 		return err
 	}
 	defer reader.Close()
+	reader.DNS = flags.dns
 	progress := cli.NewProgress(command.ErrOrStderr(), "captures", len(captures))
 	defer progress.Wipe()
 	e.Progress = func(captures, scored int) { progress.Step(captures, fmt.Sprintf("%d scored", scored)) }
@@ -116,7 +139,11 @@ func printEval(screen io.Writer, r *offline.Result) error {
 	color := tui.WantColor(screen)
 	out := bufio.NewWriter(screen)
 	level := string(r.Level)
-	fmt.Fprintf(out, "%s by %s, model %s: %s of %s\n\n", r.Task, level, r.Model, tui.Plural(r.N, level), tui.Plural(r.Captures, "capture"))
+	judged := "model " + r.Model
+	if r.System {
+		judged = "names and protocols first, then " + judged
+	}
+	fmt.Fprintf(out, "%s by %s, %s: %s of %s\n\n", r.Task, level, judged, tui.Plural(r.N, level), tui.Plural(r.Captures, "capture"))
 	var rows []scoreRow
 	for _, c := range r.Classes {
 		rows = append(rows, scoreRow{c, fmt.Sprint(c.Support), tui.Plain})
@@ -138,6 +165,13 @@ func printEval(screen io.Writer, r *offline.Result) error {
 		fmt.Fprintln(out, line)
 	}
 	fmt.Fprintf(out, "\naccuracy %.3f; %.1f %% would be \"unknown\"\n\n", r.Accuracy, 100*r.UnknownShare)
+	if r.System {
+		for _, source := range slices.Sorted(maps.Keys(r.DecidedBy)) {
+			by := r.DecidedBy[source]
+			fmt.Fprintf(out, "decided by %-9s %6d flows, %.3f right\n", cmp.Or(source, "nothing")+":", by.N, float64(by.Right)/float64(by.N))
+		}
+		fmt.Fprintln(out)
+	}
 	fmt.Fprintln(out, "Confusion (row: truth, column: prediction)")
 	for _, line := range confusion(r, color) {
 		fmt.Fprintln(out, line)

@@ -29,6 +29,9 @@ func newFlowsCommand(g *cli.Globals) *cobra.Command {
 		Long: `Show the flows of an interface, or of all attached ones, with their verdicts. It
 only reads pinned maps, so it works without an agent.
 
+On a terminal the table leaves out columns that do not fit, the least important
+first. Elsewhere it has all of them, or what fits $COLUMNS if that is set.
+
 A label with a question mark is provisional: it may still change. Rates come from
 two reads, --interval apart. --ended shows the newest flows that have ended
 instead. -o json prints one object a line and has no rates, so it reads once

@@ -63,15 +63,19 @@ final and replaces the model's. FLOW is "tcp ADDR:PORT ADDR:PORT" or
 // the flow's key: an IPv4 key also finds IPv6 flows with IPv4-mapped addresses.
 func setVerdicts(iface *loader.Pins, key flow.Key, labels [flow.NumTasks]string) (flow.Key, error) {
 	var verdicts flow.Verdicts
+	apps, err := catalogueApps(&nameFiles{})
+	if err != nil {
+		return key, err
+	}
 	for task, label := range labels {
-		if err := checkLabel(flow.Task(task), label, iface.Labels()); err != nil {
+		if err := checkLabel(flow.Task(task), label, iface.Labels(), apps); err != nil {
 			return key, err
 		}
 		if label != "" {
 			verdicts[task] = flow.Verdict{Label: label, Confidence: 1, Source: flow.SourceOperator, Final: true}
 		}
 	}
-	err := iface.Table().SetVerdicts(key, verdicts)
+	err = iface.Table().SetVerdicts(key, verdicts)
 	if errors.Is(err, loader.ErrNoFlow) && !key.Is6() && iface.Table().SetVerdicts(key.Mapped(), verdicts) == nil {
 		key, err = key.Mapped(), nil
 	}
@@ -98,14 +102,15 @@ func withSource(label, source string) string {
 	return label + " (" + source + ")"
 }
 
-// checkLabel accepts "", "unknown", the task's own labels and labels that only the
-// interface's models have.
-func checkLabel(task flow.Task, label string, ofInterface []string) error {
+// checkLabel accepts "", "unknown", the task's own labels, the catalogue's applications
+// that the interface has, and labels that only the interface's models have.
+func checkLabel(task flow.Task, label string, ofInterface, apps []string) error {
 	known := append(slices.Clone(task.Labels()), flow.Unknown)
 	if label == "" || slices.Contains(known, label) {
 		return nil
 	}
-	if slices.Contains(ofInterface, label) && !slices.Contains(flow.Vocabulary, label) {
+	if slices.Contains(ofInterface, label) && !slices.Contains(flow.Vocabulary, label) &&
+		(task == flow.App || !slices.Contains(apps, label)) {
 		return nil
 	}
 	return fault.Advise(fmt.Errorf("unknown %s %q%s", task, label, near.Hint(label, known)), "known: %s", strings.Join(known, ", "))

@@ -82,6 +82,9 @@ func showModel(out io.Writer, m *model.Model) error {
 	if err := modelcard.Read(m.Figures).Print(out); err != nil {
 		return err
 	}
+	if err := showOperatingPoints(out, m); err != nil {
+		return err
+	}
 	if len(m.Weaknesses) > 0 {
 		fmt.Fprintln(out, "\nweaknesses")
 		for _, weakness := range m.Weaknesses {
@@ -90,6 +93,22 @@ func showModel(out io.Writer, m *model.Model) error {
 	}
 	_, err := fmt.Fprintf(out, "\nlicence  %s\nsha256   %s\n", m.Licence, m.SHA256)
 	return err
+}
+
+// showOperatingPoints prints what --min-confidence buys; nothing if the manifest does
+// not say.
+func showOperatingPoints(out io.Writer, m *model.Model) error {
+	if len(m.OperatingPoints) == 0 {
+		return nil
+	}
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "\n--min-confidence\ttask\tflows with a verdict\tof these right")
+	for _, task := range m.Task {
+		for _, p := range m.OperatingPoints[task] {
+			fmt.Fprintf(table, "%g\t%s\t%.0f %%\t%.0f %%\n", p.MinConfidence, task, 100*p.Coverage, 100*p.Right)
+		}
+	}
+	return table.Flush()
 }
 
 // wrap breaks a text into lines of at most 100 columns; all but the first begin with

@@ -32,7 +32,7 @@ func TestModelsListAndShow(t *testing.T) {
 		if code != 0 {
 			t.Fatalf("%s: exit %d, %q", name, code, errOut)
 		}
-		for _, says := range []string{"name          " + m.Name + "\n", m.SHA256, "weaknesses\n- ", "licence  ", "validation", "  split"} {
+		for _, says := range []string{"name          " + m.Name + "\n", m.SHA256, "weaknesses\n- ", "licence  ", " split:", "  split"} {
 			if !strings.Contains(text, says) {
 				t.Errorf("%s: %q is missing in:\n%s", name, says, text)
 			}

@@ -20,13 +20,16 @@ func loadModels(named []string) ([]*model.Model, error) {
 	return model.LoadAll(names)
 }
 
-// openModels opens models to read captures with.
-func openModels(g *cli.Globals, names []string, options classifier.Options) (*offline.Reader, error) {
-	models, err := loadModels(names)
+// openModels opens models and the catalogue of names to read captures with.
+func openModels(g *cli.Globals, models []string, names *nameFiles, options classifier.Options) (*offline.Reader, error) {
+	loaded, err := loadModels(models)
 	if err != nil {
 		return nil, err
 	}
-	options.Library, options.Models = g.Library, models
+	if options.Names, err = names.load(); err != nil {
+		return nil, err
+	}
+	options.Library, options.Models = g.Library, loaded
 	return offline.Open(options)
 }
 

@@ -10,8 +10,13 @@ import (
 )
 
 func newPolicyCommand(g *cli.Globals) *cobra.Command {
-	cmd := cli.Group("policy", "Apply, show, clear or check a policy", policy.Help,
-		"  dpclass policy check policy.yaml\n  dpclass policy apply eth0 policy.yaml\n  dpclass policy show eth0\n  dpclass policy clear eth0")
-	cmd.AddCommand(newPolicyApplyCommand(g), newPolicyShowCommand(g), newPolicyClearCommand(g), newPolicyCheckCommand(g))
+	cmd := cli.Group("policy", "Begin, check, apply, show or clear a policy", policy.Help,
+		`  dpclass policy init diffserv --out policy.yaml
+  dpclass policy check policy.yaml
+  dpclass policy apply eth0 policy.yaml
+  dpclass policy show eth0
+  dpclass policy clear eth0`)
+	cmd.AddCommand(newPolicyApplyCommand(g), newPolicyShowCommand(g), newPolicyClearCommand(g), newPolicyCheckCommand(g),
+		newPolicyInitCommand(g))
 	return cmd
 }

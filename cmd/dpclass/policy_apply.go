@@ -9,6 +9,7 @@ import (
 
 	"github.com/dpclass/dpclass/internal/cli"
 	"github.com/dpclass/dpclass/loader"
+	"github.com/dpclass/dpclass/policy"
 )
 
 func newPolicyApplyCommand(g *cli.Globals) *cobra.Command {
@@ -23,7 +24,11 @@ connection that applies the policy is protected.`,
 		ValidArgsFunction: completeAttached(g, cobra.ShellCompDirectiveDefault),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withInterface(g, args[0], func(iface *loader.Pins) error {
-				p, err := readPolicy(cmd, args[1], iface.Labels())
+				apps, err := catalogueApps(&nameFiles{})
+				if err != nil {
+					return err
+				}
+				p, err := readPolicy(cmd, args[1], iface.Labels(), policy.WithApps(apps))
 				if err != nil {
 					return err
 				}

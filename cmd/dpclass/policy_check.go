@@ -12,11 +12,12 @@ import (
 
 func newPolicyCheckCommand(g *cli.Globals) *cobra.Command {
 	var models []string
+	var names nameFiles
 	cmd := &cobra.Command{
 		Use:   "check FILE",
 		Short: "Check a policy file and explain it",
-		Long: `Check a policy file and print what its rules do, with every default and unit
-written out. It changes nothing and needs no privileges. The exit code is 0 if the
+		Long: `Check a policy file and say in a sentence what each of its rules does, with every
+default and unit written out. It changes nothing and needs no privileges. The exit code is 0 if the
 file can be applied. To use the labels of your own models, name them with --model.
 
 ` + policy.Help,
@@ -33,7 +34,11 @@ file can be applied. To use the labels of your own models, name them with --mode
 			if err != nil {
 				return err
 			}
-			p, err := readPolicy(cmd, args[0], labels)
+			apps, err := catalogueApps(&names)
+			if err != nil {
+				return err
+			}
+			p, err := readPolicy(cmd, args[0], labels, policy.WithApps(apps))
 			if err != nil {
 				return err
 			}
@@ -44,6 +49,7 @@ file can be applied. To use the labels of your own models, name them with --mode
 		},
 	}
 	cmd.Flags().StringArrayVar(&models, "model", nil, "model whose labels the policy may use: `NAME` or FILE.onnx (default: the choice of \"dpclass models use\")")
+	names.flag(cmd)
 	cli.CompleteFunc(cmd, "model", completeModels)
 	return cmd
 }

@@ -20,7 +20,7 @@ const policyLimit = 1 << 20
 
 // readPolicy reads and checks a policy file, or standard input for "-", and
 // prints its warnings.
-func readPolicy(cmd *cobra.Command, file string, labels []string) (*flow.Policy, error) {
+func readPolicy(cmd *cobra.Command, file string, labels []string, options ...policy.Option) (*flow.Policy, error) {
 	name, in := file, cmd.InOrStdin()
 	if file == "-" {
 		name = "standard input"
@@ -36,7 +36,7 @@ func readPolicy(cmd *cobra.Command, file string, labels []string) (*flow.Policy,
 	if err != nil {
 		return nil, fmt.Errorf("policy file %q: %w", file, pathReason(err))
 	}
-	p, warnings, err := policy.Parse(name, data, labels)
+	p, warnings, err := policy.Parse(name, data, labels, options...)
 	if err != nil {
 		return nil, err
 	}

@@ -47,7 +47,11 @@ func inForce(iface *loader.Pins) (*flow.Policy, []loader.RuleStats, error) {
 	if err != nil || applied == nil {
 		return nil, nil, err
 	}
-	p, _, err := policy.Parse("policy in force", applied.Source, iface.Labels())
+	apps, err := catalogueApps(&nameFiles{})
+	if err != nil {
+		return nil, nil, err
+	}
+	p, _, err := policy.Parse("policy in force", applied.Source, iface.Labels(), policy.WithApps(apps))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -93,7 +97,7 @@ func showPolicy(out io.Writer, iface string, p *flow.Policy, stats []loader.Rule
 	columns := []tui.Column[int]{
 		{Title: "#", Right: true, Cell: func(i int) tui.Cell { return tui.Cell{Text: fmt.Sprint(i + 1)} }},
 		{Title: "MATCH", Cell: func(i int) tui.Cell { return tui.Cell{Text: policy.DescribeMatch(p.Rules[i])} }},
-		{Title: "ACTION", Cell: func(i int) tui.Cell { return tui.Cell{Text: policy.DescribeAction(p.Rules[i].Action)} }},
+		{Title: "ACTION", Cell: func(i int) tui.Cell { return tui.Cell{Text: policy.SummariseAction(p.Rules[i].Action)} }},
 		counts("PACKETS", func(s loader.RuleStats) tui.Cell { return tui.CountCell(s.Packets, tui.Plain) }),
 		counts("BYTES", func(s loader.RuleStats) tui.Cell { return tui.Cell{Text: tui.Bytes(s.Bytes)} }),
 		counts("DROPPED", func(s loader.RuleStats) tui.Cell { return tui.CountCell(s.Dropped, tui.Red) }),

@@ -5,6 +5,8 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -54,6 +56,50 @@ func TestPolicyCheck(t *testing.T) {
 	}
 }
 
+func TestPolicyInit(t *testing.T) {
+	code, out, errOut := call(t, "", "policy", "init")
+	if code != cli.ExitDone || !strings.Contains(out, "diffserv  a DSCP for each kind of traffic") || errOut != "" {
+		t.Errorf("exit %d: %s%s", code, out, errOut)
+	}
+	code, out, _ = call(t, "", "policy", "init", "-o", "json")
+	if code != cli.ExitDone || !strings.HasPrefix(out, `{"name":"diffserv","summary":"`) {
+		t.Errorf("exit %d: %s", code, out)
+	}
+	for _, template := range policy.Templates() {
+		code, text, errOut := call(t, "", "policy", "init", template.Name)
+		if code != cli.ExitDone || text != string(template.Text()) || errOut != "" {
+			t.Errorf("exit %d: %s%s", code, text, errOut)
+		}
+		if code, said, errOut := call(t, text, "policy", "check", "-"); code != cli.ExitDone || !strings.HasPrefix(said, "1. Packets ") || errOut != "" {
+			t.Errorf("%s: exit %d: %s%s", template.Name, code, said, errOut)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "new.yaml")
+	if code, out, errOut := call(t, "", "policy", "init", "diffserv", "--out", file); code != cli.ExitDone || !strings.Contains(out, "dpclass policy check "+file) {
+		t.Errorf("exit %d: %s%s", code, out, errOut)
+	}
+	before, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for args, want := range map[string]string{
+		"examples --out " + file:        "exists already",
+		"diffserv --out " + file + "/x": "not a directory",
+		"difserv":                       `did you mean "diffserv"?`,
+		"--out " + file:                 "--out needs the name of a template",
+		"diffserv examples":             `unexpected argument "examples"`,
+	} {
+		code, out, errOut := call(t, "", append([]string{"policy", "init"}, strings.Fields(args)...)...)
+		if code == cli.ExitDone || out != "" || !strings.Contains(errOut, want) {
+			t.Errorf("%s: exit %d: %s%s", args, code, out, errOut)
+		}
+		checkError(t, errOut)
+	}
+	if after, err := os.ReadFile(file); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("the file has changed: %v", err)
+	}
+}
+
 func TestShowPolicy(t *testing.T) {
 	p, _, err := policy.Parse("p.yaml", []byte(goodPolicy), nil)
 	if err != nil {
@@ -70,9 +116,9 @@ func TestShowPolicy(t *testing.T) {
 		t.Fatal(err)
 	}
 	const want = goodPolicy + `
-#  MATCH          ACTION                                                                   PACKETS   BYTES  DROPPED  MARKED
-1  category voip  mark DSCP EF (46)                                                             20  4.0 kB        -      20
-2  app torrent    police to 1 Mbit/s, burst 10 KiB, one bucket for the rule and direction        5  5.0 kB        3       -
+#  MATCH          ACTION                     PACKETS   BYTES  DROPPED  MARKED
+1  category voip  mark DSCP EF (46)               20  4.0 kB        -      20
+2  app torrent    police to 1 Mbit/s in all        5  5.0 kB        3       -
 never dropped or policed: ARP, ND, ICMP, tcp 10.0.0.1:22 10.0.0.9:50000
 `
 	if out.String() != want {

@@ -45,9 +45,9 @@ func TestAttachUsage(t *testing.T) {
 }
 
 func TestCheckLabel(t *testing.T) {
-	beyond := append(append([]string{}, flow.Vocabulary...), "gaming")
-	for name, ok := range map[string]bool{"": true, "voip": true, "unknown": true, "gaming": true, "skype": false, "viop": false} {
-		err := checkLabel(flow.Category, name, beyond)
+	beyond := append(append([]string{}, flow.Vocabulary...), "gaming", "tiktok")
+	for name, ok := range map[string]bool{"": true, "voip": true, "unknown": true, "gaming": true, "skype": false, "tiktok": false, "viop": false} {
+		err := checkLabel(flow.Category, name, beyond, []string{"tiktok"})
 		if (err == nil) != ok {
 			t.Errorf("%q: %v", name, err)
 		}

@@ -37,7 +37,7 @@ var changes = []change{
 		patch: "label.patch", files: 1, generate: []string{"./flow"},
 		try:   []string{"policy", "check", "-"},
 		stdin: "version: 1\nrules:\n  - match: {category: gaming}\n    action: {dscp: AF41}\n",
-		want:  "category gaming",
+		want:  "category is gaming",
 	},
 	{
 		patch: "protocol.patch", files: 3, generate: []string{"./loader"}, needs: "clang",

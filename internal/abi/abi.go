@@ -17,7 +17,7 @@ import (
 )
 
 // Unpinned are the maps that belong to one process.
-var Unpinned = []string{"inbox", "scratch", "forgotten"}
+var Unpinned = []string{"inbox", "scratch", "forgotten", "matching", "answer_copies"}
 
 // Pinned returns the names of the maps of an object that are pinned, in order. Maps
 // with constants and variables (.rodata, .bss) are not.
@@ -29,18 +29,21 @@ func Pinned(spec *ebpf.CollectionSpec) []string {
 }
 
 // Fingerprint is a hash of the pinned maps of an object: kinds, sizes, and the BTF of
-// keys and values, and of what the ring buffer holds. It does not depend on the labels:
-// a table of labels is pinned too. The error says what the object's BTF lacks.
+// keys and values, and of what the ring buffers hold. It does not depend on the labels and
+// protocols that exist. The error says what the object's BTF lacks.
 func Fingerprint(spec *ebpf.CollectionSpec) (string, error) {
 	h := sha256.New()
 	for _, name := range Pinned(spec) {
 		layout(h, name, spec.Maps[name])
 	}
-	var sample *btf.Struct // BTF does not tie it to the map samples: a ring buffer has no value type
-	if err := spec.Types.TypeByName("sample", &sample); err != nil {
-		return "", fmt.Errorf("type of the samples: %w", err)
+	// BTF does not tie these to the maps samples and dns: a ring buffer has no value type.
+	for _, name := range []string{"sample", "dns_answer"} {
+		var record *btf.Struct
+		if err := spec.Types.TypeByName(name, &record); err != nil {
+			return "", fmt.Errorf("what a ring buffer holds: %w", err)
+		}
+		typeLayout(h, record)
 	}
-	typeLayout(h, sample)
 	return hex.EncodeToString(h.Sum(nil)[:8]), nil
 }
 
@@ -68,8 +71,8 @@ func typeLayout(w io.Writer, t btf.Type) {
 		typeLayout(w, t.Type)
 	case *btf.Enum:
 		fmt.Fprintf(w, "enum %s %d", t.Name, t.Size)
-		if t.Name == "label" {
-			return // labels may be added: each interface has its own map of labels
+		if t.Name == "label" || t.Name == "protocol" {
+			return // more may be added: an interface has its own map of labels, and the numbers of protocols never change
 		}
 		for _, value := range t.Values {
 			fmt.Fprintf(w, " %s=%d", value.Name, value.Value)

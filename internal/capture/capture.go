@@ -27,6 +27,7 @@ type Packet struct {
 	Time   time.Time
 	Data   []byte // captured bytes from the IP header on; valid until the next call of Next
 	Length int    // bytes of the frame on the wire, from the IP header on
+	Raw    bool   // the frame has no link layer, as on a tun device
 }
 
 // Stats counts what a Reader has read.
@@ -185,7 +186,7 @@ func (r *Reader) Next() (Packet, error) {
 			continue
 		}
 		r.stats.Packets++
-		return Packet{Time: f.time, Data: f.data[offset:], Length: max(f.length, len(f.data)) - offset}, nil
+		return Packet{Time: f.time, Data: f.data[offset:], Length: max(f.length, len(f.data)) - offset, Raw: offset == 0}, nil
 	}
 }
 

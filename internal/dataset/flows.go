@@ -31,6 +31,8 @@ type Step struct {
 	Flow   *Flow
 	Data   []byte // from the IP header on; valid until the next packet
 	Packet vector.Packet
+	FromA  bool // sent by the key's endpoint A
+	Raw    bool // the frame has no link layer, as on a tun device
 	Time   time.Time
 	// Sampled reports whether a model can read the packet. If so, it is number
 	// Flow.Payloads-1 of such packets in its flow.
@@ -67,7 +69,7 @@ func (w *Walker) Next() (Step, error) {
 		if reason != vector.OK {
 			continue
 		}
-		key, _ := flow.MakeKey(flow.Proto(packet.Proto), packet.Src, packet.Dst, 0)
+		key, fromA := flow.MakeKey(flow.Proto(packet.Proto), packet.Src, packet.Dst, 0)
 		found := w.flows[key]
 		if found == nil {
 			found = &Flow{Key: key, Src: packet.Src, Dst: packet.Dst, First: read.Time, Last: read.Time, Number: len(w.list)}
@@ -83,7 +85,7 @@ func (w *Walker) Next() (Step, error) {
 		if read.Time.After(found.Last) {
 			found.Last = read.Time
 		}
-		step := Step{Flow: found, Data: read.Data, Packet: packet, Time: read.Time, Sampled: packet.Sampled()}
+		step := Step{Flow: found, Data: read.Data, Packet: packet, FromA: fromA, Raw: read.Raw, Time: read.Time, Sampled: packet.Sampled()}
 		if step.Sampled {
 			found.Payloads++
 		}

@@ -31,7 +31,7 @@ const metaFile = "meta.json"
 
 // NoClass lists the categories of traffic that has no class. The trainer teaches a model
 // to be unsure of it.
-var NoClass = []string{"background", "other"}
+var NoClass = []string{"other"}
 
 // Meta is the meta.json of a dataset directory.
 type Meta struct {

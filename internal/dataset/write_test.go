@@ -121,13 +121,13 @@ func TestBuild(t *testing.T) {
 		t.Fatal(err)
 	}
 	if read.Format != 1 || read.Vector != vector.Version || read.PerFlow != 3 || read.Packets != 6 || len(read.Captures) != 2 ||
-		fmt.Sprint(read.Sets) != "[s0 s1]" || read.Aggregation != aggregation || fmt.Sprint(read.NoClass) != "[background other]" {
+		fmt.Sprint(read.Sets) != "[s0 s1]" || read.Aggregation != aggregation || fmt.Sprint(read.NoClass) != "[other]" {
 		t.Errorf("%+v", read)
 	}
 	if a, b := read.Captures[0], read.Captures[1]; a.Flows != 2 || a.Packets != 4 || b.Flows != 1 || b.Packets != 2 {
 		t.Errorf("captures %+v", read.Captures)
 	}
-	if read.Categories[5] != "voip" || read.Categories[13] != "other" || read.Apps[10] != "skype" || len(read.Apps) != 17 || len(read.KnownApps) != 17 {
+	if read.Categories[5] != "voip" || read.Categories[17] != "other" || read.Apps[10] != "skype" || len(read.Apps) != 17 || len(read.KnownApps) != 17 {
 		t.Errorf("categories %v, apps %v", read.Categories, read.Apps)
 	}
 
@@ -143,7 +143,7 @@ func TestBuild(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]string{
-		"category":       "<i2 [5 5 5 5 13 13]",
+		"category":       "<i2 [5 5 5 5 17 17]",
 		"app":            "<i2 [10 10 10 10 -1 -1]",
 		"flow":           "<i4 [0 0 0 1 2 2]",
 		"capture":        "<i4 [0 0 0 0 1 1]",

@@ -3,6 +3,7 @@
 package flowlist
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -16,39 +17,68 @@ import (
 // Column is a column of a table of flows.
 type Column = tui.Column[Row]
 
+// The order in which columns leave a table that is too wide. Those that stay say which
+// flow it is, what it is and what a policy did to it.
+const (
+	_ = iota
+	leaveIdle
+	leavePackets
+	leaveAge
+	leaveState // a question mark says that a label is provisional
+	leaveAppPercent
+	leaveRate
+	leaveApp // the name usually says it too
+	leavePercent
+	leaveBytes
+	leaveName
+)
+
 // VerdictColumns returns the columns that every table of flows begins with: which
-// flow it is, and its verdicts.
+// flow it is, its verdicts, and what decided them.
 func VerdictColumns() []Column {
 	return []Column{
-		{Title: "PROTO", Cell: func(r Row) tui.Cell { return tui.Cell{Text: r.Proto} }},
+		{Title: "PROTO", Cell: func(r Row) tui.Cell { return tui.Cell{Text: cmp.Or(r.Protocol, r.Proto)} }},
 		{Title: "SOURCE", Cell: func(r Row) tui.Cell { return tui.Cell{Text: endpoint(r.Src, r.SrcPort)} }},
 		{Title: "DESTINATION", Cell: func(r Row) tui.Cell { return tui.Cell{Text: endpoint(r.Dst, r.DstPort)} }},
+		{Title: "NAME", Leaves: leaveName, Wanted: func(r Row) bool { return r.Name != "" }, Cell: nameCell},
 		{Title: "CATEGORY", Cell: func(r Row) tui.Cell { return labelCell(r.Category, r.CategoryFinal) }},
-		{Title: "%", Right: true, Cell: func(r Row) tui.Cell { return confidenceCell(r.Category, r.CategoryConfidence) }},
-		{Title: "APP", Cell: func(r Row) tui.Cell { return labelCell(r.App, r.AppFinal) }},
-		{Title: "%", Right: true, Cell: func(r Row) tui.Cell { return confidenceCell(r.App, r.AppConfidence) }},
+		{Title: "%", Right: true, Leaves: leavePercent, Wanted: func(r Row) bool { return confidence(r.CategorySource, 1) != "" },
+			Cell: func(r Row) tui.Cell { return confidenceCell(r.CategorySource, r.CategoryConfidence) }},
+		{Title: "APP", Leaves: leaveApp, Cell: func(r Row) tui.Cell { return labelCell(r.App, r.AppFinal) }},
+		{Title: "%", Right: true, Leaves: leaveAppPercent, Wanted: func(r Row) bool { return confidence(r.AppSource, 1) != "" },
+			Cell: func(r Row) tui.Cell { return confidenceCell(r.AppSource, r.AppConfidence) }},
+		{Title: "BY", Cell: sourceCell},
 	}
 }
 
 // PacketsColumn and BytesColumn show what a flow has carried.
 var (
-	PacketsColumn = Column{Title: "PACKETS", Right: true, Cell: func(r Row) tui.Cell { return tui.Cell{Text: tui.Count(r.Packets)} }}
-	BytesColumn   = Column{Title: "BYTES", Right: true, Cell: func(r Row) tui.Cell { return tui.Cell{Text: tui.Bytes(r.Bytes)} }}
+	PacketsColumn = Column{Title: "PACKETS", Right: true, Leaves: leavePackets, Cell: func(r Row) tui.Cell { return tui.Cell{Text: tui.Count(r.Packets)} }}
+	BytesColumn   = Column{Title: "BYTES", Right: true, Leaves: leaveBytes, Cell: func(r Row) tui.Cell { return tui.Cell{Text: tui.Bytes(r.Bytes)} }}
 )
 
 // liveColumns returns the columns of flows on an interface, from left to right.
 func liveColumns(now time.Time) []Column {
 	return append(VerdictColumns(),
-		Column{Title: "STATE", Cell: stateCell},
-		Column{Title: "RATE", Right: true, Cell: rateCell},
+		Column{Title: "STATE", Leaves: leaveState, Cell: stateCell},
+		Column{Title: "RATE", Right: true, Leaves: leaveRate, Cell: rateCell},
 		BytesColumn, PacketsColumn,
 		Column{Title: "DROPPED", Right: true, Wanted: func(r Row) bool { return live(r.Record).Dropped > 0 },
 			Cell: func(r Row) tui.Cell { return tui.CountCell(live(r.Record).Dropped, tui.Red) }},
-		Column{Title: "RULE", Right: true, Wanted: func(r Row) bool { return live(r.Record).Rule > 0 },
-			Cell: func(r Row) tui.Cell { return tui.CountCell(uint64(live(r.Record).Rule), tui.Plain) }},
-		Column{Title: "AGE", Right: true, Cell: func(r Row) tui.Cell { return tui.Cell{Text: tui.Age(now.Sub(r.FirstSeen))} }},
-		Column{Title: "IDLE", Right: true, Cell: func(r Row) tui.Cell { return tui.Cell{Text: tui.Age(now.Sub(r.LastSeen))} }},
+		Column{Title: "RULE", Right: true, Wanted: func(r Row) bool { return live(r.Record).Rule > 0 || live(r.Record).RuleOut > 0 },
+			Cell: func(r Row) tui.Cell { return ruleCell(live(r.Record)) }},
+		Column{Title: "AGE", Right: true, Leaves: leaveAge, Cell: func(r Row) tui.Cell { return tui.Cell{Text: tui.Age(now.Sub(r.FirstSeen))} }},
+		Column{Title: "IDLE", Right: true, Leaves: leaveIdle, Cell: func(r Row) tui.Cell { return tui.Cell{Text: tui.Age(now.Sub(r.LastSeen))} }},
 	)
+}
+
+// Titles returns the titles of all columns that a table of live flows may have.
+func Titles() []string {
+	var titles []string
+	for _, c := range liveColumns(time.Time{}) {
+		titles = append(titles, c.Title)
+	}
+	return titles
 }
 
 // Table returns the lines of a table of live flows, the first of which has the titles.
@@ -63,6 +93,15 @@ func Table(rows []Row, now time.Time, color bool, width int) []string {
 
 func endpoint(addr netip.Addr, port uint16) string {
 	return netip.AddrPortFrom(addr, port).String()
+}
+
+// ruleCell shows the rule of a flow, or those of received and of sent packets if they differ.
+func ruleCell(l flow.Live) tui.Cell {
+	in, out := tui.CountCell(uint64(l.Rule), tui.Plain), tui.CountCell(uint64(l.RuleOut), tui.Plain)
+	if l.Rule == l.RuleOut {
+		return in
+	}
+	return tui.Cell{Text: in.Text + "/" + out.Text}
 }
 
 // labelCell shows a label; a provisional one has a question mark.
@@ -97,20 +136,62 @@ func labelStyle(label string) tui.Style {
 	return tui.Blue
 }
 
-func confidenceCell(label string, confidence float64) tui.Cell {
-	if label == "" {
-		return tui.Cell{Text: "", Style: tui.Dim}
+// maxNameShown is how much of a server name a table shows.
+const maxNameShown = 32
+
+// nameCell shows a server name. If it is too long, its end is shown, which says whose it
+// is. A name that is only a conclusion has a question mark.
+func nameCell(r Row) tui.Cell {
+	name := printable(r.Name)
+	if runes := []rune(name); len(runes) > maxNameShown {
+		name = "…" + string(runes[len(runes)-maxNameShown+1:])
 	}
-	return tui.Cell{Text: strconv.Itoa(int(confidence*100 + .5)), Style: tui.Dim}
+	switch {
+	case name == "":
+		return tui.Cell{Text: "-", Style: tui.Dim}
+	case name == flow.HiddenName:
+		return tui.Cell{Text: name, Style: tui.Dim}
+	case r.NameSource == flow.NameDNS.String() || r.NameSource == flow.NameServer.String():
+		return tui.Cell{Text: name + "?"}
+	}
+	return tui.Cell{Text: name}
 }
 
-// stateCell shows who decided a flow, and how it ended.
+// printable escapes what could control a terminal.
+func printable(text string) string {
+	quoted := strconv.Quote(text)
+	return quoted[1 : len(quoted)-1]
+}
+
+// confidence returns a probability in percent, and "" for a verdict that has none: a
+// name, a protocol or an operator decided it.
+func confidence(source string, probability float64) string {
+	if source != flow.SourceModel.String() {
+		return ""
+	}
+	return strconv.Itoa(int(probability*100 + .5))
+}
+
+func confidenceCell(source string, probability float64) tui.Cell {
+	return tui.Cell{Text: confidence(source, probability), Style: tui.Dim}
+}
+
+// sourceCell shows what decided the category, or the application where there is no
+// category.
+func sourceCell(r Row) tui.Cell {
+	switch r.Source {
+	case "":
+		return tui.Cell{Text: "-", Style: tui.Dim}
+	case flow.SourceOperator.String():
+		return tui.Cell{Text: r.Source, Style: tui.Bold}
+	}
+	return tui.Cell{Text: r.Source}
+}
+
+// stateCell shows whether a flow is decided, and how it ended.
 func stateCell(r Row) tui.Cell {
 	state, style := "undecided", tui.Dim
-	operator := flow.SourceOperator.String()
 	switch {
-	case r.CategorySource == operator || r.AppSource == operator:
-		state, style = "operator", tui.Bold
 	case r.Final:
 		state, style = "final", tui.Plain
 	case r.Category != "" || r.App != "":

@@ -16,7 +16,11 @@ func tableRows() ([]Row, time.Time) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	first, second, third := call443(), undecided6(), call443()
 	first.Packets, first.Bytes, first.FirstSeen, first.LastSeen = 12345, 9876543, now.Add(-90*time.Second), now.Add(-time.Second)
-	first.Dropped, first.Rule = 7, 2
+	first.Dropped, first.Rule, first.RuleOut = 7, 2, 2
+	second.RuleOut = 3
+	first.Protocol, first.Name, first.NameSource = "tls", "a-host-with-a-long-name.cdn.example.com", "tls"
+	first.Source, first.CategorySource, first.AppSource = "name", "name", "name"
+	second.Name, second.NameSource = "printer\x1b[31m", "dns"
 	second.Packets, second.Bytes, second.FirstSeen, second.LastSeen = 3, 420, now.Add(-26*time.Hour), now.Add(-2*time.Hour)
 	third.Final, third.CategoryFinal, third.AppFinal, third.Category, third.CategoryConfidence, third.App = false, false, false, "vpn-streaming", .5, flow.Unknown
 	third.Packets, third.Bytes, third.FirstSeen, third.LastSeen = 1, 60, now, now
@@ -26,10 +30,10 @@ func tableRows() ([]Row, time.Time) {
 func TestFlowTable(t *testing.T) {
 	rows, now := tableRows()
 	const want = `
-IFACE  PROTO  SOURCE          DESTINATION    CATEGORY         %  APP        %  STATE                   RATE   BYTES  PACKETS  DROPPED  RULE    AGE   IDLE
-eth0   tcp    10.1.2.3:40000  192.0.2.1:443  voip            97  skype     60  final            12.3 Mbit/s  9.9 MB   12.3 k        7     2  1m30s     1s
-eth1   udp    [fd00::1]:5000  [fd00::2]:53   -                   -             undecided, idle            -   420 B        3        -     -  1d02h  2h00m
-eth0   tcp    10.1.2.3:40000  192.0.2.1:443  vpn-streaming?  50  unknown?  60  guess              999 bit/s    60 B        1        -     -     0s     0s
+IFACE  PROTO  SOURCE          DESTINATION    NAME                              CATEGORY         %  APP        %  BY     STATE                   RATE   BYTES  PACKETS  DROPPED  RULE    AGE   IDLE
+eth0   tls    10.1.2.3:40000  192.0.2.1:443  …ith-a-long-name.cdn.example.com  voip                skype         name   final            12.3 Mbit/s  9.9 MB   12.3 k        7     2  1m30s     1s
+eth1   udp    [fd00::1]:5000  [fd00::2]:53   printer\x1b[31m?                  -                   -             -      undecided, idle            -   420 B        3        -   -/3  1d02h  2h00m
+eth0   tls    10.1.2.3:40000  192.0.2.1:443  video.example.com                 vpn-streaming?  50  unknown?  60  model  guess              999 bit/s    60 B        1        -     -     0s     0s
 `
 	got := "\n" + strings.Join(Table(rows, now, false, 0), "\n") + "\n"
 	if got != want {
@@ -58,6 +62,14 @@ func TestFlowTableWidth(t *testing.T) {
 				t.Fatalf("width %d: %q", width, line)
 			}
 		}
+	}
+}
+
+func TestFlowTableKeepsWhatMatters(t *testing.T) {
+	rows, now := tableRows()
+	got := strings.Join(strings.Fields(Table(rows, now, false, 90)[0]), " ")
+	if want := "IFACE PROTO SOURCE DESTINATION CATEGORY BY DROPPED RULE"; got != want {
+		t.Errorf("titles %q, want %q", got, want)
 	}
 }
 

@@ -23,12 +23,15 @@ alternatives, and ! in front of a word negates it:
   port:443 sport:443 dport:53,853      ports (port: either end)
   host:10.0.0.0/8 src:10.0.0.2 dst:fd00::/8
                                        addresses or prefixes (host: either end)
-  proto:tcp  iface:eth0                protocol, interface
+  proto:tcp  iface:eth0                transport protocol, interface
+  protocol:tls,ssh                     application protocol (none: not recognised)
+  name:netflix.com                     server name: this one and all below it
   category:voip,chat  app:youtube      verdicts (none: undecided)
   vpn:true final:true midstream:false  properties
-  source:operator  model:default       who decided the category or the app
+  source:operator  model:default       what decided the category or the app: name, protocol,
+                                       model, operator
   ended:fin,rst,idle                   how the flow ended (none: it has not)
-  skype                                any other word: part of an address or a label`
+  skype                                any other word: part of an address, name or label`
 
 // Filter reports whether to show a flow.
 type Filter func(*flow.Record) bool
@@ -43,6 +46,8 @@ var filterKeys = map[string]func(value string) (Filter, error){
 	"dst":       hostFilter(false, true),
 	"proto":     wordFilter(func(r *flow.Record) string { return r.Proto }, "tcp", "udp"),
 	"iface":     wordFilter(func(r *flow.Record) string { return r.Iface }),
+	"protocol":  protocolFilter,
+	"name":      nameFilter,
 	"category":  wordFilter(func(r *flow.Record) string { return r.Category }),
 	"app":       wordFilter(func(r *flow.Record) string { return r.App }),
 	"source":    sourceFilter,
@@ -161,10 +166,35 @@ func sourceFilter(value string) (Filter, error) {
 	switch value {
 	case "none":
 		return func(r *flow.Record) bool { return r.CategorySource == "" && r.AppSource == "" }, nil
-	case flow.SourceModel.String(), flow.SourceOperator.String():
-		return func(r *flow.Record) bool { return r.CategorySource == value || r.AppSource == value }, nil
 	}
-	return nil, fmt.Errorf("want %s, %s, none", flow.SourceModel, flow.SourceOperator)
+	if _, ok := flow.ParseSource(value); !ok {
+		return nil, fmt.Errorf("want %s, %s, %s, %s, none", flow.SourceName, flow.SourceProtocol, flow.SourceModel, flow.SourceOperator)
+	}
+	return func(r *flow.Record) bool { return r.CategorySource == value || r.AppSource == value }, nil
+}
+
+// protocolFilter compares the application protocol.
+func protocolFilter(value string) (Filter, error) {
+	var known []string
+	for _, p := range flow.Protocols() {
+		known = append(known, p.String())
+	}
+	if value == "none" {
+		value = ""
+	} else if _, ok := flow.ParseProtocol(value); !ok {
+		return nil, fmt.Errorf("no such protocol%s", near.Hint(value, known))
+	}
+	return func(r *flow.Record) bool { return r.Protocol == value }, nil
+}
+
+// nameFilter compares the end of the server name, on whole labels; "none" stands for an
+// unknown name.
+func nameFilter(value string) (Filter, error) {
+	if value == "none" {
+		return func(r *flow.Record) bool { return r.Name == "" }, nil
+	}
+	value = strings.TrimPrefix(strings.TrimPrefix(value, "*"), ".")
+	return func(r *flow.Record) bool { return r.Name == value || strings.HasSuffix(r.Name, "."+value) }, nil
 }
 
 // wordFilter compares a whole property; "none" stands for an empty one. If words are
@@ -191,11 +221,11 @@ func boolFilter(of func(*flow.Record) bool) func(string) (Filter, error) {
 	}
 }
 
-// textFilter looks for a part of an address or a label.
+// textFilter looks for a part of an address, a name or a label.
 func textFilter(part string) Filter {
 	part = strings.ToLower(part)
 	return func(r *flow.Record) bool {
-		for _, text := range []string{r.Src.String(), r.Dst.String(), r.Category, r.App, r.Proto} {
+		for _, text := range []string{r.Src.String(), r.Dst.String(), r.Category, r.App, r.Proto, r.Protocol, r.Name} {
 			if strings.Contains(text, part) {
 				return true
 			}

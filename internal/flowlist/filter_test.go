@@ -15,6 +15,7 @@ func call443() *flow.Record {
 	return &flow.Record{
 		Iface: "eth0", Src: netip.MustParseAddr("10.1.2.3"), Dst: netip.MustParseAddr("192.0.2.1"), SrcPort: 40000, DstPort: 443,
 		Proto: "tcp", Category: "voip", CategoryConfidence: .97, App: "skype", AppConfidence: .6, Source: "model", CategorySource: "model", AppSource: "model",
+		Protocol: "tls", Name: "video.example.com", NameSource: "tls",
 		Final: true, CategoryFinal: true, AppFinal: true,
 		Live: &flow.Live{Model: "default"},
 	}
@@ -56,6 +57,14 @@ func TestFilter(t *testing.T) {
 		{"final:true", true, false},
 		{"vpn:true", false, false},
 		{"midstream:true", false, true},
+		{"protocol:tls,quic", true, false},
+		{"protocol:none", false, true},
+		{"name:example.com", true, false},
+		{"name:*.example.com", true, false},
+		{"name:xample.com", false, false},
+		{"name:none", false, true},
+		{"video.exam", true, false},
+		{"source:name", false, false},
 		{"source:model", true, false},
 		{"source:none", false, true},
 		{"source:operator", false, false},
@@ -92,7 +101,7 @@ func TestBadFilter(t *testing.T) {
 		"proto:icmp":    "want tcp, udp",
 		"!":             "! has no word after it",
 		"ended:never":   "want fin, rst, idle, none",
-		"source:oracle": "want model, operator, none",
+		"source:oracle": "want name, protocol, model, operator, none",
 	} {
 		_, err := ParseFilter(expr)
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -79,7 +79,7 @@ func (v *View) Print(ctx context.Context, out io.Writer, rates bool) error {
 	if err := v.readOnce(ctx, rates); err != nil {
 		return err
 	}
-	lines := Table(v.shown(), time.Now(), tui.WantColor(out), 0)
+	lines := Table(v.shown(), time.Now(), tui.WantColor(out), tui.Width(out))
 	lines = append(lines, v.summary(len(v.shown())))
 	_, err := fmt.Fprintln(out, strings.Join(lines, "\n"))
 	return err
@@ -138,7 +138,7 @@ func (v *View) Watch(ctx context.Context, in io.Reader, out io.Writer) error {
 func (v *View) draw(s tui.Screen) []string {
 	shown := v.shown()
 	if s.Rows == 0 {
-		return append(Table(shown, time.Now(), false, 0), v.summary(len(shown)))
+		return append(Table(shown, time.Now(), false, s.Columns), v.summary(len(shown)))
 	}
 	if room := max(s.Rows-4, 1); len(shown) > room { // titles, a line between, summary, keys
 		shown = shown[:room]

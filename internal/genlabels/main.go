@@ -134,14 +134,14 @@ func (l *labels) cHeader() []byte {
 #ifndef DPCLASS_LABELS_H
 #define DPCLASS_LABELS_H
 
-/* Packed, so that a label is one byte and bpftool prints its name. */
+/* Packed, so that bpftool prints its name; the last value makes it two bytes. */
 enum label {
 `)
 	for _, name := range l.names {
 		fmt.Fprintf(&b, "\t%s,\n", strings.ReplaceAll(name, "-", "_"))
 	}
-	b.WriteString("} __attribute__((packed));\n\n")
-	fmt.Fprintf(&b, "#define FIRST_OWN_LABEL %d /* of a model's own labels */\n\n#endif\n", firstOwn)
+	b.WriteString("\tlast_label = 0xffff,\n} __attribute__((packed));\n\n")
+	fmt.Fprintf(&b, "#define FIRST_OWN_LABEL %d /* of the labels of models and of the catalogue */\n\n#endif\n", firstOwn)
 	return b.Bytes()
 }
 

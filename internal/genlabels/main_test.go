@@ -10,21 +10,25 @@ import (
 	"testing"
 )
 
-// TestUpToDate: the committed files are what the label file gives.
+// TestUpToDate: the committed files are what the label file and the protocol file give.
 func TestUpToDate(t *testing.T) {
 	const root = "../.."
-	text, err := os.ReadFile(filepath.Join(root, source))
-	if err != nil {
-		t.Fatal(err)
-	}
-	files, err := generate(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, want := range files {
-		got, err := os.ReadFile(filepath.Join(root, name))
-		if err != nil || !bytes.Equal(got, want) {
-			t.Errorf("%s is out of date: run make generate (%v)", name, err)
+	for source, generate := range map[string]func([]byte) (map[string][]byte, error){
+		source: generate, protocolSource: generateProtocols,
+	} {
+		text, err := os.ReadFile(filepath.Join(root, source))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files, err := generate(text)
+		if err != nil || len(files) != 2 {
+			t.Fatalf("%s: %d files, %v", source, len(files), err)
+		}
+		for name, want := range files {
+			got, err := os.ReadFile(filepath.Join(root, name))
+			if err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%s is out of date: run make generate (%v)", name, err)
+			}
 		}
 	}
 }

@@ -22,7 +22,7 @@ const (
 
 // Screen is the space that a live view is drawn in.
 type Screen struct {
-	Columns, Rows int // 0: not a terminal, lines have any length and number
+	Columns, Rows int // 0: lines have any length; there may be any number of them
 	Color         bool
 	Paused        bool
 }
@@ -103,7 +103,7 @@ func (l *Live) plain(ctx context.Context, out io.Writer) error {
 		if err := l.Read(); err != nil {
 			return err
 		}
-		lines := append([]string{time.Now().Format(time.TimeOnly)}, l.Draw(Screen{})...)
+		lines := append([]string{time.Now().Format(time.TimeOnly)}, l.Draw(Screen{Columns: Width(out)})...)
 		if _, err := fmt.Fprintln(out, strings.Join(lines, "\n")+"\n"); err != nil {
 			return err
 		}

@@ -52,15 +52,20 @@ type Column[T any] struct {
 	Right bool // aligned to the right
 	// Wanted reports whether a row needs the column; nil: always.
 	Wanted func(T) bool
+	// Leaves is the order in which columns are left out of a table that is too wide,
+	// from 1; 0: never.
+	Leaves int
 	Cell   func(T) Cell
 }
 
 // Table returns the lines of a table, the first of which has the titles. Columns that
-// no row needs are left out. Lines are cut to width; 0 means no limit.
+// no row needs are left out. If the lines are longer than width, columns that can be
+// spared are left out, and the rest is cut; 0 means no limit.
 func Table[T any](columns []Column[T], rows []T, color bool, width int) []string {
 	columns = slices.DeleteFunc(slices.Clone(columns), func(c Column[T]) bool {
 		return c.Wanted != nil && !slices.ContainsFunc(rows, c.Wanted)
 	})
+	columns = fitting(columns, rows, width)
 	titles, right := make([]Cell, len(columns)), make([]bool, len(columns))
 	for i, c := range columns {
 		titles[i], right[i] = Cell{c.Title, Bold}, c.Right
@@ -75,6 +80,35 @@ func Table[T any](columns []Column[T], rows []T, color bool, width int) []string
 		cells = append(cells, line)
 	}
 	return align(cells, right, color, width)
+}
+
+// fitting leaves out columns until the table fits the width, or none can be spared.
+func fitting[T any](columns []Column[T], rows []T, width int) []Column[T] {
+	if width == 0 {
+		return columns
+	}
+	widths, all := make([]int, len(columns)), -2 // two spaces between columns
+	for i, c := range columns {
+		widths[i] = utf8.RuneCountInString(c.Title)
+		for _, row := range rows {
+			widths[i] = max(widths[i], utf8.RuneCountInString(c.Cell(row).Text))
+		}
+		all += widths[i] + 2
+	}
+	for all > width {
+		first := -1
+		for i, c := range columns {
+			if c.Leaves > 0 && (first < 0 || c.Leaves < columns[first].Leaves) {
+				first = i
+			}
+		}
+		if first < 0 {
+			break
+		}
+		all -= widths[first] + 2
+		columns, widths = slices.Delete(columns, first, first+1), slices.Delete(widths, first, first+1)
+	}
+	return columns
 }
 
 // align pads cells to columns.

@@ -8,6 +8,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,6 +29,19 @@ func Size(w io.Writer) (columns, rows int, ok bool) {
 		return 80, 24, true
 	}
 	return int(size.Col), int(size.Row), true
+}
+
+// Width returns how wide a table for w may be: as wide as the terminal, or elsewhere
+// $COLUMNS (POSIX, XBD 8.3) if that is set; 0 means no limit.
+func Width(w io.Writer) int {
+	if columns, _, terminal := Size(w); terminal {
+		return columns
+	}
+	columns, err := strconv.Atoi(os.Getenv("COLUMNS"))
+	if err != nil || columns < 0 {
+		return 0
+	}
+	return columns
 }
 
 // WantColor reports whether to write colours to w: only to a terminal, and not if

@@ -40,13 +40,14 @@ func Run(ctx context.Context, binary string, out, errOut io.Writer) (err error) 
 		}
 	}()
 	for _, step := range []func(context.Context) error{
-		s.network, s.servers, s.attach, s.traffic, s.watch, s.status, s.measureBefore, s.policy, s.measureAfter, s.bpftool, s.detach,
+		s.network, s.servers, s.attach, s.traffic, s.watch, s.score, s.explain, s.categories, s.status,
+		s.measureBefore, s.policy, s.measureAfter, s.bpftool, s.detach,
 	} {
 		if err := step(ctx); err != nil {
-			return err
+			return errors.Join(s.tooFew, err)
 		}
 	}
-	return nil
+	return s.tooFew
 }
 
 // removeStale detaches what a killed demo left attached. The next lab removes its

@@ -14,11 +14,14 @@ import (
 
 // screen prints the demo's own text, with colour on a terminal.
 type screen struct {
-	out   io.Writer
-	color bool
+	out             io.Writer
+	color, terminal bool
 }
 
-func newScreen(out io.Writer) *screen { return &screen{out, tui.WantColor(out)} }
+func newScreen(out io.Writer) *screen {
+	_, _, terminal := tui.Size(out)
+	return &screen{out, tui.WantColor(out), terminal}
+}
 
 func (s *screen) paint(style tui.Style, text string) string { return tui.Paint(text, style, s.color) }
 
@@ -38,7 +41,12 @@ func (s *screen) command(args ...string) {
 			args[i] = "'" + arg + "'"
 		}
 	}
-	fmt.Fprintln(s.out, s.paint("1;32", "router# ")+s.paint("1", strings.Join(args, " ")))
+	s.line(strings.Join(args, " "))
+}
+
+// line shows a command line that is quoted already.
+func (s *screen) line(text string) {
+	fmt.Fprintln(s.out, s.paint("1;32", "router# ")+s.paint("1", text))
 }
 
 // command runs a program in this process's own namespace.

@@ -3,23 +3,29 @@
 package demo
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/tui"
 	"github.com/dpclass/dpclass/lab"
 )
 
 const (
 	iface = "eth0" // the router's side towards the client
+	width = 100    // columns of the demo's output
 
 	webPort, sshPort, iperfPort, vpnPort = 443, 22, 5201, 1194
 	callClient, callServer               = "10.0.1.2:16384", "10.0.2.2:16386"
@@ -33,8 +39,10 @@ type show struct {
 	errOut io.Writer // of dpclass
 	net    *lab.Routed
 
+	kinds  []*kind
+	tooFew error // fewer kinds are right than expected
+
 	web    *lab.WebServer
-	ssh    *lab.SSHServer
 	agent  *lab.Process
 	call   *lab.Call
 	iperf  *lab.Process // the server, which reports what it received
@@ -76,7 +84,11 @@ func (s *show) dpclass(ctx context.Context, args ...string) error {
 	if err != nil {
 		return err
 	}
-	cmd.Stdout, cmd.Stderr = s.out.out, s.errOut
+	cmd.Env = os.Environ()
+	if !s.out.terminal {
+		cmd.Env = append(cmd.Env, fmt.Sprint("COLUMNS=", width))
+	}
+	cmd.Dir, cmd.Stdout, cmd.Stderr = s.lab.Dir(), s.out.out, s.errOut
 	p, err := s.net.Router.StartCommand(cmd)
 	if err != nil {
 		return err
@@ -124,18 +136,19 @@ func (s *show) network(context.Context) error {
 	if s.net, err = s.lab.Router(lab.Topology{}); err != nil {
 		return err
 	}
-	s.out.say("client %s %s, server %s %s; dpclass will watch the router's %s (namespace %s)",
+	if err := s.net.Server.AddAddrs(iface, videoAddr+"/64", wikiAddr+"/24", chatAddr+"/64", driveAddr+"/24"); err != nil {
+		return err
+	}
+	s.out.say("client %s %s, server %s %s; dpclass will watch the router's %s\n(namespace %s)",
 		s.net.ClientAddr4, s.net.ClientAddr6, s.net.ServerAddr4, s.net.ServerAddr6, iface, s.net.Router.Netns())
 	return nil
 }
 
+// servers starts the servers that more than one kind of flow uses.
 func (s *show) servers(ctx context.Context) error {
-	s.out.step("Real servers: NGINX (TLS), OpenSSH, iperf3; OpenVPN and a voice call come with the traffic")
 	var err error
-	if s.web, err = s.net.Server.NGINX(ctx, lab.Web{Port: webPort, TLS: true, Files: map[string]int64{"page.html": 40 << 10, "film.mp4": 8 << 20}}); err != nil {
-		return err
-	}
-	if s.ssh, err = s.net.Server.SSHD(ctx, sshPort, map[string]int64{"backup.tar": 4 << 20}); err != nil {
+	if s.web, err = s.net.Server.NGINX(ctx, lab.Web{Port: webPort, TLS: true, Write: true, Rate: "1m", Names: []string{videoName, wikiName, chatName, driveName},
+		Files: map[string]int64{"page.html": 40 << 10, "film.mp4": 8 << 20}}); err != nil {
 		return err
 	}
 	if s.iperf, err = s.net.Server.Start(ctx, "iperf3", "--server", "--port", fmt.Sprint(iperfPort), "--forceflush"); err != nil {
@@ -173,10 +186,10 @@ func (s *show) status(ctx context.Context) error {
 
 // watch shows the live table while the traffic runs.
 func (s *show) watch(ctx context.Context) error {
-	s.out.step("The flows, live, with the model's verdicts")
-	watching, cancel := context.WithTimeout(ctx, 8*time.Second)
+	s.out.step("The flows, live")
+	watching, cancel := context.WithTimeout(ctx, 6*time.Second)
 	defer cancel()
-	args := []string{"flows", iface, "--watch", "--limit", "12"}
+	args := []string{"flows", iface, "--watch", "--limit", "16"}
 	if !s.out.color { // without a terminal the tables follow one another
 		args = append(args, "--interval", "3s")
 	}
@@ -184,17 +197,88 @@ func (s *show) watch(ctx context.Context) error {
 		return err
 	}
 	if s.out.color { // the live table is gone with its screen
-		return s.dpclass(ctx, "flows", iface, "--limit", "12")
+		return s.dpclass(ctx, "flows", iface, "--limit", "16")
 	}
 	return ctx.Err()
 }
 
+// explain shows why the newest flow of the first kind that has one got its verdict.
+func (s *show) explain(ctx context.Context) error {
+	records, err := s.flows(ctx)
+	if err != nil {
+		return err
+	}
+	for _, k := range s.kinds {
+		for _, r := range slices.Backward(records) {
+			if k.has(&r) && r.CategoryFinal {
+				s.out.step("Why %s?", r.Category)
+				return s.dpclass(ctx, "explain", iface, r.Key().String())
+			}
+		}
+	}
+	return nil // no flow has a verdict, and the score says so
+}
+
+// total is what the flows of a category carried.
+type total struct {
+	category string
+	flows    int
+	bytes    uint64
+}
+
+// totals adds up the flows of each category, most bytes first.
+func totals(records []flow.Record) []total {
+	of := map[string]total{}
+	for _, r := range records {
+		category := r.Category
+		if category == "" {
+			category = "(undecided)"
+		}
+		of[category] = total{category, of[category].flows + 1, of[category].bytes + r.Bytes}
+	}
+	return slices.SortedFunc(maps.Values(of), func(a, b total) int {
+		return cmp.Or(cmp.Compare(b.bytes, a.bytes), cmp.Compare(a.category, b.category))
+	})
+}
+
+// categories shows the totals of the categories as bars.
+func (s *show) categories(ctx context.Context) error {
+	s.out.step("Bytes and flows of each category, from dpclass flows -o json")
+	records, err := s.flows(ctx)
+	if err != nil {
+		return err
+	}
+	all := totals(records)
+	bytes, flows := uint64(0), 0
+	for _, t := range all {
+		bytes, flows = max(bytes, t.bytes), max(flows, t.flows)
+	}
+	bar := func(n, most float64, columns int) tui.Cell {
+		return tui.Cell{Text: tui.Bar(n/max(most, 1), columns), Style: tui.Cyan}
+	}
+	for _, line := range tui.Table([]tui.Column[total]{
+		{Title: "CATEGORY", Cell: func(t total) tui.Cell { return tui.Cell{Text: t.category} }},
+		{Title: "BYTES", Right: true, Cell: func(t total) tui.Cell { return tui.Cell{Text: tui.Bytes(t.bytes)} }},
+		{Title: "", Cell: func(t total) tui.Cell { return bar(float64(t.bytes), float64(bytes), 36) }},
+		{Title: "FLOWS", Right: true, Cell: func(t total) tui.Cell { return tui.Cell{Text: fmt.Sprint(t.flows)} }},
+		{Title: "", Cell: func(t total) tui.Cell { return bar(float64(t.flows), float64(flows), 12) }},
+	}, all, s.out.color, width) {
+		s.out.say("%s", line)
+	}
+	return nil
+}
+
+// shownFields selects the fields of struct flow (bpf/flow.h) that the demo shows.
+const shownFields = ".formatted.value | {category, protocol, rule_in, rule_out, packets_in, packets_out}"
+
 // bpftool shows a verdict in the map that the kernel reads.
 func (s *show) bpftool(ctx context.Context) error {
-	s.out.step("The same verdicts in the kernel's map, as bpftool prints it")
-	if _, err := lab.FindProgram("bpftool"); err != nil {
-		s.out.say("!!! SKIPPED: %v", err)
-		return nil
+	s.out.step("The call's verdict in the kernel's map, as bpftool reads it")
+	for _, program := range []string{"bpftool", "jq"} {
+		if _, err := lab.FindProgram(program); err != nil {
+			s.out.say("!!! SKIPPED: %v", err)
+			return nil
+		}
 	}
 	pins, err := filepath.Glob("/sys/fs/bpf/dpclass/v*/" + iface + "@*/flows")
 	if err != nil || len(pins) == 0 {
@@ -206,12 +290,12 @@ func (s *show) bpftool(ctx context.Context) error {
 	}
 	// Other runs may have an eth0 in their own namespaces: ours has the call.
 	for _, pin := range pins {
-		args := append([]string{"map", "lookup", "pinned", pin, "key", "hex"}, keyBytes(key)...)
-		out, err := s.net.Router.Run(ctx, "bpftool", args...)
+		text := fmt.Sprintf("bpftool -j map lookup pinned %s \\\n    key hex %s |\n    jq -c '%s'", pin, strings.Join(keyBytes(key), " "), shownFields)
+		out, err := s.net.Router.Run(ctx, "bash", "-o", "pipefail", "-c", "PATH=$PATH:/usr/sbin:/sbin; "+text)
 		if err != nil {
 			continue
 		}
-		s.out.command(append([]string{"bpftool"}, args...)...)
+		s.out.line(text)
 		s.out.say("%s", strings.TrimRight(out, "\n"))
 		return nil
 	}

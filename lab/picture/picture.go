@@ -20,6 +20,7 @@ type Part struct {
 	From  string // begin with the line that contains this; "": with the first
 	To    string // end before the line that contains this; "": after the last
 	Width int    // columns; longer lines are cut
+	Note  string // kept in the picture, unseen: see [Origin]
 }
 
 // Draw reads the output and writes the picture.
@@ -33,7 +34,7 @@ func (p Part) Draw(in io.Reader, out io.Writer) error {
 		return fmt.Errorf("no line contains %q", p.From)
 	}
 	w := bufio.NewWriter(out)
-	draw(w, lines, p.Width)
+	draw(w, lines, p.Width, p.Note)
 	return w.Flush()
 }
 
@@ -80,13 +81,16 @@ var palette = map[string]string{
 	"90": "#8b949e", "91": "#ffa198", "92": "#aff5b4", "93": "#f2cc60", "94": "#a5d6ff", "95": "#e2c5ff", "96": "#b3f0ff", "97": "#ffffff",
 }
 
-func draw(w io.Writer, lines []string, width int) {
+func draw(w io.Writer, lines []string, width int, note string) {
 	columns := 0
 	for _, line := range lines {
 		columns = max(columns, min(width, utf8.RuneCountInString(colour.ReplaceAllString(line, ""))))
 	}
 	fmt.Fprintf(w, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %.0f %.0f" font-family="ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace" font-size="13">`+"\n",
 		float64(columns)*cellWidth+2*margin, float64(len(lines))*cellHeight+2*margin)
+	if note != "" {
+		fmt.Fprintf(w, "<desc>%s</desc>\n", html.EscapeString(note))
+	}
 	fmt.Fprintln(w, `<rect width="100%" height="100%" rx="8" fill="#0d1117"/>`)
 	style := ""
 	for i, line := range lines {

@@ -6,6 +6,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
+	"os"
 	"strings"
 	"testing"
 )
@@ -36,6 +37,39 @@ func TestDraw(t *testing.T) {
 	}
 	if !strings.Contains(out.String(), `font-weight="bold" fill="#7ee787">green<`) {
 		t.Errorf("the colour is missing:\n%s", out.String())
+	}
+}
+
+func TestNote(t *testing.T) {
+	for _, note := range []string{"", "columns <a> & b"} {
+		var out strings.Builder
+		if err := (Part{Width: 80, Note: note}).Draw(strings.NewReader(typescript), &out); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := Note(strings.NewReader(out.String())); got != note || err != nil {
+			t.Errorf("the note is %q (%v), want %q", got, err, note)
+		}
+	}
+}
+
+// The README's pictures show what this version prints.
+func TestPicturesAreCurrent(t *testing.T) {
+	origin, err := Origin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"../../docs/flows.svg", "../../docs/policy.svg"} {
+		file, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		note, err := Note(file)
+		_ = file.Close()
+		if err != nil {
+			t.Errorf("%s: %v", path, err)
+		} else if note != origin {
+			t.Errorf("%s is out of date, run make picture: it was\n%s\nbut now it is\n%s", path, note, origin)
+		}
 	}
 }
 

@@ -53,6 +53,7 @@ def _train(verbs):
             labels=_read(o.labels)["labels"] if o.labels else None,
             epochs=o.epochs,
             batch=o.batch,
+            folds=o.folds,
             max_minutes=o.max_minutes,
         )
         train.train(data.Dataset(o.data), options, o.run, _say)
@@ -77,8 +78,23 @@ def _train(verbs):
         "(default: all labels of the dataset)",
     )
     parser.add_argument(
+        "--folds",
+        type=_folds,
+        default=0,
+        metavar="N",
+        help="train on all flows, and calibrate with N more networks that are each trained without "
+        "a part of the captures (default: calibrate on a tenth of the flows)",
+    )
+    parser.add_argument(
         "--set", action="append", dest="sets", help="use only this set; may be given more than once"
     )
+
+
+def _folds(text):
+    number = int(text)
+    if number == 1 or number < 0:
+        raise argparse.ArgumentTypeError("2 or more, or 0 for none")
+    return number
 
 
 def _export(verbs):

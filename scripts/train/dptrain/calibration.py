@@ -5,15 +5,19 @@ The classifier adds the log-probabilities of a flow's samples, divides them by a
 samples ** growth, and takes the softmax. The numbers come from the dataset (data.Aggregation).
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from sklearn.metrics import accuracy_score, f1_score
 
 TEMPERATURES = np.geomspace(0.25, 16, 97)
+GROWTHS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 KEPT = 0.95  # share of the known flows that the threshold of "unknown" keeps
 # A handful of flows may all be sure; the flows to come need not be as sure as that.
 MAX_THRESHOLD = 0.9
+FINAL = (0.8, 0.85, 0.9, 0.95, 0.98)  # confidences at which a verdict may be final early
+FINAL_COST = 0.002  # share of the flows that an early verdict may cost
+POINTS = (0.5, 0.8, 0.95)  # values of --min-confidence that the manifest has figures for
 
 
 def flow_evidence(probabilities, flow, index, aggregation):
@@ -40,15 +44,91 @@ def softmax(evidence, temperature=1.0):
     return x / x.sum(1, keepdims=True)
 
 
-def calibrate(probabilities, target, flow, index, aggregation):
-    """(temperature, threshold of "unknown") from labelled rows that were not trained on."""
-    known = target >= 0
-    keys = probabilities[known], flow[known], index[known]
-    _, temperature = least_loss(keys[0], target[known], *keys[1:], aggregation)
-    _, evidence, _ = flow_evidence(*keys, aggregation)
-    confidence = softmax(evidence, temperature).max(1)
+@dataclass(frozen=True)
+class Judged:
+    """Labelled packets that a network was not trained on, and what it said about them."""
+
+    probabilities: np.ndarray  # float [N, C]
+    target: np.ndarray
+    flow: np.ndarray
+    index: np.ndarray
+
+    @classmethod
+    def known(cls, *columns):
+        """The packets that have a label."""
+        keep = columns[1] >= 0
+        return cls(*(column[keep] for column in columns))
+
+    def verdicts(self, aggregation, temperature):
+        """(right, confidence) of each flow."""
+        keys = self.probabilities, self.flow, self.index
+        _, evidence, _ = flow_evidence(*keys, aggregation)
+        truth = self.target[np.unique(self.flow, return_index=True)[1]]
+        confidence = softmax(evidence, temperature)
+        return confidence.argmax(1) == truth, confidence.max(1)
+
+    def loss(self, aggregation):
+        """``least_loss`` of these packets."""
+        return least_loss(self.probabilities, self.target, self.flow, self.index, aggregation)
+
+
+def choose_growth(tasks, aggregation):
+    """The aggregation whose growth gives the lowest log-loss, over ``Judged`` by task."""
+
+    def loss(growth):
+        how = replace(aggregation, growth=growth)
+        return sum(judged.loss(how)[0] for judged in tasks.values())
+
+    return replace(aggregation, growth=min(GROWTHS, key=loss))
+
+
+def calibrate(judged, aggregation):
+    """(temperature, threshold of "unknown")."""
+    _, temperature = judged.loss(aggregation)
+    _, confidence = judged.verdicts(aggregation, temperature)
     threshold = float(np.quantile(confidence, 1 - KEPT))
     return temperature, round(min(threshold, MAX_THRESHOLD), 3)
+
+
+def final_confidence(tasks, temperature, aggregation):
+    """The lowest of FINAL whose early verdicts cost at most FINAL_COST of the flows, for all tasks."""
+    lowest = 0
+    for task, judged in tasks.items():
+        after = [
+            judged.verdicts(replace(aggregation, samples=n), temperature[task])
+            for n in range(1, aggregation.samples + 1)
+        ]
+        right = np.stack([r for r, _ in after])
+        sure = np.stack([c for _, c in after])
+        for place, final in enumerate(FINAL):
+            reached = sure >= final
+            at = np.where(reached.any(0), reached.argmax(0), aggregation.samples - 1)
+            early = right[at, np.arange(right.shape[1])]
+            if early.mean() >= right[-1].mean() - FINAL_COST:
+                lowest = max(lowest, place)
+                break
+        else:
+            lowest = len(FINAL) - 1
+    return FINAL[lowest]
+
+
+def operating_points(judged, temperature, aggregation):
+    """What --min-confidence buys: [{min_confidence, coverage, right}], shares of the flows."""
+    right, confidence = judged.verdicts(aggregation, temperature)
+    out = []
+    for least in POINTS:
+        kept = confidence >= least
+        share = float(right[kept].mean()) if kept.any() else 0.0
+        values = {"coverage": float(kept.mean()), "right": share}
+        out.append({"min_confidence": least, **{k: round(v, 3) for k, v in values.items()}})
+    return out
+
+
+def calibration_error(right, confidence, bins=10):
+    """The expected calibration error: |share right - mean confidence| over equal bins."""
+    which = np.minimum((confidence * bins).astype(int), bins - 1)
+    gap = np.bincount(which, right - confidence, bins)
+    return float(np.abs(gap).sum() / len(right))
 
 
 def least_loss(probabilities, target, flow, index, aggregation):
@@ -82,14 +162,12 @@ def scores(truth, predicted):
     return {"n": len(truth), **{k: round(float(v), 4) for k, v in values.items()}}
 
 
-def by_packet_and_flow(probabilities, target, flow, index, aggregation):
-    """``scores`` of labelled rows by packet and by flow; the rows of a flow have one label."""
-    known = target >= 0
-    probabilities, target = probabilities[known], target[known]
-    flow, index = flow[known], index[known]
-    _, evidence, _ = flow_evidence(probabilities, flow, index, aggregation)
-    first = np.unique(flow, return_index=True)[1]
+def by_packet_and_flow(judged, aggregation):
+    """``scores`` by packet and by flow; the packets of a flow have one label."""
+    keys = judged.probabilities, judged.flow, judged.index
+    _, evidence, _ = flow_evidence(*keys, aggregation)
+    first = np.unique(judged.flow, return_index=True)[1]
     return {
-        "packet": scores(target, probabilities.argmax(1)),
-        "flow": scores(target[first], evidence.argmax(1)),
+        "packet": scores(judged.target, judged.probabilities.argmax(1)),
+        "flow": scores(judged.target[first], evidence.argmax(1)),
     }

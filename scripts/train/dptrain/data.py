@@ -110,10 +110,13 @@ class Task:
 
 
 def category_task(ds, labels=None):
-    """The category task with these labels, or with all that the dataset has."""
+    """The category task with these labels, or with all that the dataset has.
+
+    "background" is traffic of no class unless ``labels`` has it, as the shipped model's do.
+    """
     labels = labels or ds.labels("category")
     target = _targets(ds, "category", labels)
-    target[np.isin(ds.names("category"), ds.meta["no_class"])] = NO_CLASS
+    target[np.isin(ds.names("category"), ds.meta["no_class"]) & (target < 0)] = NO_CLASS
     return Task("category", labels, target)
 
 

@@ -38,30 +38,15 @@ def write(ds, run, made, directory, name, precision="fp32", measured=None, card=
     agreement = compare(path, ds, rows, truth, f"{path.name} against torch", log)
     speed = microseconds(path, ds.packet[timed])
     log(f"{path.name}: {path.stat().st_size / 2**20:.1f} MiB, {speed} us a packet")
-
-    # Calibrated on flows that were not trained on, with the file that will be used.
-    held = run.split.validation
-    probabilities = run_onnx(path, np.asarray(ds.packet[held]))
-    temperature, threshold, validation = {}, {}, {}
-    for task in run.tasks:
-        target = task.target[held]
-        if not np.any(target >= 0):
-            raise data.DatasetError(
-                f"{ds.directory}: no labelled {task.name} flow is left for the calibration; "
-                "more flows are needed"
-            )
-        keys = probabilities[task.name], target, ds.flow[held], ds.index[held], ds.aggregation
-        temperature[task.name], threshold[task.name] = calibration.calibrate(*keys)
-        validation[task.name] = calibration.by_packet_and_flow(*keys)
     exported = {"us_per_packet": speed, **(measured or {}), **agreement, "epoch": run.epoch + 1}
+    tuned, figures = tune(ds, run)
     values = manifest.make(
         ds,
         run,
         name=name,
         precision=precision,
-        temperature=temperature,
-        threshold=threshold,
-        figures={"validation": validation, "export": exported},
+        tuned=tuned,
+        figures={**figures, "export": exported},
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         card=card,
     )
@@ -69,10 +54,55 @@ def write(ds, run, made, directory, name, precision="fp32", measured=None, card=
     return values
 
 
+def tune(ds, run):
+    """(manifest fields, figures) from flows that the judging networks were not trained on."""
+    tasks = judged(ds, run)
+    # Few captures of one's own say little about the growth and the end of a flow.
+    own = not run.spec["folds"]
+    how = ds.aggregation if own else calibration.choose_growth(tasks, ds.aggregation)
+    tuned = {"temperature": {}, "growth": how.growth, "floor": how.floor, "unknown_threshold": {}}
+    points, scores = {}, {}
+    for task, found in tasks.items():
+        temperature, threshold = calibration.calibrate(found, how)
+        tuned["temperature"][task] = temperature
+        tuned["unknown_threshold"][task] = threshold
+        points[task] = calibration.operating_points(found, temperature, how)
+        error = calibration.calibration_error(*found.verdicts(how, temperature))
+        scores[task] = calibration.by_packet_and_flow(found, how)
+        scores[task]["calibration_error"] = round(error, 3)
+    tuned["final_confidence"] = manifest.FINAL_CONFIDENCE
+    if not own:
+        chosen = calibration.final_confidence(tasks, tuned["temperature"], how)
+        tuned["final_confidence"] = chosen
+    tuned["samples"] = how.samples
+    tuned["operating_points"] = points
+    return tuned, {"validation" if own else "capture split": scores}
+
+
+def judged(ds, run):
+    """calibration.Judged by task, of all rows that some network of the run was not trained on."""
+    said = [train.predict(model, Rows(ds.packet, rows)) for model, rows in run.judges]
+    rows = np.concatenate([rows for _, rows in run.judges])
+    out = {}
+    for task in run.tasks:
+        target = task.target[rows]
+        if not np.any(target >= 0):
+            raise data.DatasetError(
+                f"{ds.directory}: no labelled {task.name} flow is left for the calibration; "
+                "more flows are needed"
+            )
+        probabilities = np.concatenate([p[task.name] for p in said])
+        out[task.name] = calibration.Judged.known(
+            probabilities, target, ds.flow[rows], ds.index[rows]
+        )
+    return out
+
+
 def sample(run):
-    """(rows to compare on, rows to time, the generator that drew them) of the validation part."""
+    """(rows to compare on, rows to time, the generator that drew them), of what calibrates it."""
     rng = np.random.default_rng(run.spec["seed"])
-    rows = np.sort(rng.permutation(run.split.validation)[:CHECKED])
+    rows = np.concatenate([rows for _, rows in run.judges])
+    rows = np.sort(rng.permutation(rows)[:CHECKED])
     return rows, rng.permutation(rows)[: TIMED * BATCH], rng
 
 

@@ -47,6 +47,10 @@ class Builder:
         one = [np.array([v], dtype=np.int64) for v in (begin, end, 1)]
         return self.op("Slice", value, one[0], one[1], one[2])
 
+    def clip(self, value):
+        """Values outside 0 to 1 become 0 and 1."""
+        return self.op("Clip", value, np.array(0, np.float32), np.array(1, np.float32))
+
     def dense(self, value, linear, relu=False):
         """A torch Linear."""
         weight = linear.weight.detach().numpy()
@@ -91,31 +95,44 @@ def of_default(model, text):
     v4, v6, first = g.op("Split", z, np.array([n, n, 1], dtype=np.int64), outputs=3, axis=1)
     ip = g.op("Where", g.op("Less", first, np.full(1, 96, np.float32)), v4, v6)
 
-    # The bytes of the transport header, the offset of the payload, the bytes of the payload.
-    at = g.op("Add", g.cast(g.columns(ip, 0, 1), i64), np.array([net.L4_BYTES], dtype=np.int64))
-    l4 = g.op("GatherElements", INPUT, at, axis=1)
-    headers = g.op("Concat", ip, g.cast(l4, f32), axis=1)
+    # The transport header, and the length of TCP's in 32-bit words.
+    at = g.cast(g.columns(ip, *_span("l4_at")), i64)
+    l4 = g.op("GatherElements", INPUT, g.op("Add", at, _range(net.L4_BYTES)), axis=1)
+    l4 = g.cast(l4, f32)
+    words = g.op("Mul", g.columns(l4, 12, 13), np.full(1, 1 / 16, np.float32))
+    words = g.op("Floor", words)
+
+    # Options that the header does not have become zero.
+    span = np.arange(net.L4_BYTES)
+    bias = np.where(span < net.BASE, 1, -span).astype(np.float32)
+    mask = g.op("Gemm", words, np.full((1, net.L4_BYTES), 4, np.float32), bias)
+    l4 = g.op("Mul", l4, g.clip(mask))
+
+    # The bytes of the payload.
+    numbers = g.op("Concat", ip, words, axis=1)
     w, b = _payload_at()
-    at = g.cast(g.op("Gemm", headers, w, b), i64)
-    at = g.op("Add", at, np.arange(s.payload, dtype=np.int64)[None])
-    payload = g.op("GatherElements", INPUT, at, axis=1)
+    at = g.op("Add", g.cast(g.op("Gemm", numbers, w, b), i64), _range(s.payload))
+    body = g.op("GatherElements", INPUT, at, axis=1)
 
     # Fields, thermometers, and the dense layer over them.
-    start = g.cast(g.columns(payload, 0, net.PAYLOAD_WORDS), f32)
-    w, b = net.field_matrices()
-    x = g.op("Relu", g.op("Gemm", g.op("Concat", headers, start, axis=1), w, b))
-    x = g.op("Gemm", x, model.expand.numpy(), model.offset.numpy())
-    x = g.op("Clip", x, np.array(0, dtype=np.float32), np.array(1, dtype=np.float32))
-    steps = g.dense(x, model.header)
+    header = g.op("Concat", g.columns(ip, 0, net.IP_BYTES), l4, axis=1)
+    start = g.cast(g.columns(body, 0, s.table_payload), f32)
+    w, b = _fields()
+    x = g.op("Concat", numbers, l4, g.columns(start, 0, net.PAYLOAD_WORDS), axis=1)
+    x = g.op("Relu", g.op("Gemm", x, w, b))
+    w, b = _steps(model)
+    steps = g.dense(g.clip(g.op("Gemm", x, w, b)), model.steps)
 
     # The sum of the table rows of all bytes. The table is stored in half precision; the runtime
     # widens it once, when it loads the model.
-    taken = g.columns(l4, net.L4_TABLE.start, net.L4_TABLE.stop)
-    index = g.cast(g.op("Concat", taken, payload, axis=1), i32)
+    index = g.cast(g.op("Concat", header, start, axis=1), i32)
     index = g.op("Add", index, (np.arange(s.positions(), dtype=np.int32) * 256)[None])
     table = g.cast(g.constant(model.table.weight.detach().numpy().astype(np.float16)), f32)
     rows = g.op("ReduceSum", g.op("Gather", table, index), np.array([1], np.int64), keepdims=0)
-    x = g.op("Relu", g.op("Concat", steps, g.dense(rows, model.mix), axis=1))
+    parts = [steps, rows]
+    if s.conv:
+        parts += _convolution(g, model, body)
+    x = g.op("Relu", g.op("Concat", *parts, axis=1))
     for linear in model.dense:
         if hasattr(linear, "weight"):
             x = g.dense(x, linear, relu=True)
@@ -134,11 +151,85 @@ def of_default(model, text):
     return g.model([(t, w) for (t, _), w in zip(heads, widths, strict=True)], text)
 
 
+def _convolution(g, model, body):
+    """Maximum and mean of the convolution over the payload bytes, as products of matrices."""
+    s, i64 = model.shape, np.int64
+    places, patch = s.payload // net.PATCH, model.patch.weight.detach().numpy()
+    x = g.op("Gather", model.byte.weight.detach().numpy(), g.cast(body, TensorProto.INT32))
+    x = g.op("Reshape", x, np.array([-1, net.PATCH * s.byte], i64))
+    w = patch.transpose(2, 1, 0).reshape(-1, s.conv)
+    c = g.op("Relu", g.op("Gemm", x, w, model.patch.bias.detach().numpy()))
+    # All three taps at once; then each is moved by its place and the edges are zero.
+    taps = model.conv.weight.detach().numpy().transpose(1, 2, 0).reshape(s.conv, -1)
+    bias = np.zeros((3, s.conv), np.float32)
+    bias[1] = model.conv.bias.detach().numpy()
+    y = g.op("Gemm", c, taps, bias.ravel())
+    y = g.op("Reshape", y, np.array([-1, places, 3 * s.conv], i64))
+    left, middle, right = g.op("Split", y, np.full(3, s.conv, i64), outputs=3, axis=2)
+    left = g.op("Pad", left, np.array([0, 1, 0, 0, -1, 0], i64))
+    right = g.op("Pad", right, np.array([0, -1, 0, 0, 1, 0], i64))
+    y = g.op("Relu", g.op("Add", g.op("Add", left, middle), right))
+    x = g.op("Add", y, g.op("Reshape", c, np.array([-1, places, s.conv], i64)))
+    axis = np.array([1], i64)
+    return [g.op("ReduceMax", x, axis, keepdims=0), g.op("ReduceMean", x, axis, keepdims=0)]
+
+
+def _range(n):
+    return np.arange(n, dtype=np.int64)[None]
+
+
+def _span(name):
+    """Begin and end of the column of an IP field."""
+    at = net.IP_FIELDS.index(name)
+    return at, at + 1
+
+
+NUMBERS = (*net.IP_FIELDS, "words")  # what the offsets and lengths are computed from
+
+
 def _payload_at():
-    """net.payload_at as one product over [IP fields, L4 bytes]."""
-    inputs = [*net.IP_FIELDS, *(f"l{i}" for i in net.L4_BYTES)]
-    w = np.zeros((len(inputs), 1), dtype=np.float32)
-    w[inputs.index("l4_at"), 0] = 1
-    w[inputs.index("l12"), 0] = 1 / 4
-    w[inputs.index("proto"), 0] = 20 / 11
+    """The offset of the payload over NUMBERS; an eighth protects it from rounding errors."""
+    w = _weights(NUMBERS, {"l4_at": 1, "words": 4, "proto": 20 / 11})[:, None]
     return w, np.array([0.125 - 6 * 20 / 11], dtype=np.float32)
+
+
+# net.FIELDS as a ReLU makes them, but for those that follow from the difference of the ports.
+LINEAR = (*(f for f in net.FIELDS if f not in ("low_port", "upward")), "port_gap")
+
+
+def _fields():
+    """Weights and bias of LINEAR over NUMBERS, the transport header, the payload's first bytes."""
+    names = (*NUMBERS, *(f"l{i}" for i in range(net.L4_BYTES)))
+    names = (*names, *(f"p{i}" for i in range(net.PAYLOAD_WORDS)))
+    sums = {
+        "length": {"l4_length": 1, "words": -4, "proto": -8 / 11},
+        **{name: {name: 1} for name in ("tos", "flags", "ttl")},
+        "data_offset": {"l12": 1},
+        "tcp_flags": {"l13": 1},
+        "window": {"l14": 256, "l15": 1},
+        **{f"p{i}{i + 1}": {f"p{i}": 256, f"p{i + 1}": 1} for i in (0, 2, 3)},
+        "sport": {"l0": 256, "l1": 1},
+        "dport": {"l2": 256, "l3": 1},
+        "port_gap": {"l2": 256, "l3": 1, "l0": -256, "l1": -1},
+        "id": {"id0": 256, "id1": 1},
+        "seq": {"l4": 256, "l5": 1},
+        "ack": {"l8": 256, "l9": 1},
+    }
+    b = np.zeros(len(LINEAR), dtype=np.float32)
+    b[LINEAR.index("length")] = 6 * 8 / 11
+    return np.stack([_weights(names, sums[name]) for name in LINEAR], 1), b
+
+
+def _steps(model):
+    """Weights and bias over LINEAR whose clip to 0..1 are the thermometers.
+
+    clip(v - t + 1, 0, 1) is a step at t for whole numbers.
+    """
+    gap = {"low_port": {"dport": 1, "port_gap": -1}, "upward": {"port_gap": 1}}
+    w = [_weights(LINEAR, gap.get(name, {name: 1})) for name in net.FIELDS]
+    return np.stack(w, 1)[:, model.column.numpy()], 1 - model.threshold.numpy()
+
+
+def _weights(names, values):
+    """A column with the values of these names, zero elsewhere."""
+    return np.array([values.get(name, 0) for name in names], dtype=np.float32)

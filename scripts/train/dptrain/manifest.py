@@ -15,9 +15,10 @@ WEAKNESSES = [
 ]
 
 
-def make(ds, run, *, name, precision, temperature, threshold, figures, sha256, card=None):
+def make(ds, run, *, name, precision, tuned, figures, sha256, card=None):
     """The manifest of a train.Run as a dict, in the order in which it is written.
 
+    ``tuned`` has the fields that say how its outputs become verdicts (see export.tune).
     ``card`` is the hand-written text of a shipped model: {"sources": {set: {"source", "licence"}},
     "licence", "weaknesses": {kind: [...]}}; without it the text is that of the user's own data.
     """
@@ -34,12 +35,7 @@ def make(ds, run, *, name, precision, temperature, threshold, figures, sha256, c
         "parameters": sum(p.numel() for p in run.model.parameters()),
         "mac": run.model.mac(),
         "precision": precision,
-        "temperature": temperature,
-        "growth": ds.aggregation.growth,
-        "floor": ds.aggregation.floor,
-        "unknown_threshold": threshold,
-        "final_confidence": FINAL_CONFIDENCE,
-        "samples": ds.aggregation.samples,
+        **tuned,
         "training": {
             "data": [
                 {"set": s, **sources.get(s, {"source": "", "licence": ""}), "packets": n}

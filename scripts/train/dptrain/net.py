@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The default network: header fields as thermometers, a byte table, dense layers, two heads.
+"""The default network: thermometers of header fields, a byte table, a convolution, dense layers.
 
-It computes everything from the 1500-byte vector by linear maps, clips and table rows, which are a
-dozen ONNX operators. The header fields are at fixed offsets of the vector; IPv4 options, IPv6 and
-TCP options move them, and two gathers at a computed offset undo that.
+It computes everything from the 1500-byte vector by linear maps, clips and table rows, which are few
+ONNX operators. The header fields are at fixed offsets of the vector; IPv4 options, IPv6 and TCP
+options move them, and two gathers at a computed offset undo that.
+
+Every header field is read. Those that identify a host or a connection are replaced by random values
+for a share of the packets that the network learns from (``redraw``), so that it does not depend on
+them.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -15,39 +19,36 @@ from torch.nn import functional
 
 from .data import NO_CLASS
 
-# The bytes of the transport header that are read: ports, data offset, flags, window (UDP's header
-# is padded with zeros). What only identifies a connection or a host is not read: IP ID, sequence
-# and acknowledgement numbers, TCP timestamps, the higher port, the hops in a TTL.
-L4_BYTES = (0, 1, 2, 3, 12, 13, 14, 15)
-L4_TABLE = slice(4, 8)  # those of L4_BYTES that the position table has: all but the ports
+L4_BYTES = 40  # bytes from the transport header's start that are read; UDP's is padded to 20
+BASE = 20  # length of a TCP header without options
 HEAD = 10  # bytes of the IP header that hold fields
 # What a linear map makes of the first bytes, once for IPv4 and once for IPv6.
-IP_FIELDS = ("l4_at", "tos", "l4_length", "flags", "ttl", "proto")
+IP_FIELDS = ("id0", "id1", "ttl", "tos", "flags", "proto", "l4_at", "l4_length")
+IP_BYTES = 5  # how many of IP_FIELDS are bytes of the packet that the table has rows for
+# The header as `read` returns it: IP_BYTES bytes of the IP header, then the transport header.
+HEADER = IP_BYTES + L4_BYTES
+# Numbers of the packet; a thermometer each.
 FIELDS = (
-    "payload_length",
+    "length",  # of the payload on the wire
     "tos",
     "flags",
     "ttl",
-    "proto",
-    "sport",
-    "dport",
-    "port_gap",  # relu(dport - sport), from which the lower port follows
     "data_offset",
     "tcp_flags",
     "window",
     "p01",  # the payload's first bytes as 16-bit numbers
     "p23",
     "p34",
+    "sport",
+    "dport",
+    "low_port",
+    "upward",  # the destination port is the higher one
+    "id",
+    "seq",  # the upper halves of the sequence and the acknowledgement number
+    "ack",
 )
 PAYLOAD_WORDS = 5
-# A thermometer is a row of steps over a linear combination of fields.
-THERMOMETERS = {
-    **{f: {f: 1.0} for f in FIELDS if f not in ("sport", "dport")},
-    "low_port": {"dport": 1.0, "port_gap": -1.0},
-}
-# Steps that are not chosen from the data: which port is the lower one, and the initial TTL (32, 64,
-# 128 or 255; below 5 it is local multicast).
-STEPS = {"port_gap": (1,), "ttl": (5, 33, 65, 129)}
+PATCH = 8  # payload bytes of a place of the convolution
 
 
 @dataclass
@@ -56,20 +57,22 @@ class Shape:
 
     bins: int = 64
     header: int = 128
+    table_payload: int = 32  # bytes of the payload that the table has rows for
+    table: int = 96  # columns of the table, whose rows are summed
     payload: int = 128  # bytes of the payload that are read
-    rank: int = 40  # columns of the position table, whose rows are summed
-    table: int = 96  # what a dense layer makes of the sum
+    byte: int = 8
+    conv: int = 48
     hidden: tuple = (256, 128)
     dropout: float = 0.3
     labels: dict = field(default_factory=dict)
 
     def positions(self):
-        """How many bytes the position table has rows for."""
-        return len(L4_BYTES[L4_TABLE]) + self.payload
+        """How many bytes the table has rows for."""
+        return HEADER + self.table_payload
 
 
 def ip_matrices():
-    """Weights [HEAD, 2 * 6] and bias of the IP fields, first of IPv4, then of IPv6."""
+    """Weights [HEAD, 2 * 8] and bias of IP_FIELDS, first of IPv4, then of IPv6."""
     w = np.zeros((HEAD, 2 * len(IP_FIELDS)), dtype=np.float32)
     b = np.zeros(2 * len(IP_FIELDS), dtype=np.float32)
 
@@ -79,74 +82,51 @@ def ip_matrices():
         for byte, weight in weights.items():
             w[int(byte[1:]), column] = weight
 
+    put(4, "id0", b4=1.0)
+    put(4, "id1", b5=1.0)
+    put(4, "ttl", b8=1.0)
+    put(4, "tos", b1=1.0)
+    put(4, "flags", b6=1.0)
+    put(4, "proto", b9=1.0)
     # 4 * (byte 0 - 0x40) is the length of an IPv4 header.
     put(4, "l4_at", -256.0, b0=4.0)
-    put(4, "tos", b1=1.0)
     put(4, "l4_length", 256.0, b0=-4.0, b2=256.0, b3=1.0)
-    put(4, "flags", b6=1.0)
-    put(4, "ttl", b8=1.0)
-    put(4, "proto", b9=1.0)
-    put(6, "l4_at", 40.0)
-    # The traffic class is in two nibbles; the floor that follows cuts off the four bits of the flow
-    # label after it.
-    put(6, "tos", -16.0 * 96, b0=16.0, b1=1 / 16)
-    put(6, "l4_length", b4=256.0, b5=1.0)
-    put(6, "flags", 64.0)  # routers never fragment IPv6: as with DF
+    # IPv6 has no ID; routers never fragment it, as with DF. The traffic class is in two nibbles;
+    # the floor that follows cuts off the four bits of the flow label after it.
     put(6, "ttl", b7=1.0)
+    put(6, "tos", -16.0 * 96, b0=16.0, b1=1 / 16)
+    put(6, "flags", 64.0)
     put(6, "proto", b6=1.0)
+    put(6, "l4_at", 40.0)
+    put(6, "l4_length", b4=256.0, b5=1.0)
     return w, b
-
-
-def field_matrices():
-    """Weights and bias of FIELDS over [IP fields, L4 bytes, payload bytes]; a ReLU follows."""
-    inputs = [*IP_FIELDS, *(f"l{i}" for i in L4_BYTES), *(f"p{i}" for i in range(PAYLOAD_WORDS))]
-    w = np.zeros((len(inputs), len(FIELDS)), dtype=np.float32)
-    b = np.zeros(len(FIELDS), dtype=np.float32)
-
-    def put(name, weights, bias=0.0):
-        b[FIELDS.index(name)] = bias
-        for source, weight in weights.items():
-            w[inputs.index(source), FIELDS.index(name)] = weight
-
-    # A TCP header has byte 12 / 4 bytes; UDP (protocol 17) has a zero there, and 8 bytes.
-    put("payload_length", {"l4_length": 1.0, "l12": -0.25, "proto": -8 / 11}, 6 * 8 / 11)
-    for name in ("tos", "flags", "ttl", "proto"):
-        put(name, {name: 1.0})
-    put("sport", {"l0": 256.0, "l1": 1.0})
-    put("dport", {"l2": 256.0, "l3": 1.0})
-    put("port_gap", {"l2": 256.0, "l3": 1.0, "l0": -256.0, "l1": -1.0})
-    put("data_offset", {"l12": 1.0})
-    put("tcp_flags", {"l13": 1.0})
-    put("window", {"l14": 256.0, "l15": 1.0})
-    put("p01", {"p0": 256.0, "p1": 1.0})
-    put("p23", {"p2": 256.0, "p3": 1.0})
-    put("p34", {"p3": 256.0, "p4": 1.0})
-    return w, b
-
-
-def payload_at(ip, l4):
-    """Offset of the payload in the vector [N], as floats: UDP's header is padded to 20 bytes."""
-    l12 = l4[:, L4_BYTES.index(12)]
-    proto = ip[:, IP_FIELDS.index("proto")]
-    # An eighth of a byte protects the truncation that follows from rounding errors.
-    return ip[:, IP_FIELDS.index("l4_at")] + l12 / 4 + (proto - 6) * (20 / 11) + 0.125
 
 
 def read(packet, payload):
-    """(IP fields, L4 bytes, payload bytes) of uint8 packets [N, 1500], as in the ONNX graph."""
+    """(header, body, length) of uint8 packets [N, 1500], as in the ONNX graph.
+
+    header uint8 [N, HEADER] is [IP_FIELDS[:IP_BYTES], transport header], zero where a TCP header
+    has no options; body uint8 [N, payload] the payload's first bytes; length float [N] that of the
+    payload on the wire.
+    """
     w, b = (torch.from_numpy(m).to(packet.device) for m in ip_matrices())
     z = torch.floor(packet[:, :HEAD].float() @ w + b)
     n = len(IP_FIELDS)
     ip = torch.where(packet[:, :1] >= 96, z[:, n:], z[:, :n])
-    l4_at = ip[:, :1].long()
-    l4 = torch.gather(
-        packet, 1, (l4_at + torch.tensor(L4_BYTES, device=packet.device)) % packet.shape[1]
-    )
-    at = payload_at(ip, l4.float()).long()
-    body = torch.gather(
-        packet, 1, (at[:, None] + torch.arange(payload, device=packet.device)) % packet.shape[1]
-    )
-    return ip, l4, body
+    at = ip[:, IP_FIELDS.index("l4_at")].long()
+    span = torch.arange(L4_BYTES, device=packet.device)
+    l4 = torch.gather(packet, 1, (at[:, None] + span) % packet.shape[1])
+    # The length of a TCP header is byte 12 / 4; the low bits of the byte are flags. UDP (17) has 0
+    # there and 20 bytes in the vector, 8 on the wire; 20 / 11 * (17 - 6) is 20.
+    tcp = (l4[:, 12] >> 4).float() * 4
+    udp = (ip[:, IP_FIELDS.index("proto")] - 6) / 11
+    span = torch.arange(L4_BYTES, device=packet.device)
+    l4 = l4 * ((span < BASE) | (span < tcp[:, None]))
+    at = (at + tcp + 20 * udp + 0.125).long()
+    span = torch.arange(payload, device=packet.device)
+    body = torch.gather(packet, 1, (at[:, None] + span) % packet.shape[1])
+    length = torch.relu(ip[:, IP_FIELDS.index("l4_length")] - tcp - 8 * udp)
+    return torch.cat([ip[:, :IP_BYTES].to(torch.uint8), l4], 1), body, length
 
 
 def read_rows(packets, rows, payload):
@@ -158,48 +138,51 @@ def read_rows(packets, rows, payload):
     return tuple(torch.cat(columns) for columns in zip(*parts, strict=True))
 
 
-def fields_of(ip, l4, payload):
-    """FIELDS, float [N, 14]."""
-    w, b = (torch.from_numpy(m).to(ip.device) for m in field_matrices())
-    return torch.relu(torch.cat([ip, l4.float(), payload[:, :PAYLOAD_WORDS].float()], 1) @ w + b)
+def fields_of(header, body, length):
+    """FIELDS, float [N, 17]."""
+    h, p = header.float(), body[:, :PAYLOAD_WORDS].float()
+    l4 = h[:, IP_BYTES:]
+
+    def two(x, i):
+        return x[:, i] * 256 + x[:, i + 1]
+
+    sport, dport = two(l4, 0), two(l4, 2)
+    return torch.stack(
+        [
+            length,
+            *(h[:, IP_FIELDS.index(name)] for name in ("tos", "flags", "ttl")),
+            l4[:, 12],
+            l4[:, 13],
+            two(l4, 14),
+            *(two(p, i) for i in (0, 2, 3)),
+            sport,
+            dport,
+            torch.minimum(sport, dport),
+            (dport > sport).float(),
+            two(h, IP_FIELDS.index("id0")),
+            two(l4, 4),
+            two(l4, 8),
+        ],
+        1,
+    )
 
 
-def table_rows(l4, payload):
-    """Rows of the position table: int64 [N, positions]."""
-    taken = torch.cat([l4[:, L4_TABLE], payload], 1).long()
+def table_rows(header, body, shape):
+    """Rows of the table: int64 [N, positions]."""
+    taken = torch.cat([header, body[:, : shape.table_payload]], 1).long()
     return taken + torch.arange(taken.shape[1], device=taken.device) * 256
 
 
-def thermometer_values(fields):
-    """The values of THERMOMETERS, float [N, 13]."""
-    return fields @ torch.from_numpy(thermometer_matrix()).to(fields.device)
-
-
-def thermometer_matrix():
-    """The combinations of THERMOMETERS, float [fields, thermometers]."""
-    w = np.zeros((len(FIELDS), len(THERMOMETERS)), dtype=np.float32)
-    for column, combination in enumerate(THERMOMETERS.values()):
-        for name, weight in combination.items():
-            w[FIELDS.index(name), column] = weight
-    return w
-
-
-def choose_thresholds(values, shape):
-    """For each thermometer up to ``bins`` whole numbers that divide the training values evenly."""
+def choose_thresholds(values, bins):
+    """For each field at most ``bins`` cuts: quantiles, and both edges of frequent values."""
     out = []
-    for column, name in enumerate(THERMOMETERS):
-        if name in STEPS:
-            out.append(np.array(STEPS[name], dtype=np.float32))
-            continue
-        v = np.round(values[:, column])
+    for v in np.round(values).T:
         distinct, counts = np.unique(v, return_counts=True)
-        if len(distinct) <= shape.bins + 1:
-            out.append(distinct[1:].astype(np.float32))
-            continue
-        # Quantiles, and both edges of each of the most frequent values (443, a window of 65535).
-        cuts = np.quantile(v, np.linspace(0, 1, shape.bins // 2 + 2)[1:-1])
-        frequent = distinct[np.argsort(-counts)[: shape.bins // 4]]
-        cuts = np.unique(np.concatenate([np.ceil(cuts), frequent, frequent + 1]))
+        cuts = distinct[1:]
+        if len(distinct) > bins + 1:
+            frequent = distinct[np.argsort(-counts)[: bins // 4]]
+            quantiles = np.ceil(np.quantile(v, np.linspace(0, 1, bins // 2 + 2)[1:-1]))
+            cuts = np.unique(np.concatenate([quantiles, frequent, frequent + 1]))
         out.append(cuts[cuts > distinct[0]].astype(np.float32))
     return out
 
@@ -210,18 +193,19 @@ class DefaultNet(nn.Module):
     def __init__(self, shape, thresholds):
         super().__init__()
         self.shape = shape
-        columns = np.concatenate([np.full(len(t), i) for i, t in enumerate(thresholds)]).astype(int)
-        expand = thermometer_matrix()[:, columns]
-        # clip(v - t + 1, 0, 1) is a step at t for whole numbers.
-        self.register_buffer("expand", torch.from_numpy(expand))
-        offset = 1 - np.concatenate(thresholds)
-        self.register_buffer("offset", torch.from_numpy(offset.astype(np.float32)))
-        self.header = nn.Linear(len(columns), shape.header)
+        columns = np.repeat(np.arange(len(thresholds)), [len(t) for t in thresholds])
+        self.register_buffer("column", torch.from_numpy(columns))
+        self.register_buffer("threshold", torch.from_numpy(np.concatenate(thresholds)).float())
+        self.steps = nn.Linear(len(columns), shape.header)
         positions = shape.positions()
-        self.table = nn.EmbeddingBag(positions * 256, shape.rank, mode="sum")
+        self.table = nn.EmbeddingBag(positions * 256, shape.table, mode="sum")
         nn.init.normal_(self.table.weight, std=0.3 * positions**-0.5)
-        self.mix = nn.Linear(shape.rank, shape.table)
         last = shape.header + shape.table
+        if shape.conv:
+            self.byte = nn.Embedding(256, shape.byte)
+            self.patch = nn.Conv1d(shape.byte, shape.conv, PATCH, stride=PATCH)
+            self.conv = nn.Conv1d(shape.conv, shape.conv, 3, padding=1)
+            last += 2 * shape.conv
         layers = []
         for size in shape.hidden:
             layers += [nn.Linear(last, size), nn.ReLU(), nn.Dropout(shape.dropout)]
@@ -233,11 +217,15 @@ class DefaultNet(nn.Module):
         """What ``forward`` takes of uint8 packets [N, 1500]."""
         return read(packets, self.shape.payload)
 
-    def forward(self, ip, l4, payload):
+    def forward(self, header, body, length):
         """Logits by task."""
-        fields = fields_of(ip, l4, payload)
-        steps = torch.clamp(fields @ self.expand + self.offset, 0, 1)
-        parts = [self.header(steps), self.mix(self.table(table_rows(l4, payload)))]
+        fields = fields_of(header, body, length)
+        steps = (fields[:, self.column] >= self.threshold).float()
+        parts = [self.steps(steps), self.table(table_rows(header, body, self.shape))]
+        if self.shape.conv:
+            c = self.patch(self.byte(body.long()).transpose(1, 2)).relu()
+            c = self.conv(c).relu() + c
+            parts += [c.amax(2), c.mean(2)]
         x = self.dense(torch.cat(parts, 1).relu())
         return {task: head(x) for task, head in self.heads.items()}
 
@@ -245,30 +233,69 @@ class DefaultNet(nn.Module):
         """Multiply-accumulates a packet; adding a table row counts as one for each value."""
         s = self.shape
         dense = [m.weight.numel() for m in self.modules() if isinstance(m, nn.Linear)]
-        return int(sum(dense) + s.positions() * s.rank + self.expand.numel())
+        total = sum(dense) + s.positions() * s.table
+        if s.conv:
+            total += s.payload // PATCH * (self.patch.weight.numel() + self.conv.weight.numel())
+        return int(total)
 
     def describe(self):
         """The architecture in one line, for the manifest."""
         s = self.shape
         return (
-            f"{len(self.offset)} thermometer steps of header fields into {s.header}, position x "
-            f"byte table of rank {s.rank} into {s.table} ({s.positions() - s.payload} header and "
-            f"{s.payload} payload bytes), dense {'-'.join(str(h) for h in s.hidden)}, two heads"
+            f"{len(self.threshold)} thermometer steps of header fields into {s.header}, "
+            f"position x byte table of {s.table} columns ({HEADER} header and {s.table_payload} "
+            "payload bytes), "
+            f"convolution of {s.conv} channels over {s.payload} payload bytes, "
+            f"dense {'-'.join(str(h) for h in s.hidden)}, {len(self.heads)} heads"
         )
 
 
-def augment(ip, probability, rng):
-    """IP fields in which the initial TTL of some packets is replaced by 64, 128 or 255.
+def _at(name):
+    """The column of a field of read's header: an IP_FIELDS name or an offset in the L4 header."""
+    return IP_FIELDS.index(name) if isinstance(name, str) else IP_BYTES + name
 
-    The initial TTL tells the sender's operating system, not what the sender does. A TTL of 8 or
-    less is local multicast and is kept. ``rng`` is a torch generator on the CPU.
+
+# What identifies a host or a connection, in groups that are replaced together.
+GROUPS = {
+    "id": [_at("id0"), _at("id1")],
+    "ttl": [_at("ttl")],
+    "tos": [_at("tos")],
+    "flags": [_at("flags")],
+    "numbers": [_at(i) for i in range(4, 12)],  # sequence and acknowledgement
+    "window": [_at(14), _at(15)],
+    "options": [_at(i) for i in range(20, 40)],
+}
+
+
+def redraw(header, probability, rng):
+    """Headers in which what identifies a host or a connection is replaced, each group by itself.
+
+    ``probability`` is the share of the packets; ``rng`` is a torch generator on the CPU.
     """
-    ip, ttl = ip.clone(), IP_FIELDS.index("ttl")
-    starts = torch.tensor([64.0, 128.0, 255.0])
-    drawn = starts[torch.randint(0, len(starts), (len(ip),), generator=rng)].to(ip.device)
-    hit = (torch.rand(len(ip), generator=rng) < probability).to(ip.device)
-    ip[:, ttl] = torch.where(hit & (ip[:, ttl] > 8), drawn, ip[:, ttl])
-    return ip
+    n, h = len(header), header.clone()
+
+    def draw(*shape, low=0, high=256):
+        return torch.randint(low, high, shape, generator=rng)
+
+    for name, group in GROUPS.items():
+        new = draw(n, len(group))
+        if name == "ttl":  # an initial value of some system, less up to 24 hops
+            new = torch.tensor([64, 128, 255])[draw(n, 1, high=3)] - draw(n, 1, high=25)
+        elif name == "tos":
+            new = torch.zeros(n, 1, dtype=torch.long)
+        elif name == "flags":  # "don't fragment"
+            new = draw(n, 1, high=2) * 64
+        hit = torch.rand(n, 1, generator=rng) < probability
+        h[:, group] = torch.where(hit.to(h.device), new.to(h), h[:, group])
+    # The higher port is the ephemeral one.
+    source, destination = (h[:, _at(i)].int() * 256 + h[:, _at(i + 1)].int() for i in (0, 2))
+    new = draw(n, low=32768, high=65536).to(h.device)
+    hit = (torch.rand(n, generator=rng) < probability).to(h.device)
+    for i, port, other in ((0, source, destination), (2, destination, source)):
+        here = hit & (port > other) & (port >= 1024)
+        h[:, _at(i)] = torch.where(here, (new >> 8).to(h.dtype), h[:, _at(i)])
+        h[:, _at(i + 1)] = torch.where(here, (new & 255).to(h.dtype), h[:, _at(i + 1)])
+    return h
 
 
 def sample_weights(flow, target, balance=0.5):

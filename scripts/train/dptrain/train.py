@@ -2,6 +2,7 @@
 """Trains the default network on a dataset into a run directory."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ FEW, STEPS = 10_000, 600
 RATE, DECAY = 2e-3, 0.01
 AVERAGE = 0.995
 SMOOTHING = 0.05
-REDRAWN = 0.3  # chance that the initial TTL of a packet is replaced, see net.augment
+REDRAWN = 0.3  # share of the packets in which an identifying field is replaced, see net.redraw
 NEGATIVES = 0.3  # weight of traffic of no class
 # A quarter of the shipped model's packets have an application; the weight makes up for that.
 WEIGHTS = {"app": 3.0}
@@ -29,6 +30,7 @@ class Options:
     seed: int = 0
     sets: list | None = None
     labels: dict | None = None  # by task
+    folds: int = 0  # networks that calibrate it, each trained without a part of the captures
     epochs: int = 0
     batch: int = 0
     max_minutes: float = 0.0
@@ -45,11 +47,36 @@ class Run:
     tasks: list
     split: split.Split
     learnt: np.ndarray  # rows
+    judges: list  # (model, rows that it was not trained on), to calibrate with
 
 
 def train(ds, options, directory, log=print):
-    """Trains on all flows but the tenth that calibrates the model; returns the loop's state."""
-    return fit(ds, options, directory, *problem(ds, options), log)
+    """Trains a network for use; returns the loop's state.
+
+    Without folds a tenth of the flows is kept out and calibrates it. With them it is trained on all
+    flows, and calibrated by networks that were trained without the captures that they judge, in
+    ``directory``/fold-1 and so on.
+    """
+    tasks, parts = problem(ds, options)
+    for number, part in enumerate(folds(ds, options, tasks, parts), 1):
+        log(f"fold {number} of {options.folds}")
+        fit(ds, options, fold_directory(directory, number), tasks, part, log)
+    return fit(ds, options, directory, tasks, parts, log)
+
+
+def fold_directory(directory, number):
+    """Where the run of a fold is, from 1."""
+    return Path(directory) / f"fold-{number}"
+
+
+def folds(ds, options, tasks, parts):
+    """The split of each fold: its validation part has the captures that are left out."""
+    if not options.folds:
+        return []
+    rows = parts.train
+    fold = split.folds(ds, rows, strata(tasks), options.folds)
+    none = rows[:0]
+    return [split.Split(rows[fold != f], rows[fold == f], none) for f in range(options.folds)]
 
 
 def problem(ds, options):
@@ -57,6 +84,8 @@ def problem(ds, options):
     tasks, rows = labelled(ds, options.sets, options.labels)
     parts = split.hold_out(ds, rows, strata(tasks), 0)
     check(ds, rows, tasks, parts)
+    if options.folds:
+        parts = split.Split(rows, rows[:0], rows[:0])
     return tasks, parts
 
 
@@ -114,11 +143,10 @@ def fit(ds, options, directory, tasks, parts, log=print):
     batch, epochs = steps_for(options, len(rows))
     shape = net.Shape(labels={t.name: t.labels for t in tasks})
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    ip, l4, payload = net.read_rows(ds.packet, rows, shape.payload)
-    values = net.thermometer_values(net.fields_of(ip, l4, payload)).numpy()
-    ip, l4, payload = ip.to(device), l4.to(device), payload.to(device)
+    inputs = net.read_rows(ds.packet, rows, shape.payload)
+    thresholds = net.choose_thresholds(net.fields_of(*inputs).numpy(), shape.bins)
+    header, body, length = (x.to(device) for x in inputs)
     targets = {t.name: torch.from_numpy(t.target[rows]).to(device) for t in tasks}
-    thresholds = net.choose_thresholds(values, shape)
     torch.manual_seed(options.seed)
     model = net.DefaultNet(shape, thresholds).to(device)
     held = parts.validation[ds.index[parts.validation] < ds.aggregation.samples]
@@ -126,16 +154,16 @@ def fit(ds, options, directory, tasks, parts, log=print):
     weight = torch.from_numpy(net.sample_weights(ds.flow[rows], tasks[0].target[rows]))
     log(
         f"{KIND}: {len(rows)} packets to train on, {len(held)} to validate, "
-        f"{len(model.offset)} thermometer steps, {model.mac() / 1e6:.2f} MMAC"
+        f"{len(model.threshold)} thermometer steps, {model.mac() / 1e6:.2f} MMAC"
     )
 
     def batches(epoch):
         rng = generator(options.seed, epoch)
         order = torch.multinomial(weight, len(rows), replacement=True, generator=rng)
         for part in order.split(batch):
-            drawn = net.augment(ip[part], REDRAWN, rng)
+            drawn = net.redraw(header[part], REDRAWN, rng)
             yield (
-                (drawn, l4[part], payload[part]),
+                (drawn, body[part], length[part]),
                 {task: target[part] for task, target in targets.items()},
             )
 
@@ -144,6 +172,8 @@ def fit(ds, options, directory, tasks, parts, log=print):
 
     def validate(model):
         figures = {"loss": 0.0}
+        if not len(held):
+            return figures
         out = {task: x.cpu() for task, x in logits(model, *held_input).items()}
         for task in tasks:
             truth = task.target[held]
@@ -153,9 +183,8 @@ def fit(ds, options, directory, tasks, parts, log=print):
             p = torch.softmax(out[task.name], 1).numpy()
             labels = torch.from_numpy(truth[known])
             figures["loss"] += functional.cross_entropy(out[task.name][known], labels).item()
-            by = calibration.by_packet_and_flow(
-                p, truth, ds.flow[held], ds.index[held], ds.aggregation
-            )
+            judged = calibration.Judged.known(p, truth, ds.flow[held], ds.index[held])
+            by = calibration.by_packet_and_flow(judged, ds.aggregation)
             figures[task.name] = by["flow"]["macro_f1"]
         return figures
 
@@ -169,6 +198,7 @@ def fit(ds, options, directory, tasks, parts, log=print):
         "seed": options.seed,
         "sets": options.sets,
         "given_labels": options.labels,
+        "folds": options.folds,
         "labels": shape.labels,
         "batch": batch,
         "epochs": epochs,
@@ -198,9 +228,15 @@ def finished(ds, directory):
     spec, model, epoch = load(directory)
     if spec["split"] != Options.split:
         raise Error(f"{directory}: trained for a test on the split {spec['split']!r}, not for use")
-    options = Options(seed=spec["seed"], sets=spec["sets"], labels=spec["given_labels"])
+    names = {"seed": "seed", "sets": "sets", "labels": "given_labels", "folds": "folds"}
+    options = Options(**{name: spec[key] for name, key in names.items()})
     tasks, parts = problem(ds, options)
-    return Run(spec, model, epoch, tasks, parts, learnt_rows(ds, parts))
+    judges = [
+        (load(fold_directory(directory, number))[1], part.validation)
+        for number, part in enumerate(folds(ds, options, tasks, parts), 1)
+    ]
+    learnt = learnt_rows(ds, parts)
+    return Run(spec, model, epoch, tasks, parts, learnt, judges or [(model, parts.validation)])
 
 
 @torch.no_grad()

@@ -18,15 +18,36 @@ def test_reader_finds_every_field_with_options_and_ipv6():
     rng = np.random.default_rng(1)
     made = [packet_of(rng, 1, i % 2, i % 3, True) for i in range(200)]
     packets = torch.from_numpy(np.stack([m[0] for m in made]))
-    ip, l4, payload = net.read(packets, 64)
-    fields = net.fields_of(ip, l4, payload).numpy()
+    header, body, lengths = net.read(packets, 64)
+    fields = net.fields_of(header, body, lengths).numpy()
     column = net.FIELDS.index
-    for i, (vector, (_, at, length, sport, dport)) in enumerate(made):
-        assert bytes(payload[i].numpy()) == vector[at : at + 64].tobytes()
+    for i, (vector, (l4, at, length, sport, dport)) in enumerate(made):
+        assert bytes(body[i].numpy()) == vector[at : at + 64].tobytes()
         assert (fields[i, column("sport")], fields[i, column("dport")]) == (sport, dport)
-        header = fields[i, column("data_offset")] / 4 if i % 3 else 8
-        assert abs(fields[i, column("payload_length")] - (length - header)) < 0.01
-        assert abs(fields[i, column("ttl")] - 61) < 1e-6 or i % 2 == 0
+        assert fields[i, column("low_port")] == dport
+        assert abs(lengths[i] - (length - (at - l4 if i % 3 else 8))) < 0.01
+        assert fields[i, column("ttl")] == vector[7 if i % 2 else 8]
+        assert fields[i, column("id")] == (0 if i % 2 else int.from_bytes(vector[4:6], "big"))
+        # The transport header, without what follows it.
+        l4_bytes = vector[l4:at].tobytes().ljust(net.L4_BYTES, b"\0")
+        assert bytes(header[i, net.IP_BYTES :].numpy()) == l4_bytes
+
+
+def test_redrawn_is_what_identifies_and_nothing_else(dataset):
+    ds = data.Dataset(dataset)
+    header, _, _ = net.read_rows(ds.packet, np.arange(len(ds)), 64)
+    rng = torch.Generator().manual_seed(0)
+    assert torch.equal(net.redraw(header, 0.0, rng), header)
+    redrawn = net.redraw(header, 0.5, rng)
+    changed = (redrawn != header).float().mean(0)
+    ports = [net.IP_BYTES + i for i in range(4)]
+    may = sorted({*(i for group in net.GROUPS.values() for i in group), *ports})
+    assert not changed[[i for i in range(net.HEADER) if i not in may]].any()
+    # Half of the packets get a new source port, which is the higher one; 25 and 443 stay.
+    assert 0.4 < changed[ports[0]] < 0.6
+    high = header[:, ports[2]] < 128
+    assert torch.equal(redrawn[high][:, ports[2:]], header[high][:, ports[2:]])
+    assert 0.4 < changed[net.GROUPS["numbers"][0]] < 0.6
 
 
 def test_default_trains_resumes_and_exports(dataset, tmp_path):
@@ -150,6 +171,41 @@ def test_labels_of_a_manifest_are_learnt(dataset, tmp_path):
     assert set(task.target[(names == "icq") & ~vpn]) == {data.UNUSED}
 
 
+def test_folds_leave_out_captures_and_networks(dataset):
+    ds = data.Dataset(dataset)
+    target, rows = data.category_task(ds).target, data.rows_for(ds, "train")
+    # Of one set, by capture: each class has two.
+    fold = split.folds(ds, rows, target, 2)
+    assert {len(set(fold[ds.capture == c].tolist())) for c in np.unique(ds.capture)} == {1}
+    for label in np.unique(target[target >= 0]):
+        assert set(fold[target == label].tolist()) == {0, 1}
+    # A class with a single capture is divided by time.
+    ds.capture = np.where(target == 3, 0, ds.capture)
+    fold, time = split.folds(ds, rows, target, 2), ds.time
+    first, second = ((target == 3) & (fold == f) for f in (0, 1))
+    assert time[first].max() < time[second].min() + 3  # the packets of one flow
+    # Five small sets: each is in one fold.
+    ds.set = ds.flow % 5
+    fold = split.folds(ds, rows, target, 2)
+    assert {len(set(fold[ds.set == s].tolist())) for s in range(5)} == {1}
+    assert 0.3 < fold.mean() < 0.7
+
+
+def test_folds_calibrate_a_network_of_all_flows(dataset, tmp_path):
+    run, out = tmp_path / "run", tmp_path / "models"
+    arguments = ["--data", str(dataset), "--run", str(run)]
+    assert command.main(["train", "default", *arguments, "--epochs", "2", "--folds", "2"]) == 0
+    assert (run / "fold-2" / "best.pt").is_file()
+    assert command.main(["export", *arguments, "--name", "small", "--out", str(out)]) == 0
+    manifest = json.loads((out / "small.json").read_text())
+    ds = data.Dataset(dataset)
+    assert manifest["training"]["flows"] == len(np.unique(ds.flow))
+    assert manifest["figures"]["capture split"]["category"]["flow"]["n"] == np.sum(
+        data.category_task(ds).target[np.unique(ds.flow, return_index=True)[1]] >= 0
+    )
+    assert [p["min_confidence"] for p in manifest["operating_points"]["app"]] == [0.5, 0.8, 0.95]
+
+
 def test_held_out_flows_are_a_tenth_of_each_class(dataset):
     ds = data.Dataset(dataset)
     task = data.category_task(ds)
@@ -180,6 +236,6 @@ def test_a_dataset_that_cannot_be_read_is_refused(tmp_path, capsys, meta, says):
 
 def test_graph_input_is_bytes():
     shape = net.Shape(labels={"category": ["a", "b"]})
-    model = net.DefaultNet(shape, [np.array([1.0], np.float32)] * len(net.THERMOMETERS)).eval()
+    model = net.DefaultNet(shape, [np.array([1.0], np.float32)] * len(net.FIELDS)).eval()
     made = graph.of_default(model, "")
     assert [i.name for i in made.graph.input] == ["packet"]

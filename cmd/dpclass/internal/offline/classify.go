@@ -30,8 +30,9 @@ type Passed struct {
 // packets of a 5-tuple are one flow. tick gets the number of packets read so far.
 func (r *Reader) Classify(ctx context.Context, name string, tick func(packets int)) (*File, error) {
 	rows := map[*dataset.Flow]*classifier.Probabilities{}
+	trails := newTrails(r.classifier)
 	found, err := r.run(ctx, name, pass{
-		perFlow: r.classifier.Samples(), tick: tick,
+		perFlow: r.classifier.Samples(), tick: tick, read: trails.read, answer: trails.answerIf(r.DNS),
 		each: func(f *dataset.Flow, one classifier.Probabilities) {
 			all := rows[f]
 			if all == nil {
@@ -51,8 +52,9 @@ func (r *Reader) Classify(ctx context.Context, name string, tick func(packets in
 			Packets: f.Packets, Bytes: f.Bytes, FirstSeen: f.First, LastSeen: f.Last,
 		}
 		if rows := rows[f]; rows != nil {
-			verdicts, samples := r.classifier.Decide(rows)
+			verdicts, evidence, samples := r.classifier.Decide(rows, trails.of(f))
 			record.SetVerdicts(&verdicts)
+			record.SetEvidence(&evidence)
 			record.Samples = samples
 		}
 		file.Records = append(file.Records, record)

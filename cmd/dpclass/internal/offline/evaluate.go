@@ -29,6 +29,9 @@ type Evaluation struct {
 	Task       flow.Task
 	Level      Level
 	IncludeVPN bool // with the task app: score captures inside a VPN too
+	// System scores the verdict on all evidence, names and protocols first. Otherwise the
+	// networks are scored alone.
+	System bool
 	// Progress gets the number of captures done and of packets or flows scored; may be nil.
 	Progress func(captures, scored int)
 	Warn     func(error) // gets what is wrong with a damaged capture; may be nil
@@ -38,13 +41,22 @@ type Evaluation struct {
 type Result struct {
 	Task         flow.Task `json:"task"`
 	Level        Level     `json:"level"`
+	System       bool      `json:"system"`
 	Model        string    `json:"model"`
 	Sets         []string  `json:"sets"`
 	Samples      int       `json:"samples"` // budget of a flow; 0 at packet level
 	Captures     int       `json:"captures"`
 	UnknownShare float64   `json:"unknown_share"`
-	LeftOut      LeftOut   `json:"left_out"`
+	// DecidedBy counts the scored flows by what decided them; only with System.
+	DecidedBy map[string]DecidedBy `json:"decided_by,omitempty"`
+	LeftOut   LeftOut              `json:"left_out"`
 	dataset.Scores
+}
+
+// DecidedBy counts flows, and those among them that were decided right.
+type DecidedBy struct {
+	N     int `json:"n"`
+	Right int `json:"right"`
 }
 
 // LeftOut counts what an evaluation does not score.
@@ -89,15 +101,20 @@ func (l *LeftOut) Describe(level Level) string {
 }
 
 // Evaluate scores the model of a task on labelled captures, by the likeliest label of
-// each flow or packet.
+// each flow or packet. With System it scores flows by the verdict on all evidence, but
+// without rejecting: a label that is not one of the model's counts as a wrong one.
 func (r *Reader) Evaluate(ctx context.Context, captures []dataset.Capture, e Evaluation) (*Result, error) {
 	labels := r.classifier.Labels(e.Task)
 	if labels == nil {
 		return nil, fault.Advise(fmt.Errorf("model %q has no task %s", r.classifier.Models()[0].Name, e.Task),
 			"name a model for that task with --model; dpclass models list shows them")
 	}
+	if e.System {
+		// What names say need not be a label of the model.
+		labels = append(slices.Clone(labels), otherLabel)
+	}
 	s := &scorer{Evaluation: e, reader: r, labels: labels, table: dataset.NewConfusion(labels)}
-	s.out = Result{Task: e.Task, Level: e.Level, Sets: []string{}, LeftOut: LeftOut{Labels: map[string]int{}}}
+	s.out = Result{Task: e.Task, Level: e.Level, System: e.System, Sets: []string{}, LeftOut: LeftOut{Labels: map[string]int{}}}
 	for _, m := range r.classifier.Models() {
 		if m.Has(e.Task) {
 			s.out.Model = m.Name
@@ -120,6 +137,9 @@ func (r *Reader) Evaluate(ctx context.Context, captures []dataset.Capture, e Eva
 	s.out.UnknownShare = float64(s.unknown) / float64(s.scored)
 	return &s.out, nil
 }
+
+// otherLabel is the column of verdicts that are not one of the model's labels.
+const otherLabel = "(other)"
 
 // scorer scores captures.
 type scorer struct {
@@ -144,25 +164,37 @@ func (s *scorer) capture(ctx context.Context, from dataset.Capture) error {
 		}
 		return s.leaveOut(ctx, from, label)
 	}
-	rows := map[*dataset.Flow][][]float32{}
-	found, err := s.reader.run(ctx, from.File, pass{
+	rows := map[*dataset.Flow]*classifier.Probabilities{}
+	p := pass{
 		perFlow: s.out.Samples, tick: s.tick,
 		each: func(f *dataset.Flow, one classifier.Probabilities) {
 			if s.Level == ByPacket {
 				s.score(truth, one[s.Task])
 				return
 			}
-			rows[f] = append(rows[f], one[s.Task]...)
+			all := rows[f]
+			if all == nil {
+				all = &classifier.Probabilities{}
+				rows[f] = all
+			}
+			all.Append(one)
 		},
-	})
+	}
+	trails := newTrails(s.reader.classifier)
+	if s.System {
+		p.read, p.answer = trails.read, trails.answerIf(s.reader.DNS)
+	}
+	found, err := s.reader.run(ctx, from.File, p)
 	if err != nil {
 		return err
 	}
 	for _, f := range found.flows {
 		if f.Payloads == 0 {
 			s.out.LeftOut.FlowsWithoutPayload++
+		} else if s.System {
+			s.scoreSystem(truth, rows[f], trails.of(f))
 		} else if s.Level == ByFlow {
-			s.score(truth, rows[f])
+			s.score(truth, rows[f][s.Task])
 		}
 	}
 	s.out.Captures++
@@ -189,6 +221,29 @@ func (s *scorer) score(truth int, rows [][]float32) {
 	if s.reader.classifier.Rejects(s.Task, confidence) {
 		s.unknown++
 	}
+}
+
+// scoreSystem counts one flow by the verdict on all evidence.
+func (s *scorer) scoreSystem(truth int, rows *classifier.Probabilities, trail *classifier.Trail) {
+	label, source, confidence := s.reader.classifier.Score(s.Task, rows, trail)
+	predicted := slices.Index(s.labels, label)
+	if predicted < 0 {
+		predicted = len(s.labels) - 1
+	}
+	s.table.Add(truth, predicted)
+	s.scored++
+	if source == flow.SourceModel && s.reader.classifier.Rejects(s.Task, confidence) {
+		s.unknown++
+	}
+	if s.out.DecidedBy == nil {
+		s.out.DecidedBy = map[string]DecidedBy{}
+	}
+	by := s.out.DecidedBy[source.String()]
+	by.N++
+	if predicted == truth {
+		by.Right++
+	}
+	s.out.DecidedBy[source.String()] = by
 }
 
 // leaveOut counts the flows or packets that a capture would have had.

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/dpclass/dpclass/classifier"
 	"github.com/dpclass/dpclass/internal/capture"
@@ -23,6 +24,9 @@ const chunk = 2048
 // Reader runs models over the payload packets of capture files, one file at a time.
 type Reader struct {
 	classifier *classifier.Classifier
+
+	// DNS lets DNS answers in the captures name flows that have no name of their own.
+	DNS bool
 
 	vectors [chunk][]byte
 	owners  [chunk]*dataset.Flow
@@ -48,9 +52,13 @@ func (r *Reader) Close() error { return r.classifier.Close() }
 
 // pass is one run over a capture file.
 type pass struct {
-	perFlow int // payload packets of a flow that are classified; 0: all
+	perFlow int // payload packets of a flow that go to the models; 0: all
 	// each gets the probabilities of every packet, in order within a flow.
 	each func(f *dataset.Flow, one classifier.Probabilities)
+	// read gets every payload packet before that, also those that no model reads; may be nil.
+	read func(step *dataset.Step)
+	// answer gets the DNS answers between them (UDP port 53); may be nil.
+	answer func(message []byte, now time.Time)
 	// tick gets the number of packets read so far, now and then; may be nil.
 	tick func(packets int)
 }
@@ -63,14 +71,43 @@ type contents struct {
 	warning error // the capture is damaged after at least one packet
 }
 
-// run reads one capture file.
+// run reads one capture file and runs the models over its flows' payload packets.
 func (r *Reader) run(ctx context.Context, name string, p pass) (*contents, error) {
+	r.waiting = 0
+	found, err := r.walk(ctx, name, p.tick, func(step *dataset.Step) error {
+		if p.answer != nil && isDNSAnswer(&step.Packet) {
+			p.answer(step.Data[step.Packet.Payload:][:step.Packet.Captured], step.Time)
+		}
+		if !step.Sampled {
+			return nil
+		}
+		if p.read != nil {
+			p.read(step)
+		}
+		if p.perFlow > 0 && step.Flow.Payloads > p.perFlow {
+			return nil
+		}
+		vector.Make((*[vector.Size]byte)(r.vectors[r.waiting]), step.Data, false)
+		r.owners[r.waiting] = step.Flow
+		if r.waiting++; r.waiting == chunk {
+			return r.flush(p)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return found, r.flush(p)
+}
+
+// walk reads one capture file and calls each with every packet that belongs to a flow.
+// tick gets the number of packets read so far, now and then; it may be nil.
+func (r *Reader) walk(ctx context.Context, name string, tick func(packets int), each func(*dataset.Step) error) (*contents, error) {
 	reader, err := capture.Open(name)
 	if err != nil {
 		return nil, err
 	}
 	defer reader.Close()
-	r.waiting = 0
 	walker := dataset.NewWalker(reader)
 	found := &contents{}
 	for packets := 0; ; packets++ {
@@ -78,8 +115,8 @@ func (r *Reader) run(ctx context.Context, name string, p pass) (*contents, error
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
 			}
-			if p.tick != nil {
-				p.tick(packets)
+			if tick != nil {
+				tick(packets)
 			}
 		}
 		step, err := walker.Next()
@@ -91,28 +128,24 @@ func (r *Reader) run(ctx context.Context, name string, p pass) (*contents, error
 		if errors.Is(err, io.EOF) {
 			break
 		}
+		if err == nil {
+			err = each(&step)
+		}
 		if err != nil {
 			return nil, err
 		}
-		if !step.Sampled || (p.perFlow > 0 && step.Flow.Payloads > p.perFlow) {
-			continue
-		}
-		vector.Make((*[vector.Size]byte)(r.vectors[r.waiting]), step.Data, false)
-		r.owners[r.waiting] = step.Flow
-		if r.waiting++; r.waiting == chunk {
-			if err := r.flush(p); err != nil {
-				return nil, err
-			}
-		}
-	}
-	if err := r.flush(p); err != nil {
-		return nil, err
 	}
 	found.flows, found.stats = walker.Flows(), reader.Stats()
 	for reason := range vector.Reasons {
 		found.passed[reason] = walker.Passed(reason)
 	}
 	return found, nil
+}
+
+// isDNSAnswer reports whether a packet may be an answer of a DNS server: from UDP port 53,
+// as the kernel selects them.
+func isDNSAnswer(p *vector.Packet) bool {
+	return p.Proto == vector.UDP && p.Src.Port() == 53 && p.Captured > 0
 }
 
 // flush classifies the waiting vectors.
