@@ -585,8 +585,8 @@ func FuzzGuess(f *testing.F) {
 	})
 }
 
-// benchmark measures a packet of a flow for which nothing was found so far.
-func benchmark(b *testing.B, p Packet) {
+// benchmarkGuess measures a packet of a flow for which nothing was found so far.
+func benchmarkGuess(b *testing.B, p Packet) {
 	b.ReportAllocs()
 	for b.Loop() {
 		var g guess
@@ -599,7 +599,7 @@ func BenchmarkGuessNothing(b *testing.B) {
 	for _, proto := range []flow.Proto{tcp, udp} {
 		for name, payload := range map[string]string{"random": fill(1200), "zeros": nul(1200), "text": strings.Repeat("the quick brown fox ", 60)} {
 			b.Run(proto.String()+"/"+name, func(b *testing.B) {
-				benchmark(b, Packet{Proto: proto, FromA: true, SrcPort: 50001, DstPort: high, Payload: []byte(payload), Length: len(payload)})
+				benchmarkGuess(b, Packet{Proto: proto, FromA: true, SrcPort: 50001, DstPort: high, Payload: []byte(payload), Length: len(payload)})
 			})
 		}
 	}
@@ -609,6 +609,6 @@ func BenchmarkGuessNothing(b *testing.B) {
 func BenchmarkGuess(b *testing.B) {
 	for _, name := range []flow.Protocol{flow.ProtocolSSH, flow.ProtocolSTUN, flow.ProtocolOpenVPN, flow.ProtocolSMTP, flow.ProtocolBitTorrent} {
 		at := slices.IndexFunc(examples, func(e example) bool { return e.protocol == name })
-		b.Run(name.String(), func(b *testing.B) { benchmark(b, examples[at].packets()[0]) })
+		b.Run(name.String(), func(b *testing.B) { benchmarkGuess(b, examples[at].packets()[0]) })
 	}
 }
