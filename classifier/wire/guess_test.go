@@ -585,11 +585,7 @@ func FuzzGuess(f *testing.F) {
 	})
 }
 
-<<<<<<< HEAD
-// benchmark measures a packet of a flow for which nothing was found so far.
-=======
 // benchmarkGuess measures a packet of a flow for which nothing was found so far.
->>>>>>> w-sigs
 func benchmarkGuess(b *testing.B, p Packet) {
 	b.ReportAllocs()
 	for b.Loop() {
