@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dpclass/dpclass/internal/fault"
 	"github.com/dpclass/dpclass/lab"
 )
 
@@ -50,7 +51,7 @@ func (s *show) traffic(ctx context.Context) error {
 	s.out.say("The lab's own NGINX answers for the four names, with certificates of the lab's own CA.")
 	for _, k := range s.kinds {
 		if k.skipped != nil {
-			s.out.say("\n!!! SKIPPED: %s: %v\n", k.what, k.skipped)
+			s.out.say("\n!!! SKIPPED: %s: %v\n%s\n", k.what, k.skipped, strings.Join(fault.Advice(k.skipped), "\n"))
 		}
 	}
 	return nil
