@@ -193,10 +193,11 @@ func (s *show) measureAfter(ctx context.Context) (err error) {
 		return err
 	}
 	s.out.say("%s", s.after)
-	for _, args := range [][]string{{"policy", "show", iface}, {"flows", iface, "--sort", "dropped", "--limit", "6"}} {
-		if err := s.dpclass(ctx, args...); err != nil {
-			return err
-		}
+	if err := s.piped(ctx, "sed -n '/^#/,$p'", "policy", "show", iface); err != nil {
+		return err
+	}
+	if err := s.dpclass(ctx, "flows", iface, "--sort", "dropped", "--limit", "6"); err != nil {
+		return err
 	}
 	return s.bites()
 }
