@@ -73,7 +73,7 @@ func (c *Classifier) Explain(samples []flow.Sample, known flow.Evidence) (*Expla
 	}
 	e := &Explanation{Signature: trail.Signature()}
 	e.Verdicts, e.Evidence, e.Samples = c.Decide(&rows, trail)
-	if len(samples) == 0 { // nothing to read it from again
+	if e.Evidence.Name == "" {
 		e.Evidence.Name, e.Evidence.NameSource = known.Name, known.NameSource
 	}
 	if service, listed := c.options.Names.Lookup(e.Evidence.Name); listed {

@@ -279,15 +279,3 @@ func TestEvidenceLiveIsOffline(t *testing.T) {
 		}
 	}
 }
-
-// The packets of an older flow are forgotten. Its name is not, and the catalogue explains it.
-func TestExplainWithoutSamples(t *testing.T) {
-	c := open(t, Options{Workers: 1})
-	e, err := c.Explain(nil, flow.Evidence{Name: streamingName, NameSource: flow.NameTLS})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if e.Evidence.Name != streamingName || e.Service == nil || e.Service.Category != "streaming" {
-		t.Errorf("name %q, service %+v", e.Evidence.Name, e.Service)
-	}
-}
