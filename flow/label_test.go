@@ -50,7 +50,9 @@ func TestProtocolNumbers(t *testing.T) {
 	frozen := strings.Fields(`unknown tls quic http dtls stun dns-over-tls dns ssh rdp vnc telnet smtp imap pop3 ftp tftp smb
 		nfs rsync git bittorrent sip rtp rtcp mgcp iax2 mumble teamspeak rtsp rtmp openvpn wireguard ike l2tp pptp tailscale ntp
 		snmp mdns llmnr netbios ssdp dhcp syslog radius ldap kerberos mqtt coap sunrpc mysql postgresql redis mongodb memcached
-		amqp kafka socks xmpp irc steam source-engine minecraft raknet quake iperf modbus bitcoin`)
+		amqp kafka socks xmpp irc steam source-engine minecraft raknet quake iperf modbus bitcoin
+		zoom discord-voice gnutella teredo dnscrypt zabbix openflow dnp3 ajp dcerpc ws-discovery slp nat-pmp
+		netflow sflow dropbox-lan bjnp tds oracle cassandra nats stomp xdmcp rlogin afp bacnet spotify-connect`)
 	for n, name := range frozen {
 		if n >= len(protocols) || protocols[n].name != name {
 			t.Errorf("protocol %d is not %q", n, name)

@@ -11,15 +11,15 @@ const (
 	ProtocolQUIC                           // RFC 9000, section 17.2; RFC 9369
 	ProtocolHTTP                           // RFC 9112, sections 3 and 4; RFC 9113, section 3.4
 	ProtocolDTLS                           // RFC 9147, section 4; RFC 6347, section 4.1
-	ProtocolSTUN                           // RFC 8489, section 5; RFC 8656, section 12.4
+	ProtocolSTUN                           // RFC 8489, section 5; RFC 3489, section 11; RFC 8656, section 12.4
 	ProtocolDNSOverTLS                     // RFC 7858, section 3.1
 	ProtocolDNS                            // RFC 1035, section 4.1
 	ProtocolSSH                            // RFC 4253, section 4.2
-	ProtocolRDP                            // MS-RDPBCGR, section 2.2.1.1
+	ProtocolRDP                            // MS-RDPBCGR, sections 2.2.1.1 and 2.2.1.2; MS-RDPEUDP, section 2.2.2.1
 	ProtocolVNC                            // RFC 6143, section 7.1.1
-	ProtocolTelnet                         // RFC 854
-	ProtocolSMTP                           // RFC 5321, sections 4.1 and 4.2
-	ProtocolIMAP                           // RFC 9051, section 7.1
+	ProtocolTelnet                         // RFC 854; RFC 855
+	ProtocolSMTP                           // RFC 5321, sections 4.1 and 4.2; RFC 2033, section 4.1
+	ProtocolIMAP                           // RFC 9051, sections 6 and 7.1
 	ProtocolPOP3                           // RFC 1939, section 4
 	ProtocolFTP                            // RFC 959, section 5
 	ProtocolTFTP                           // RFC 1350, section 5
@@ -27,31 +27,31 @@ const (
 	ProtocolNFS                            // RFC 5531, section 9; RFC 8881
 	ProtocolRsync                          // rsync(5), clientserver.c
 	ProtocolGit                            // gitprotocol-pack(5), Git transport
-	ProtocolBitTorrent                     // BEP 3, BEP 5, BEP 29
+	ProtocolBitTorrent                     // BEP 3, BEP 5, BEP 14, BEP 15, BEP 29
 	ProtocolSIP                            // RFC 3261, section 7
 	ProtocolRTP                            // RFC 3550, section 5.1
-	ProtocolRTCP                           // RFC 3550, section 6.4
+	ProtocolRTCP                           // RFC 3550, sections 6.1 and 6.4
 	ProtocolMGCP                           // RFC 3435, section 3.2
 	ProtocolIAX2                           // RFC 5456, section 8.1
-	ProtocolMumble                         // Mumble protocol documentation, UDP ping and version
+	ProtocolMumble                         // Mumble protocol documentation, UDP ping
 	ProtocolTeamSpeak                      // TeamSpeak 3 client, TS3INIT1 header
 	ProtocolRTSP                           // RFC 7826, section 20
 	ProtocolRTMP                           // Adobe RTMP 1.0, section 5.2
-	ProtocolOpenVPN                        // OpenVPN protocol, ssl_pkt.h
+	ProtocolOpenVPN                        // OpenVPN protocol, ssl_pkt.h; openvpn-rfc, control and data channel
 	ProtocolWireGuard                      // WireGuard whitepaper, section 5.4
-	ProtocolIKE                            // RFC 7296, section 3.1; RFC 3948, section 2
+	ProtocolIKE                            // RFC 7296, section 3.1; RFC 2408, section 3.1; RFC 3948, section 2
 	ProtocolL2TP                           // RFC 2661, section 3.1
 	ProtocolPPTP                           // RFC 2637, section 2.1
 	ProtocolTailscale                      // Tailscale disco protocol, disco.go
-	ProtocolNTP                            // RFC 5905, section 7.3
+	ProtocolNTP                            // RFC 5905, section 7.3; RFC 9327, section 2
 	ProtocolSNMP                           // RFC 3416; RFC 3412, section 6
 	ProtocolMDNS                           // RFC 6762, section 18
 	ProtocolLLMNR                          // RFC 4795, section 2.1
-	ProtocolNetBIOS                        // RFC 1002, section 4.2
+	ProtocolNetBIOS                        // RFC 1002, sections 4.2 to 4.4
 	ProtocolSSDP                           // UPnP Device Architecture 2.0, section 1
 	ProtocolDHCP                           // RFC 2131, section 2; RFC 8415, section 8
-	ProtocolSyslog                         // RFC 5424, section 6
-	ProtocolRADIUS                         // RFC 2865, section 3
+	ProtocolSyslog                         // RFC 5424, section 6; RFC 3164, section 4.1
+	ProtocolRADIUS                         // RFC 2865, sections 3 and 5
 	ProtocolLDAP                           // RFC 4511, section 4.1.1
 	ProtocolKerberos                       // RFC 4120, section 5.10
 	ProtocolMQTT                           // OASIS MQTT 5.0, section 3.1
@@ -62,12 +62,12 @@ const (
 	ProtocolRedis                          // Redis serialization protocol (RESP)
 	ProtocolMongoDB                        // MongoDB wire protocol, OP_MSG
 	ProtocolMemcached                      // memcached protocol.txt
-	ProtocolAMQP                           // AMQP 0-9-1, section 4.2.2
+	ProtocolAMQP                           // AMQP 0-9-1, sections 4.2.2 and 4.2.4; AMQP 1.0, section 2.2
 	ProtocolKafka                          // Kafka protocol guide, ApiVersions
 	ProtocolSOCKS                          // RFC 1928, section 3
 	ProtocolXMPP                           // RFC 6120, section 4.2
-	ProtocolIRC                            // RFC 2812, section 3.1
-	ProtocolSteam                          // Valve developer wiki, Steam Datagram Relay and in-home streaming
+	ProtocolIRC                            // RFC 2812, sections 3.1 and 5.1
+	ProtocolSteam                          // Steam client, headers of connections (VT01) and datagrams (VS01), discovery of in-home streaming
 	ProtocolSourceEngine                   // Valve developer wiki, Server queries
 	ProtocolMinecraft                      // Minecraft Java protocol, Handshake
 	ProtocolRakNet                         // RakNet offline message magic
@@ -84,7 +84,7 @@ const (
 	ProtocolOpenFlow                       // OpenFlow Switch Specification 1.5, section 7.1
 	ProtocolDNP3                           // IEEE 1815, section 9.2
 	ProtocolAJP                            // Apache JServ Protocol 1.3
-	ProtocolDCERPC                         // DCE 1.1 RPC, section 12.6; MS-RPCE, section 2.2.2
+	ProtocolDCERPC                         // DCE 1.1 RPC, sections 12.5 and 12.6; MS-RPCE, section 2.2.2
 	ProtocolWSDiscovery                    // OASIS WS-Discovery 1.1, section 4
 	ProtocolSLP                            // RFC 2608, section 8
 	ProtocolNATPMP                         // RFC 6886, section 3; RFC 6887, section 7
@@ -111,15 +111,15 @@ var protocols = []protocolFacts{
 	{"quic", "", "RFC 9000, section 17.2; RFC 9369"},
 	{"http", "", "RFC 9112, sections 3 and 4; RFC 9113, section 3.4"},
 	{"dtls", "", "RFC 9147, section 4; RFC 6347, section 4.1"},
-	{"stun", "", "RFC 8489, section 5; RFC 8656, section 12.4"},
+	{"stun", "", "RFC 8489, section 5; RFC 3489, section 11; RFC 8656, section 12.4"},
 	{"dns-over-tls", "background", "RFC 7858, section 3.1"},
 	{"dns", "background", "RFC 1035, section 4.1"},
 	{"ssh", "remote", "RFC 4253, section 4.2"},
-	{"rdp", "remote", "MS-RDPBCGR, section 2.2.1.1"},
+	{"rdp", "remote", "MS-RDPBCGR, sections 2.2.1.1 and 2.2.1.2; MS-RDPEUDP, section 2.2.2.1"},
 	{"vnc", "remote", "RFC 6143, section 7.1.1"},
-	{"telnet", "remote", "RFC 854"},
-	{"smtp", "email", "RFC 5321, sections 4.1 and 4.2"},
-	{"imap", "email", "RFC 9051, section 7.1"},
+	{"telnet", "remote", "RFC 854; RFC 855"},
+	{"smtp", "email", "RFC 5321, sections 4.1 and 4.2; RFC 2033, section 4.1"},
+	{"imap", "email", "RFC 9051, sections 6 and 7.1"},
 	{"pop3", "email", "RFC 1939, section 4"},
 	{"ftp", "file-transfer", "RFC 959, section 5"},
 	{"tftp", "file-transfer", "RFC 1350, section 5"},
@@ -127,31 +127,31 @@ var protocols = []protocolFacts{
 	{"nfs", "file-transfer", "RFC 5531, section 9; RFC 8881"},
 	{"rsync", "file-transfer", "rsync(5), clientserver.c"},
 	{"git", "file-transfer", "gitprotocol-pack(5), Git transport"},
-	{"bittorrent", "torrent", "BEP 3, BEP 5, BEP 29"},
+	{"bittorrent", "torrent", "BEP 3, BEP 5, BEP 14, BEP 15, BEP 29"},
 	{"sip", "voip", "RFC 3261, section 7"},
 	{"rtp", "voip", "RFC 3550, section 5.1"},
-	{"rtcp", "voip", "RFC 3550, section 6.4"},
+	{"rtcp", "voip", "RFC 3550, sections 6.1 and 6.4"},
 	{"mgcp", "voip", "RFC 3435, section 3.2"},
 	{"iax2", "voip", "RFC 5456, section 8.1"},
-	{"mumble", "voip", "Mumble protocol documentation, UDP ping and version"},
+	{"mumble", "voip", "Mumble protocol documentation, UDP ping"},
 	{"teamspeak", "voip", "TeamSpeak 3 client, TS3INIT1 header"},
 	{"rtsp", "streaming", "RFC 7826, section 20"},
 	{"rtmp", "streaming", "Adobe RTMP 1.0, section 5.2"},
-	{"openvpn", "vpn-tunnel", "OpenVPN protocol, ssl_pkt.h"},
+	{"openvpn", "vpn-tunnel", "OpenVPN protocol, ssl_pkt.h; openvpn-rfc, control and data channel"},
 	{"wireguard", "vpn-tunnel", "WireGuard whitepaper, section 5.4"},
-	{"ike", "vpn-tunnel", "RFC 7296, section 3.1; RFC 3948, section 2"},
+	{"ike", "vpn-tunnel", "RFC 7296, section 3.1; RFC 2408, section 3.1; RFC 3948, section 2"},
 	{"l2tp", "vpn-tunnel", "RFC 2661, section 3.1"},
 	{"pptp", "vpn-tunnel", "RFC 2637, section 2.1"},
 	{"tailscale", "vpn-tunnel", "Tailscale disco protocol, disco.go"},
-	{"ntp", "background", "RFC 5905, section 7.3"},
+	{"ntp", "background", "RFC 5905, section 7.3; RFC 9327, section 2"},
 	{"snmp", "background", "RFC 3416; RFC 3412, section 6"},
 	{"mdns", "background", "RFC 6762, section 18"},
 	{"llmnr", "background", "RFC 4795, section 2.1"},
-	{"netbios", "background", "RFC 1002, section 4.2"},
+	{"netbios", "background", "RFC 1002, sections 4.2 to 4.4"},
 	{"ssdp", "background", "UPnP Device Architecture 2.0, section 1"},
 	{"dhcp", "background", "RFC 2131, section 2; RFC 8415, section 8"},
-	{"syslog", "background", "RFC 5424, section 6"},
-	{"radius", "background", "RFC 2865, section 3"},
+	{"syslog", "background", "RFC 5424, section 6; RFC 3164, section 4.1"},
+	{"radius", "background", "RFC 2865, sections 3 and 5"},
 	{"ldap", "background", "RFC 4511, section 4.1.1"},
 	{"kerberos", "background", "RFC 4120, section 5.10"},
 	{"mqtt", "background", "OASIS MQTT 5.0, section 3.1"},
@@ -162,12 +162,12 @@ var protocols = []protocolFacts{
 	{"redis", "", "Redis serialization protocol (RESP)"},
 	{"mongodb", "", "MongoDB wire protocol, OP_MSG"},
 	{"memcached", "", "memcached protocol.txt"},
-	{"amqp", "", "AMQP 0-9-1, section 4.2.2"},
+	{"amqp", "", "AMQP 0-9-1, sections 4.2.2 and 4.2.4; AMQP 1.0, section 2.2"},
 	{"kafka", "", "Kafka protocol guide, ApiVersions"},
 	{"socks", "", "RFC 1928, section 3"},
 	{"xmpp", "chat", "RFC 6120, section 4.2"},
-	{"irc", "chat", "RFC 2812, section 3.1"},
-	{"steam", "game", "Valve developer wiki, Steam Datagram Relay and in-home streaming"},
+	{"irc", "chat", "RFC 2812, sections 3.1 and 5.1"},
+	{"steam", "game", "Steam client, headers of connections (VT01) and datagrams (VS01), discovery of in-home streaming"},
 	{"source-engine", "game", "Valve developer wiki, Server queries"},
 	{"minecraft", "game", "Minecraft Java protocol, Handshake"},
 	{"raknet", "game", "RakNet offline message magic"},
@@ -178,13 +178,13 @@ var protocols = []protocolFacts{
 	{"zoom", "voip", "Michel et al., Enabling passive measurement of Zoom performance, IMC 2022, section 4"},
 	{"discord-voice", "voip", "Discord developer documentation, Voice connections, IP discovery"},
 	{"gnutella", "torrent", "Gnutella 0.4 specification, message header; Gnutella 0.6, section 2.1.1"},
-	{"teredo", "vpn-tunnel", "RFC 4380, section 5.1.1"},
+	{"teredo", "background", "RFC 4380, section 5.1.1"},
 	{"dnscrypt", "background", "DNSCrypt protocol version 2, resolver responses"},
 	{"zabbix", "background", "Zabbix manual, header"},
 	{"openflow", "background", "OpenFlow Switch Specification 1.5, section 7.1"},
 	{"dnp3", "", "IEEE 1815, section 9.2"},
 	{"ajp", "", "Apache JServ Protocol 1.3"},
-	{"dcerpc", "background", "DCE 1.1 RPC, section 12.6; MS-RPCE, section 2.2.2"},
+	{"dcerpc", "background", "DCE 1.1 RPC, sections 12.5 and 12.6; MS-RPCE, section 2.2.2"},
 	{"ws-discovery", "background", "OASIS WS-Discovery 1.1, section 4"},
 	{"slp", "background", "RFC 2608, section 8"},
 	{"nat-pmp", "background", "RFC 6886, section 3; RFC 6887, section 7"},

@@ -106,7 +106,7 @@ func writeTorrent(path, file, tracker string) error {
 	if err != nil {
 		return err
 	}
-	defer in.Close() //nolint:errcheck // only read
+	defer in.Close()
 	var hashes bytes.Buffer
 	size, piece := int64(0), make([]byte, pieceLength)
 	for {

@@ -329,8 +329,10 @@ func (f *Flow) decide(p flow.Protocol, s signature) { f.protocol, f.signature = 
 func (f *Flow) addUDP(p *Packet) {
 	switch {
 	case f.protocol == flow.ProtocolQUIC:
-		f.addQUIC(p)
-	case f.addQUIC(p):
+		if !f.addQUIC(p) {
+			f.addGoogleQUIC(p)
+		}
+	case f.addQUIC(p), f.addGoogleQUIC(p):
 	case isDTLS(p.Payload, p.Length):
 		f.addDTLS(p)
 	case f.protocol == flow.ProtocolDTLS:
@@ -371,6 +373,21 @@ func (f *Flow) addQUIC(p *Packet) bool {
 		}
 		b, onWire = b[h.end:], onWire-h.end
 	}
+}
+
+// addGoogleQUIC looks at a datagram of QUIC before the IETF's, and reports whether it is
+// one.
+func (f *Flow) addGoogleQUIC(p *Packet) bool {
+	if !isGoogleQUIC(p.Payload) {
+		return false
+	}
+	f.decide(flow.ProtocolQUIC, sigGoogleQUIC)
+	name, done := googleName(p.Payload)
+	if f.name = hostName(name); f.name != "" {
+		f.source = flow.NameQUIC
+	}
+	f.finished = done
+	return true
 }
 
 // initial reads an Initial packet of a client. It reports whether the hello is complete.

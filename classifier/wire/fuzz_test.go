@@ -111,6 +111,7 @@ func FuzzQUIC(f *testing.F) {
 	hello := cryptoFrame(0, simpleHello("www.example.org", 0))
 	f.Add(quicPacket{version: 1, frames: hello}.build(f), hello)
 	f.Add(quicPacket{version: 0x6b3343cf, kind: quicHandshake, frames: hello}.build(f), []byte{frameACKECN, 0, 0, 1, 0, 0, 0, 0, 0, 0})
+	f.Add([]byte("\x09connect1Q043\x01----------------CHLO\x01\x00\x00\x00SNI\x00\x0f\x00\x00\x00www.example.org"), []byte(nil))
 	f.Add([]byte("\xf0\x00\x00\x00\x01\x00\x08serveridtokentokentokentoken"), []byte{frameCrypto, 0x80, 0, 0xff, 0xff, 1, 1})
 	f.Fuzz(func(t *testing.T, header, frames []byte) {
 		var fl Flow

@@ -585,7 +585,7 @@ func FuzzGuess(f *testing.F) {
 	})
 }
 
-// benchmark measures a packet of a flow for which nothing was found so far.
+// benchmarkGuess measures a packet of a flow for which nothing was found so far.
 func benchmarkGuess(b *testing.B, p Packet) {
 	b.ReportAllocs()
 	for b.Loop() {

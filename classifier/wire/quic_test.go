@@ -242,3 +242,29 @@ func TestQUICManyInitials(t *testing.T) {
 		t.Errorf("%v allocations: keys were derived more than once", allocs)
 	}
 }
+
+func TestGoogleQUIC(t *testing.T) {
+	entry := func(tag string, end int) []byte { return binary.LittleEndian.AppendUint32([]byte(tag), uint32(end)) }
+	hello := slices.Concat([]byte("CHLO\x02\x00\x00\x00"), entry("PAD\x00", 5), entry("SNI\x00", 20), []byte("-----www.example.org"), make([]byte, 900))
+	for name, header := range map[string]string{
+		"Q025": "\x0dconnect1Q025\x01",
+		"Q043": "\x09connect1Q043\x01",
+		"Q046": "\xc3Q046\x50connect1\x00\x00\x00\x01",
+	} {
+		b := slices.Concat([]byte(header), make([]byte, 16), hello)
+		f := feed(t, udpPacket(b))
+		want(t, f, flow.ProtocolQUIC, "www.example.org")
+		if f.Evidence().NameSource != flow.NameQUIC || f.Pending() {
+			t.Errorf("%s: %+v, pending %v", name, f.Evidence(), f.Pending())
+		}
+		for cut := range min(len(b), 120) {
+			feed(t, udpPacket(b[:cut]))
+		}
+		for i := range 90 { // lying lengths
+			lie := bytes.Clone(b)
+			lie[i] ^= 0xff
+			feed(t, udpPacket(lie))
+		}
+	}
+	want(t, feed(t, udpPacket(append([]byte("\x09connect1Z043\x01"), make([]byte, 100)...))), flow.ProtocolUnknown, "")
+}

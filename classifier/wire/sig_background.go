@@ -426,7 +426,7 @@ func coap(p *Packet) bool {
 	if len(b) < 4+token {
 		return false
 	}
-	rest, number, path := b[4+token:], 0, false
+	rest, number, path := b[4+token:], 0, 0
 	for len(rest) > 0 && rest[0] != 0xff {
 		delta, size := int(rest[0]>>4), int(rest[0]&0x0f)
 		rest = rest[1:]
@@ -454,11 +454,11 @@ func coap(p *Packet) bool {
 			if !printable(rest[:size]) {
 				return false
 			}
-			path = true
+			path += size
 		}
 		rest = rest[size:]
 	}
-	return registered || path && code >= 1 && code <= 7
+	return registered || path >= 3 && code >= 1 && code <= 7
 }
 
 // iperf recognises the cookie with which each connection begins (iperf 3, iperf_util.c,
@@ -570,7 +570,7 @@ func sflow(p *Packet) bool {
 	if len(b) < 36 || be.Uint32(b) != 5 {
 		return false
 	}
-	at := 0
+	var at int
 	switch be.Uint32(b[4:]) {
 	case 1:
 		at = 24

@@ -237,7 +237,7 @@ func (g *guess) zoom(p *Packet) bool {
 	if len(b) < 9 {
 		return false
 	}
-	at := 0
+	var at int
 	switch b[0] {
 	case 5:
 		return (b[7] == 0 || b[7] == 4) && b[8] >= 10 && b[8] <= 36 && !zeros(b[3:7]) &&
@@ -280,8 +280,8 @@ func rtsp(p *Packet) bool {
 // bytes or the version of a Flash player (Adobe RTMP 1.0, section 5.2).
 func (g *guess) rtmp(p *Packet) bool {
 	b := p.Payload
-	if !g.first(p) || len(b) < 9 || b[0] != 3 || p.Length < 1000 || p.Length > 1+2*1536 {
-		return false
+	if !g.first(p) || len(b) < 9 || b[0] != 3 || p.Length < 1000 || p.Length > 1+1536 && p.Length != 1+2*1536 {
+		return false // the client waits after C1, a server sends S2 as well
 	}
 	return zeros(b[5:9]) || b[5] == 0x80 && b[6] == 0 && b[7] <= 16 || p.port(1935)
 }

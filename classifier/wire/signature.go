@@ -15,6 +15,7 @@ const (
 	sigDNSOverTLSPort
 	sigQUIC
 	sigInitial
+	sigGoogleQUIC
 	sigDTLS
 	sigDTLSHello
 	sigRequest
@@ -30,6 +31,7 @@ var signatures = [...]string{
 	sigDNSOverTLSPort: "TLS on port 853 (RFC 7858, section 3.1)",
 	sigQUIC:           "QUIC long header (RFC 9000, section 17.2)",
 	sigInitial:        "QUIC Initial packet of a client, decrypted (RFC 9001, section 5.2)",
+	sigGoogleQUIC:     "Google QUIC public header (draft-hamilton-early-deployment-quic-00, section 6.1)",
 	sigDTLS:           "DTLS records (RFC 6347, section 4.1)",
 	sigDTLSHello:      "DTLS client hello (RFC 6347, section 4.2)",
 	sigRequest:        "HTTP/1 request (RFC 9112, section 3)",

@@ -19,7 +19,7 @@ const (
 	// windowSize is the number of bytes that are kept of a message in several packets.
 	windowSize = before + 3*segment
 
-	// maxWindows is the number of windows that all flows together may hold: 32 MB. Beyond
+	// maxWindows is the number of windows that all flows together may hold: 34 MB. Beyond
 	// it a message in several packets is read as far as its first packet goes, so that
 	// somebody who opens many flows with unfinished hellos wins little.
 	maxWindows = 4096

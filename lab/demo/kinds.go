@@ -39,7 +39,7 @@ const (
 	torrentPort, mailPort, snmpPort          = 6881, 25, 161
 )
 
-// kinds are the ten kinds of flow.
+// kindsOf returns the ten kinds of flow.
 func (s *show) kindsOf() []*kind {
 	at := func(addr string, port uint16) netip.AddrPort {
 		return netip.AddrPortFrom(netip.MustParseAddr(addr), port)
@@ -278,7 +278,8 @@ func (s *show) score(ctx context.Context) error {
 	waiting, cancel := context.WithTimeout(ctx, 8*time.Second)
 	defer cancel()
 	var readErr error
-	err := lab.Until(waiting, "verdicts", func() (bool, error) {
+	// A kind without a verdict in time is wrong, and the table says so.
+	_ = lab.Until(waiting, "verdicts", func() (bool, error) {
 		records, err := s.flows(ctx)
 		if err != nil {
 			readErr = err
@@ -295,7 +296,6 @@ func (s *show) score(ctx context.Context) error {
 	if readErr != nil || ctx.Err() != nil {
 		return errors.Join(readErr, ctx.Err())
 	}
-	_ = err // a kind without a verdict in time is wrong
 	for _, line := range tui.Table(scoreColumns, results, s.out.color, width) {
 		s.out.say("%s", line)
 	}

@@ -36,12 +36,19 @@ func (s *screen) say(format string, args ...any) {
 
 // command shows a command as a person would type it on the router.
 func (s *screen) command(args ...string) {
-	for i, arg := range args {
-		if arg == "" || strings.ContainsAny(arg, " []<>|&;*?$\"") {
-			args[i] = "'" + arg + "'"
-		}
+	words := make([]string, 0, len(args))
+	for _, arg := range args {
+		words = append(words, quote(arg))
 	}
-	s.line(strings.Join(args, " "))
+	s.line(strings.Join(words, " "))
+}
+
+// quote quotes a word for a shell, if that is necessary.
+func quote(word string) string {
+	if word == "" || strings.ContainsAny(word, " []<>|&;*?$\"") {
+		return "'" + word + "'"
+	}
+	return word
 }
 
 // line shows a command line that is quoted already.

@@ -99,6 +99,25 @@ func (s *show) dpclass(ctx context.Context, args ...string) error {
 	return nil
 }
 
+// piped is like dpclass, but shows only what a filter, such as "head -n 5", leaves of the
+// output.
+func (s *show) piped(ctx context.Context, filter string, args ...string) error {
+	shown := make([]string, 0, len(args)+1)
+	for _, arg := range append([]string{"dpclass"}, args...) {
+		shown = append(shown, quote(arg))
+	}
+	s.out.line(strings.Join(shown, " ") + " | " + filter)
+	out, err := s.net.Router.Run(ctx, "sh", append([]string{"-c", `"$0" "$@" | ` + filter, s.binary}, args...)...)
+	if err != nil {
+		return err
+	}
+	if strings.TrimSpace(out) == "" { // a shell reports the filter's failure only
+		return fmt.Errorf("dpclass %s printed nothing", strings.Join(args, " "))
+	}
+	s.out.say("%s", strings.TrimRight(out, "\n"))
+	return nil
+}
+
 // flows reads the flow table as JSON, as a program would.
 func (s *show) flows(ctx context.Context) ([]flow.Record, error) {
 	out, err := s.net.Router.Run(ctx, s.binary, "flows", iface, "-o", "json")
@@ -202,6 +221,9 @@ func (s *show) watch(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// explained is how many lines of an explanation the demo shows. The packets follow them.
+const explained = 17
+
 // explain shows why the newest flow of the first kind that has one got its verdict.
 func (s *show) explain(ctx context.Context) error {
 	records, err := s.flows(ctx)
@@ -212,7 +234,7 @@ func (s *show) explain(ctx context.Context) error {
 		for _, r := range slices.Backward(records) {
 			if k.has(&r) && r.CategoryFinal {
 				s.out.step("Why %s?", r.Category)
-				return s.dpclass(ctx, "explain", iface, r.Key().String())
+				return s.piped(ctx, fmt.Sprintf("head -n %d", explained), "explain", iface, r.Key().String())
 			}
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dpclass/dpclass/internal/fault"
 	"github.com/dpclass/dpclass/lab"
 )
 
@@ -50,7 +51,7 @@ func (s *show) traffic(ctx context.Context) error {
 	s.out.say("The lab's own NGINX answers for the four names, with certificates of the lab's own CA.")
 	for _, k := range s.kinds {
 		if k.skipped != nil {
-			s.out.say("\n!!! SKIPPED: %s: %v\n", k.what, k.skipped)
+			s.out.say("\n!!! SKIPPED: %s: %v\n%s\n", k.what, k.skipped, strings.Join(fault.Advice(k.skipped), "\n"))
 		}
 	}
 	return nil
@@ -192,10 +193,11 @@ func (s *show) measureAfter(ctx context.Context) (err error) {
 		return err
 	}
 	s.out.say("%s", s.after)
-	for _, args := range [][]string{{"policy", "show", iface}, {"flows", iface, "--sort", "dropped", "--limit", "6"}} {
-		if err := s.dpclass(ctx, args...); err != nil {
-			return err
-		}
+	if err := s.piped(ctx, "sed -n '/^#/,$p'", "policy", "show", iface); err != nil {
+		return err
+	}
+	if err := s.dpclass(ctx, "flows", iface, "--sort", "dropped", "--limit", "6"); err != nil {
+		return err
 	}
 	return s.bites()
 }

@@ -32,7 +32,7 @@ func (r *Reader) Classify(ctx context.Context, name string, tick func(packets in
 	rows := map[*dataset.Flow]*classifier.Probabilities{}
 	trails := newTrails(r.classifier)
 	found, err := r.run(ctx, name, pass{
-		perFlow: r.classifier.Samples(), tick: tick, read: trails.read, answer: trails.answerIf(r.DNS),
+		perFlow: r.classifier.Samples(), tick: tick, read: func(step *dataset.Step) { trails.step(name, step, r.DNS) },
 		each: func(f *dataset.Flow, one classifier.Probabilities) {
 			all := rows[f]
 			if all == nil {
@@ -52,7 +52,7 @@ func (r *Reader) Classify(ctx context.Context, name string, tick func(packets in
 			Packets: f.Packets, Bytes: f.Bytes, FirstSeen: f.First, LastSeen: f.Last,
 		}
 		if rows := rows[f]; rows != nil {
-			verdicts, evidence, samples := r.classifier.Decide(rows, trails.of(f))
+			verdicts, evidence, samples := r.classifier.Decide(rows, trails.of(name, f.Key))
 			record.SetVerdicts(&verdicts)
 			record.SetEvidence(&evidence)
 			record.Samples = samples

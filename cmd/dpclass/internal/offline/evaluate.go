@@ -102,7 +102,8 @@ func (l *LeftOut) Describe(level Level) string {
 
 // Evaluate scores the model of a task on labelled captures, by the likeliest label of
 // each flow or packet. With System it scores flows by the verdict on all evidence, but
-// without rejecting: a label that is not one of the model's counts as a wrong one.
+// without rejecting: a label that is not one of the model's counts as a wrong one. The
+// files of one capture are then read together.
 func (r *Reader) Evaluate(ctx context.Context, captures []dataset.Capture, e Evaluation) (*Result, error) {
 	labels := r.classifier.Labels(e.Task)
 	if labels == nil {
@@ -123,10 +124,22 @@ func (r *Reader) Evaluate(ctx context.Context, captures []dataset.Capture, e Eva
 	if e.Level == ByFlow {
 		s.out.Samples = r.classifier.Samples()
 	}
-	for i, from := range captures {
-		s.done = i
-		if err := s.capture(ctx, from); err != nil {
-			return nil, err
+	for _, files := range s.groups(captures) {
+		if e.System {
+			s.trails = newTrails(r.classifier)
+			var names []string
+			for _, from := range files {
+				names = append(names, from.File)
+			}
+			if err := s.trails.together(ctx, names, r.DNS); err != nil {
+				return nil, err
+			}
+		}
+		for _, from := range files {
+			if err := s.capture(ctx, from); err != nil {
+				return nil, err
+			}
+			s.done++
 		}
 	}
 	s.out.Scores = s.table.Scores()
@@ -147,13 +160,31 @@ type scorer struct {
 	reader  *Reader
 	labels  []string
 	table   *dataset.Confusion
-	done    int // captures
+	trails  *trails // of the capture that is scored; only with System
+	done    int     // captures
 	scored  int
 	unknown int
 	out     Result
 }
 
-// capture scores one capture, or counts it as left out.
+// groups returns the files that are read together: with System those of one capture, else
+// each by itself.
+func (s *scorer) groups(captures []dataset.Capture) [][]dataset.Capture {
+	var groups [][]dataset.Capture
+	at := map[[2]string]int{}
+	for _, from := range captures {
+		name := [2]string{from.Set, from.Name}
+		if i, known := at[name]; known && s.System && from.Name != "" {
+			groups[i] = append(groups[i], from)
+			continue
+		}
+		at[name] = len(groups)
+		groups = append(groups, []dataset.Capture{from})
+	}
+	return groups
+}
+
+// capture scores one file, or counts it as left out.
 func (s *scorer) capture(ctx context.Context, from dataset.Capture) error {
 	label := from.Label(s.Task)
 	truth := slices.Index(s.labels, label)
@@ -180,10 +211,6 @@ func (s *scorer) capture(ctx context.Context, from dataset.Capture) error {
 			all.Append(one)
 		},
 	}
-	trails := newTrails(s.reader.classifier)
-	if s.System {
-		p.read, p.answer = trails.read, trails.answerIf(s.reader.DNS)
-	}
 	found, err := s.reader.run(ctx, from.File, p)
 	if err != nil {
 		return err
@@ -192,7 +219,7 @@ func (s *scorer) capture(ctx context.Context, from dataset.Capture) error {
 		if f.Payloads == 0 {
 			s.out.LeftOut.FlowsWithoutPayload++
 		} else if s.System {
-			s.scoreSystem(truth, rows[f], trails.of(f))
+			s.scoreSystem(truth, rows[f], s.trails.of(from.File, f.Key))
 		} else if s.Level == ByFlow {
 			s.score(truth, rows[f][s.Task])
 		}

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"time"
 
 	"github.com/dpclass/dpclass/classifier"
 	"github.com/dpclass/dpclass/internal/capture"
@@ -55,10 +54,8 @@ type pass struct {
 	perFlow int // payload packets of a flow that go to the models; 0: all
 	// each gets the probabilities of every packet, in order within a flow.
 	each func(f *dataset.Flow, one classifier.Probabilities)
-	// read gets every payload packet before that, also those that no model reads; may be nil.
+	// read gets every packet before that, also those that no model reads; may be nil.
 	read func(step *dataset.Step)
-	// answer gets the DNS answers between them (UDP port 53); may be nil.
-	answer func(message []byte, now time.Time)
 	// tick gets the number of packets read so far, now and then; may be nil.
 	tick func(packets int)
 }
@@ -75,16 +72,10 @@ type contents struct {
 func (r *Reader) run(ctx context.Context, name string, p pass) (*contents, error) {
 	r.waiting = 0
 	found, err := r.walk(ctx, name, p.tick, func(step *dataset.Step) error {
-		if p.answer != nil && isDNSAnswer(&step.Packet) {
-			p.answer(step.Data[step.Packet.Payload:][:step.Packet.Captured], step.Time)
-		}
-		if !step.Sampled {
-			return nil
-		}
 		if p.read != nil {
 			p.read(step)
 		}
-		if p.perFlow > 0 && step.Flow.Payloads > p.perFlow {
+		if !step.Sampled || p.perFlow > 0 && step.Flow.Payloads > p.perFlow {
 			return nil
 		}
 		vector.Make((*[vector.Size]byte)(r.vectors[r.waiting]), step.Data, false)
@@ -140,12 +131,6 @@ func (r *Reader) walk(ctx context.Context, name string, tick func(packets int), 
 		found.passed[reason] = walker.Passed(reason)
 	}
 	return found, nil
-}
-
-// isDNSAnswer reports whether a packet may be an answer of a DNS server: from UDP port 53,
-// as the kernel selects them.
-func isDNSAnswer(p *vector.Packet) bool {
-	return p.Proto == vector.UDP && p.Src.Port() == 53 && p.Captured > 0
 }
 
 // flush classifies the waiting vectors.
