@@ -59,6 +59,7 @@ const (
 func (c *Classifier) Explain(samples []flow.Sample, known flow.Evidence) (*Explanation, error) {
 	reading := c.Reading()
 	trail := reading.Flow()
+	defer trail.Close()
 	trail.known = known
 	var vectors [][]byte
 	for i := range samples {
