@@ -50,10 +50,10 @@ def run(ds, work, captures=None, threads=1, log=print):
     tuned, _ = export.tune(ds, learnt)
     how = data.Aggregation(*(tuned[key] for key in ("samples", "growth", "floor")))
     trees = [_trees(ds, learnt, task, work, threads, log) for task in learnt.tasks]
-    tests = {"captures, category": _captures(ds, learnt, 0, trees[0], how)}
-    tests["networks, category"] = _networks(ds, learnt, trees[0], how)
+    tests = {"new captures: category": _captures(ds, learnt, 0, trees[0], how)}
     if len(learnt.tasks) > 1:
-        tests["captures, application"] = _captures(ds, learnt, 1, trees[1], how)
+        tests["new captures: application"] = _captures(ds, learnt, 1, trees[1], how)
+    tests["new networks: category"] = _networks(ds, learnt, trees[0], how)
     flows = np.unique(np.concatenate([test.flow for test in tests.values()]))
     every, first = np.unique(ds.flow, return_index=True)
     rows = first[np.searchsorted(every, flows)]
@@ -65,7 +65,7 @@ def run(ds, work, captures=None, threads=1, log=print):
         out["scores"][name], out["recall"][name] = _judge(ds, test, told, work)
         temperature = tuned["temperature"][test.task.name]
         out["curves"][name] = curves(test.said["network"], test.truth, temperature)
-    category = tests["networks, category"]
+    category = tests["new networks: category"]
     nameless = np.array([not told.get(int(f), {}).get("name") for f in category.flow])
     if told and nameless.any():
         some = Test(
@@ -74,7 +74,7 @@ def run(ds, work, captures=None, threads=1, log=print):
             category.truth[nameless],
             {model: said[nameless] for model, said in category.said.items()},
         )
-        out["scores"]["networks, flows without a name"], _ = _judge(ds, some, told, work)
+        out["scores"]["new networks: flows without a name"], _ = _judge(ds, some, told, work)
     out["ipv6"] = {t.name: ipv6_loss(ds, learnt, t, how) for t in learnt.tasks}
     return out
 
