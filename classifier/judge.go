@@ -128,9 +128,8 @@ func (j *judge) conclude(c *clues) conclusion {
 	switch {
 	case strong:
 		found.app, found.appSource = service.App, flow.SourceName
-	case slices.Contains(flow.Apps, protocol):
-		// Some labels are categories and applications: torrent, email.
-		found.app, found.appSource = protocol, flow.SourceProtocol
+	case c.evidence.Protocol.App() != "":
+		found.app, found.appSource = c.evidence.Protocol.App(), flow.SourceProtocol
 	}
 	if own && strong {
 		found.sure = true
