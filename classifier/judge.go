@@ -168,10 +168,13 @@ func (j *judge) verdicts(a *aggregate, c *clues, last bool) (v flow.Verdicts, se
 		}
 		v[flow.Category].Final = v[flow.Category].Final && final
 	}
-	if c.found.app != "" {
-		v[flow.App] = flow.Verdict{
-			Label: c.found.app, Confidence: 1, Source: c.found.appSource, Final: c.found.sure || !waiting,
-		}
+	// Without an application there is a verdict too, an empty one: it replaces what the
+	// network said before.
+	v[flow.App] = flow.Verdict{
+		Label: c.found.app, Confidence: 1, Source: c.found.appSource, Final: c.found.sure || !waiting,
+	}
+	if c.found.app == "" {
+		v[flow.App].Confidence, v[flow.App].Source = 0, c.found.categorySource
 	}
 	return v, v.Final() && !waiting
 }

@@ -132,8 +132,21 @@ func TestProtocolDecides(t *testing.T) {
 	c := open(t, Options{Workers: 1})
 	d, _ := follow(t, c, newTCPFlow(1, "192.0.2.1:2222").sample(false, []byte("SSH-2.0-OpenSSH_9.2p1\r\n")))
 	category, app := d.Verdicts[flow.Category], d.Verdicts[flow.App]
-	if category.Label != "remote" || category.Source != flow.SourceProtocol || !d.Settled || app != (flow.Verdict{}) {
+	if category.Label != "remote" || category.Source != flow.SourceProtocol || !d.Settled || app != (flow.Verdict{Source: flow.SourceProtocol, Final: true}) {
 		t.Errorf("%+v, want remote by its protocol, and no application", d)
+	}
+}
+
+// A protocol that decides later takes back the application that the network guessed.
+func TestProtocolDecidesLater(t *testing.T) {
+	c := open(t, Options{Workers: 1})
+	f := newTCPFlow(1, "192.0.2.1:2222")
+	if d, _ := follow(t, c, f.sample(true, []byte{0xf1, 0x9e, 0x55, 0x03, 0x77})); d.Verdicts[flow.App].Label == "" || d.Verdicts[flow.App].Final {
+		t.Fatalf("%+v, want a provisional application", d)
+	}
+	d, _ := follow(t, c, f.sample(false, []byte("SSH-2.0-OpenSSH_9.2p1\r\n")))
+	if v := d.Verdicts[flow.App]; v.Label != "" || v.Source == flow.SourceNone || !v.Final || !d.Settled {
+		t.Errorf("%+v, want no application, finally", d)
 	}
 }
 
