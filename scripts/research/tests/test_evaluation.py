@@ -5,12 +5,10 @@ import json
 
 import numpy as np
 import pytest
-import torch
-from synthetic import packet_of
 
 from dpresearch import evaluation
 from dpresearch.report import pages
-from dptrain import data, net
+from dptrain import data
 
 
 def test_everything_is_scored_and_shown(tested, tmp_path, monkeypatch):
@@ -22,13 +20,13 @@ def test_everything_is_scored_and_shown(tested, tmp_path, monkeypatch):
     (tmp_path / "default.json").write_text(json.dumps({"labels": labels}))
     monkeypatch.setattr(evaluation, "SHIPPED", tmp_path / "default.json")
     results = evaluation.run(ds, work, log=lambda line: None)
-    tests = {"captures, category", "networks, category", "captures, application"}
+    tests = {"new captures: category", "new networks: category", "new captures: application"}
     assert set(results["scores"]) == set(results["curves"]) == tests
     for by in results["scores"].values():
         assert set(by) == {"network alone", "lightgbm alone"}
     # The flow of a call's TLS is not scored.
     late = np.isin(ds.names("category"), labels["category"]) & (ds.flow >= 200)
-    n = results["scores"]["networks, category"]["network alone"]["n"]
+    n = results["scores"]["new networks: category"]["network alone"]["n"]
     assert n == len(np.unique(ds.flow[late])) - 1
 
     names = {int(f): c for f, c in zip(ds.flow, ds.names("category"), strict=True)}
@@ -44,13 +42,13 @@ def test_everything_is_scored_and_shown(tested, tmp_path, monkeypatch):
     (work / "evidence.json").write_text(json.dumps(told))
     monkeypatch.setattr(evaluation.judges.shutil, "which", lambda name: None)
     results = evaluation.run(ds, work, tmp_path, log=lambda line: None)
-    by = results["scores"]["networks, category"]
+    by = results["scores"]["new networks: category"]
     alone, some, every = (
         by[f"network{how}"]["accuracy"][0]
         for how in (" alone", " with protocols", " with protocols and names")
     )
     assert alone <= some <= every == 1.0
-    assert "networks, flows without a name" in results["scores"]
+    assert "new networks: flows without a name" in results["scores"]
 
     pages.save(tmp_path / "docs", "evaluation", results, "a test")
     page = tmp_path / "docs" / "evaluation.md"
@@ -81,13 +79,3 @@ def test_curves_go_from_the_surest_flow_to_all():
     assert found["right"][0] == 1.0
     assert (found["coverage"][-1], found["right"][-1]) == (1.0, 0.6)
     assert found["calibration_error"] == pytest.approx(0.6 * 0.1 + 0.4 * 0.6)
-
-
-def test_ipv6_twins_have_the_same_fields():
-    rng = np.random.default_rng(2)
-    four = np.stack([packet_of(rng, 1, False, i % 2, True)[0] for i in range(100)])
-    one, two = (net.read(torch.from_numpy(p), 64) for p in (four, evaluation.ipv6(four)))
-    assert torch.equal(one[1], two[1])
-    assert torch.equal(one[2], two[2])
-    same = [i for i in range(net.HEADER) if i not in (*net.GROUPS["id"], *net.GROUPS["flags"])]
-    assert torch.equal(one[0][:, same], two[0][:, same])

@@ -71,15 +71,18 @@ def test_only_tables_are_replaced():
 def test_cards_keep_what_the_export_measured(tmp_path):
     level = {"n": 9, "accuracy": [0.5, 0.4, 0.6], "macro_f1": [0.3, 0.2, 0.4], "seeds": [0.3]}
     level["weighted_f1"] = [0.4, 0.3, 0.5]
-    scores = {"default.all.flow": {"app": {"flow": level, "packet": level}}, "other.all.flow": {}}
-    for page, found in (("evaluation", scores), ("paper", {})):
-        pages.save(tmp_path, page, {"scores": found}, "a test")
+    scores = {"cnn-app.iscx.flow": {"app": {"flow": level, "packet": level}}}
+    pages.save(tmp_path, "paper", {"scores": scores}, "a test")
+    old = {"export": {"epoch": 3}, "elsewhere": {"app": {}}}
     models = tmp_path / "models"
     models.mkdir()
-    path, old = models / "default.json", {"export": {"epoch": 3}, "elsewhere": {"app": {}}}
-    path.write_text(json.dumps({"name": "default", "figures": old}))
+    for name in ("cnn-app", "default"):
+        path = models / f"{name}.json"
+        path.write_text(json.dumps({"name": name, "figures": old}))
     pages.fill_cards(tmp_path, models)
-    figures = json.loads(path.read_text())["figures"]
+    figures = json.loads((models / "cnn-app.json").read_text())["figures"]
     assert set(figures) == {"export", "flow split"}
     assert figures["export"] == {"epoch": 3}
     assert figures["flow split"]["app"]["flow"]["accuracy"] == [0.5, 0.4, 0.6]
+    # Another model is left as it is.
+    assert json.loads((models / "default.json").read_text())["figures"] == old

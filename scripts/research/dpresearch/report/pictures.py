@@ -84,19 +84,24 @@ def _scores(scores, path):
         spread = np.maximum([value - low, high - value], 0)
         axes.bar(place, value, 0.8 / len(models), yerr=spread, **style)
     axes.set(ylabel="share of flows right", ylim=(0, 1))
-    axes.set_xticks(range(len(scores)), [name.replace(", ", "\n", 1) for name in scores])
+    axes.set_xticks(range(len(scores)), [name.replace(": ", "\n", 1) for name in scores])
     axes.grid(axis="x", visible=False)
     axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     _save(figure, path)
 
 
 def _recalls(recalls, path):
-    """Recall by category and model, one panel a test."""
+    """Recall by category of some models, on each test of categories."""
     found = {n: by for n, by in recalls.items() if n.endswith("category")}
     rows = list(dict.fromkeys(label for by in found.values() for r in by.values() for label in r))
-    columns = {f"{test.split(',')[0]}: {m}": r for test, by in found.items() for m, r in by.items()}
+    columns = {
+        f"{test.split(':')[0]}: {model}": recall
+        for test, by in found.items()
+        for model, recall in by.items()
+        if not model.startswith("lightgbm with") and not model.endswith("protocols")
+    }
     values = [[recall.get(row, np.nan) for recall in columns.values()] for row in rows]
-    figure, axes = plt.subplots(figsize=(2.4 + 0.5 * len(columns), 2.6 + 0.26 * len(rows)))
+    figure, axes = plt.subplots(figsize=(2.4 + 0.7 * len(columns), 2.8 + 0.24 * len(rows)))
     title = "share of the flows of each category that is found"
     _heat_map(axes, rows, list(columns), np.array(values), title, 1, "{:.2f}")
     _save(figure, path)
@@ -111,7 +116,7 @@ def _confidence(panels, path):
         axes.plot(confidence, right, color=COLOURS[0], linewidth=1)
         axes.scatter(confidence, right, 4 + 80 * n / n.sum(), color=COLOURS[0])
         axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence", ylabel="share right")
-        axes.set_title(f"{name}: error {number(by['calibration_error'], 3)}", fontsize=9)
+        axes.set_title(f"{name.split(':')[0]}: error {number(by['calibration_error'], 3)}", fontsize=9)
     _save(figure, path)
 
 
