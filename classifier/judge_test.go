@@ -150,6 +150,32 @@ func TestProtocolDecidesLater(t *testing.T) {
 	}
 }
 
+// A protocol of one application decides it, and so does one whose category is a label of
+// applications too.
+func TestProtocolDecidesTheApp(t *testing.T) {
+	c := open(t, Options{Workers: 1})
+	for n, test := range []struct{ payload, protocol, category, app string }{
+		{"\x17\xf1\x04\x00\x04abcd", "mmtls", "chat", "wechat"},
+		{"POST /mmtls/00003aee HTTP/1.1\r\nHost: 192.0.2.9\r\n\r\n", "mmtls", "chat", "wechat"},
+		{"WA\x06\x03\x00\x00\x04abcd", "whatsapp", "chat", "whatsapp"},
+		{"220 mx.example.org ESMTP Postfix\r\n", "smtp", "email", "email"},
+	} {
+		f := newTCPFlow(n, fmt.Sprintf("192.0.2.%d:9443", n+1))
+		d, _ := follow(t, c, f.sample(test.protocol != "smtp", []byte(test.payload)))
+		category, app := d.Verdicts[flow.Category], d.Verdicts[flow.App]
+		if d.Evidence.Protocol.String() != test.protocol || category.Label != test.category || category.Source != flow.SourceProtocol ||
+			app.Label != test.app || app.Source != flow.SourceProtocol {
+			t.Errorf("%q: %+v, want %+v", test.payload, d, test)
+		}
+	}
+	// The flow's own name comes first.
+	f := newTCPFlow(9, "192.0.2.99:80")
+	d, _ := follow(t, c, f.sample(true, []byte("POST /mmtls/00003aee HTTP/1.1\r\nHost: "+streamingName+"\r\n\r\n")))
+	if v := d.Verdicts; v[flow.Category].Label != "streaming" || v[flow.App].Label != "netflix" || v[flow.App].Source != flow.SourceName {
+		t.Errorf("%+v, want it decided by its name", d)
+	}
+}
+
 // A hello in two segments is read before a verdict becomes final.
 func TestNameInTheSecondSegment(t *testing.T) {
 	c := open(t, Options{Workers: 1})

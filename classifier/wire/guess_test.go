@@ -282,6 +282,7 @@ var examples = []example{
 	{flow.ProtocolWhatsApp, tcp, high, []string{"WA" + x("06 03 000024 12220a20") + fill(32)}},
 	{flow.ProtocolWhatsApp, tcp, high, []string{"WA" + x("01 05 00001a f80501") + fill(20)}},
 	{flow.ProtocolWhatsApp, tcp, high, []string{"ED" + x("0001"), x("000004 08090802") + "WA" + x("0502 00010e12") + fill(20)}},
+	{flow.ProtocolWhatsApp, tcp, high, []string{"ED" + x("0001"), x("000004 08090802"), "WA" + x("0502")}},
 	{flow.ProtocolWhatsApp, tcp, high, []string{"ED" + x("0001 000004 08090802") + "WA" + x("0502")}},
 	{flow.ProtocolMTProto, tcp, high, []string{x("eeeeeeee") + le32s(40) + nul(8) + fill(32)}},
 	{flow.ProtocolMTProto, tcp, high, []string{x("dddddddd") + le32s(47) + nul(8) + fill(39)}},
@@ -522,7 +523,10 @@ var nearMisses = []example{
 	{0, tcp, high, []string{x("eeeeeeee") + le32s(41) + nul(8) + fill(32)}},
 	{0, tcp, high, []string{x("ef0a") + nul(8) + fill(8) + le32s(20) + x("f18e7ebf") + fill(16)}},
 	{0, udp, high, []string{fill(16) + x("ffffffffffffffffffffffff fdffffff") + fill(8)}},
+	{0, udp, high, []string{x("8080 059b 0002e0c0 f6bf57e2") + strings.Repeat("\xff", 160)}}, // silence in G.711
+	{0, udp, high, []string{x("8080 059b 0002e0c0 f6bf57e2") + strings.Repeat("\xff", 20)}},
 	{0, udp, high, []string{x("1337cafe 0000000e")}},
+	{0, tcp, high, []string{"WA" + x("0502")}},
 }
 
 func TestNearMisses(t *testing.T) {

@@ -118,8 +118,8 @@ func isMMTLSRequest(b []byte) bool {
 
 // whatsapp recognises the first bytes of a chat connection: "WA", a protocol version and the
 // version of the dictionary, then the length of the first frame, in three bytes. "ED", 0, 1
-// and routing information with its length may come before, in a segment of its own or in
-// two.
+// and routing information with its length may come before, each in a segment of its own or
+// not.
 func (g *guess) whatsapp(p *Packet) bool {
 	b := p.Payload
 	if starts(b, "ED\x00\x01") {
@@ -129,8 +129,12 @@ func (g *guess) whatsapp(p *Packet) bool {
 		}
 		return whatsappRouted(b[4:])
 	}
-	if _, ok := g.recall(flow.ProtocolWhatsApp, p.FromA, 0); ok && whatsappRouted(b) {
-		return true
+	if parts, ok := g.recall(flow.ProtocolWhatsApp, p.FromA, 0); ok {
+		if parts == 0 && len(b) > 3 && b[0] == 0 && b[1] == 0 && p.Length == 3+int(b[2]) {
+			g.keep(flow.ProtocolWhatsApp, p.FromA, 0, 1) // the routing information alone
+			return false
+		}
+		return whatsappRouted(b) || parts == 1 && whatsappHead(b)
 	}
 	return g.first(p) && len(b) >= 8 && whatsappHead(b) && b[4] == 0
 }

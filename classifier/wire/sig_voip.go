@@ -255,16 +255,21 @@ func (g *guess) zoom(p *Packet) bool {
 }
 
 // telegramVoice recognises packets between a client and a reflector: after the call's tag
-// of 16 bytes, twelve 0xff and the kind of packet: a ping, a question for the client's own
-// address, its answer, or the other client's addresses (libtgvoip).
+// of 16 bytes, twelve 0xff and the kind of packet, each with its length: a ping, a question
+// for the client's own address, the answer, the other client's addresses (libtgvoip). Silence
+// in RTP (G.711, mu-law) is 0xff too, but also in the place of the tag.
 func telegramVoice(p *Packet) bool {
 	b := p.Payload
-	if len(b) < 32 || be.Uint64(b[16:]) != 1<<64-1 || be.Uint32(b[24:]) != 1<<32-1 {
+	if len(b) < 32 || be.Uint64(b[16:]) != 1<<64-1 || be.Uint32(b[24:]) != 1<<32-1 || be.Uint32(b[12:]) == 1<<32-1 {
 		return false
 	}
 	switch le.Uint32(b[28:]) {
-	case 0xffffffff, 0xfffffffe, 0xc01572c7, 0x27d9371c:
-		return true
+	case 0xffffffff:
+		return p.Length == 32
+	case 0xfffffffe:
+		return p.Length == 40
+	case 0xc01572c7, 0x27d9371c:
+		return p.Length >= 60
 	}
 	return false
 }
