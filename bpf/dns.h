@@ -36,7 +36,7 @@ struct {
 
 struct answer_copy {
 	struct dns_answer answer;
-	__u8 payload[max_answer];
+	__u8 payload[SCRATCH_LEN];
 };
 
 /* Room to put an answer together. One entry for each direction, because the two hooks may nest. */
@@ -64,9 +64,7 @@ static __always_inline void copy_answer(const struct packet *p)
 		return;
 	if (p->gso_size && length > p->gso_size)
 		length = p->gso_size; /* the first of several */
-	captured = bounded(length, max_answer);
-	if (!captured)
-		return;
+	captured = at_most(max_answer, length);
 	if (!copy_bytes(c->payload, p, p->payload_offset, captured)) {
 		count(reason_copy);
 		return;

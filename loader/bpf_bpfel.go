@@ -39,7 +39,7 @@ type bpfAgentStats struct {
 type bpfAnswerCopy struct {
 	_       structs.HostLayout
 	Answer  bpfDnsAnswer
-	Payload [1232]uint8
+	Payload [2048]uint8
 }
 
 type bpfAttachMode uint8
