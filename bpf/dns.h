@@ -36,7 +36,7 @@ struct {
 
 struct answer_copy {
 	struct dns_answer answer;
-	__u8 payload[SCRATCH_LEN];
+	__u8 payload[SCRATCH_LEN]; /* see bounded() */
 };
 
 /* Room to put an answer together. One entry for each direction, because the two hooks may nest. */
@@ -64,7 +64,7 @@ static __always_inline void copy_answer(const struct packet *p)
 		return;
 	if (p->gso_size && length > p->gso_size)
 		length = p->gso_size; /* the first of several */
-	captured = at_most(max_answer, length);
+	captured = bounded(length, max_answer);
 	if (!copy_bytes(c->payload, p, p->payload_offset, captured)) {
 		count(reason_copy);
 		return;

@@ -110,6 +110,9 @@ func (j *judge) name(c *clues, before string, proto flow.Proto, src, dst netip.A
 // address is that of a web site is still SSH.
 func (j *judge) conclude(c *clues) conclusion {
 	found := conclusion{sure: c.wire.Sure(), waiting: c.wire.Pending() && c.seen < j.budget}
+	if j.own {
+		return found
+	}
 	service, listed := j.names.Lookup(c.evidence.Name)
 	strong := listed && service.Strength == names.Strong
 	own := c.evidence.NameSource < flow.NameDNS
@@ -125,9 +128,8 @@ func (j *judge) conclude(c *clues) conclusion {
 	switch {
 	case strong:
 		found.app, found.appSource = service.App, flow.SourceName
-	case slices.Contains(flow.Apps, protocol):
-		// Some labels are categories and applications: torrent, email.
-		found.app, found.appSource = protocol, flow.SourceProtocol
+	case c.evidence.Protocol.App() != "":
+		found.app, found.appSource = c.evidence.Protocol.App(), flow.SourceProtocol
 	}
 	if own && strong {
 		found.sure = true

@@ -13,6 +13,8 @@ import (
 
 	"golang.org/x/net/dns/dnsmessage"
 
+	"github.com/dpclass/dpclass/classifier/internal/onnxtest"
+	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/flow"
 )
 
@@ -233,6 +235,16 @@ func TestEvidenceOption(t *testing.T) {
 	}
 	if _, err := New(Options{Library: library(t), Evidence: "guess"}); err == nil {
 		t.Error("an unknown kind of evidence was taken")
+	}
+}
+
+// A model with labels of its user's own decides: nobody else knows these labels.
+func TestOwnLabels(t *testing.T) {
+	own := loadNetwork(t, onnxtest.Fitting(), "call", "backup", "web")
+	c := open(t, Options{Workers: 1, Models: []*model.Model{own}})
+	d, _ := follow(t, c, newTCPFlow(1, "192.0.2.1:443").sample(true, hello(t, streamingName)))
+	if d.Verdicts[flow.Category].Source != flow.SourceModel || d.Verdicts[flow.Category].Model != "test" || d.Evidence.Name != streamingName {
+		t.Errorf("%+v, want the model's verdict, and the name shown", d)
 	}
 }
 

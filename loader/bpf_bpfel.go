@@ -443,6 +443,12 @@ const (
 	bpfProtocolProtocolAfp            bpfProtocol = 93
 	bpfProtocolProtocolBacnet         bpfProtocol = 94
 	bpfProtocolProtocolSpotifyConnect bpfProtocol = 95
+	bpfProtocolProtocolOicq           bpfProtocol = 96
+	bpfProtocolProtocolMmtls          bpfProtocol = 97
+	bpfProtocolProtocolWhatsapp       bpfProtocol = 98
+	bpfProtocolProtocolMtproto        bpfProtocol = 99
+	bpfProtocolProtocolTelegramVoice  bpfProtocol = 100
+	bpfProtocolProtocolWhatsappVoice  bpfProtocol = 101
 )
 
 type bpfReason uint32

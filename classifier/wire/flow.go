@@ -297,6 +297,9 @@ func (f *Flow) hello(body []byte, size int, kind helloKind, source flow.NameSour
 // readRequest reads a request of HTTP/1.
 func (f *Flow) readRequest(b []byte) {
 	f.decide(flow.ProtocolHTTP, sigRequest)
+	if isMMTLSRequest(b) {
+		f.decide(flow.ProtocolMMTLS, sigMMTLSRequest)
+	}
 	host, done := requestHost(b)
 	if !done {
 		return
