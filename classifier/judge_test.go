@@ -255,6 +255,40 @@ func TestNameOfTheAddress(t *testing.T) {
 	}
 }
 
+// The name of an earlier flow to the same server is not final while the flow may still show
+// its own.
+func TestOwnNameComesFirst(t *testing.T) {
+	c := open(t, Options{Workers: 1})
+	follow(t, c, newTCPFlow(1, "192.0.2.8:443").sample(true, hello(t, streamingName)))
+	f := newTCPFlow(2, "192.0.2.8:443")
+	whole := hello(t, "www.wikipedia.org")
+	first, second := f.sample(true, whole[:60]), f.sample(true, whole[60:])
+	d, _ := follow(t, c, first)
+	if d.Evidence.NameSource != flow.NameServer || d.Verdicts[flow.Category].Final || d.Settled {
+		t.Errorf("%+v, want the name of the earlier flow, not finally", d)
+	}
+	if d, _ = follow(t, c, second); d.Verdicts[flow.Category].Label != "web" || d.Evidence.Name != "www.wikipedia.org" || !d.Settled {
+		t.Errorf("%+v, want the flow's own name", d)
+	}
+}
+
+// The name that is looked up is the server's, whichever side sends.
+func TestNameOfOneEnd(t *testing.T) {
+	c := open(t, Options{Workers: 1})
+	for name, addr := range map[string][4]byte{"laptop.example.net": {10, 2, 0, 1}, "server.example.org": {192, 0, 2, 20}} {
+		if err := c.Answer(answerFor(t, name, addr), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f := newTCPFlow(1, "192.0.2.20:9000")
+	for i := range 4 {
+		d, _ := follow(t, c, f.sample(i%2 == 0, []byte{0xf1, 0x9e, 0x55, byte(i)}))
+		if d.Evidence.Name != "" && d.Evidence.Name != "server.example.org" {
+			t.Errorf("packet %d: %+v", i, d)
+		}
+	}
+}
+
 func TestEvidenceOption(t *testing.T) {
 	for _, test := range []struct {
 		use      Evidence

@@ -386,8 +386,8 @@ func (f *Flow) addGoogleQUIC(p *Packet) bool {
 	}
 	f.decide(flow.ProtocolQUIC, sigGoogleQUIC)
 	name, done := googleName(p.Payload)
-	if f.name = hostName(name); f.name != "" {
-		f.source = flow.NameQUIC
+	if name := hostName(name); name != "" {
+		f.name, f.source = name, flow.NameQUIC
 	}
 	f.finished = done
 	return true
