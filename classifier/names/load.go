@@ -48,7 +48,7 @@ func Load(files ...string) (*Catalogue, error) {
 }
 
 // Files returns the names files of a directory in the order of their names. It leaves
-// out directories, hidden files and what editors and package managers leave behind. A
+// out directories, hidden files and leftovers of editors and package managers. A
 // directory that does not exist has no files.
 func Files(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
@@ -69,7 +69,7 @@ func Files(dir string) ([]string, error) {
 	return files, nil
 }
 
-// leftover reports whether a file in a directory of names files is none of them.
+// leftover reports whether a file in a directory of names files should not be read.
 func leftover(name string) bool {
 	if strings.HasPrefix(name, ".") || strings.HasSuffix(name, "~") || strings.Contains(name, ".dpkg-") {
 		return true

@@ -48,7 +48,7 @@ type Service struct {
 	Line     int      `json:"line"`   // the rule's line in the file, from 1
 }
 
-// BuiltIn stands for the file name of the embedded catalogue.
+// BuiltIn is shown as the file name of the embedded catalogue.
 const BuiltIn = "(built in)"
 
 // Catalogue maps server names to services. It does not change after it was loaded, so

@@ -187,7 +187,7 @@ func protocolFilter(value string) (Filter, error) {
 	return func(r *flow.Record) bool { return r.Protocol == value }, nil
 }
 
-// nameFilter compares the end of the server name, on whole labels; "none" stands for an
+// nameFilter compares the end of the server name, on whole labels; "none" means an
 // unknown name.
 func nameFilter(value string) (Filter, error) {
 	if value == "none" {
