@@ -541,7 +541,7 @@ type bpfScratch struct {
 	Packet   [2048]uint8
 	WokenNs  uint64
 	L4Offset uint32
-	Pad      uint32
+	Start    uint32
 }
 
 type bpfSequenceSlot uint32
