@@ -65,8 +65,6 @@ static __always_inline void copy_answer(const struct packet *p)
 	if (p->gso_size && length > p->gso_size)
 		length = p->gso_size; /* the first of several */
 	captured = bounded(length, max_answer);
-	if (!captured)
-		return;
 	if (!copy_bytes(c->payload, p, p->payload_offset, captured)) {
 		count(reason_copy);
 		return;

@@ -536,12 +536,14 @@ type bpfSample struct {
 }
 
 type bpfScratch struct {
-	_        structs.HostLayout
-	Sample   bpfSample
-	Packet   [2048]uint8
-	WokenNs  uint64
-	L4Offset uint32
-	Start    uint32
+	_             structs.HostLayout
+	Sample        bpfSample
+	Packet        [2048]uint8
+	WokenNs       uint64
+	Start         uint32
+	L4Offset      uint32
+	PayloadOffset uint32
+	L3Len         uint32
 }
 
 type bpfSequenceSlot uint32
