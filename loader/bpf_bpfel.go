@@ -544,6 +544,8 @@ type bpfScratch struct {
 	L4Offset      uint32
 	PayloadOffset uint32
 	L3Len         uint32
+	Pad           uint32
+	_             [4]byte
 }
 
 type bpfSequenceSlot uint32
