@@ -68,11 +68,11 @@ uninstall: ## remove what make install installed
 train-deps: ## create the trainer's Python environment in .venv (6 GB, mostly PyTorch)
 	@scripts/train-deps.sh
 
-evaluation: ## test the default network (about an hour, resumable): make evaluation DATA=dataset [WORK=evaluation] [CHECKSUMS=dataset-ck] [CAPTURES=DIR, for nDPI] [ARGS=]
+evaluation: bin/dpclass ## test the default network and dpclass (20 minutes, resumable): make evaluation DATA=dataset [CAPTURES=DIR, for names and nDPI] [WORK=evaluation] [ARGS=]
 	@test -n "$(DATA)" || { echo 'which dataset? make evaluation DATA=DIR (dpclass dataset build makes one)' >&2; exit 2; }
 	@scripts/train-deps.sh research
-	scripts/dpresearch.sh evaluation --data "$(DATA)" --work "$(or $(WORK),evaluation)" --docs docs \
-		$(if $(CHECKSUMS),--checksums "$(CHECKSUMS)") $(if $(CAPTURES),--captures "$(CAPTURES)") $(ARGS)
+	scripts/dpresearch.sh --threads 2 evaluation --data "$(DATA)" --work "$(or $(WORK),evaluation)" --docs docs \
+		$(if $(CAPTURES),--captures "$(CAPTURES)") $(ARGS)
 
 paper: ## reproduce the paper (many hours, resumable): make paper DATA=dataset [WORK=evaluation] [CHECKSUMS=dataset-ck] [ARGS=]
 	@test -n "$(DATA)" || { echo 'which dataset? make paper DATA=DIR (dpclass dataset build makes one)' >&2; exit 2; }

@@ -22,17 +22,17 @@ type keeper struct {
 	mu      sync.Mutex
 	samples []flow.Sample
 	packets [keepBatch][1500]byte
-	left    int // samples that may still be kept in this tick
+	spent   int // samples kept in this tick, of keepPerTick
 }
 
 // add copies a sample, and reports whether a batch is full.
 func (k *keeper) add(s *flow.Sample) (full bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.left == 0 || len(k.samples) == keepBatch {
+	if k.spent == keepPerTick || len(k.samples) == keepBatch {
 		return false
 	}
-	k.left--
+	k.spent++
 	room := &k.packets[len(k.samples)]
 	kept := *s
 	kept.Packet = room[:copy(room[:], s.Packet)]
@@ -55,6 +55,6 @@ func (k *keeper) flush(store func([]flow.Sample) error) error {
 // tick begins the next tick.
 func (k *keeper) tick() {
 	k.mu.Lock()
-	k.left = keepPerTick
+	k.spent = 0
 	k.mu.Unlock()
 }

@@ -46,6 +46,23 @@ func TestKeep(t *testing.T) {
 	})
 }
 
+// Samples of flows that begin with the agent are kept too.
+func TestKeepBeforeTheFirstTick(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, "eth0")
+		r.start()
+		p := r.ports[0]
+		p.samples <- flow.Sample{ID: id(0, 1), Packet: []byte{0x45}}
+		synctest.Wait() // the sample is read; no time has passed
+		time.Sleep(keepEvery)
+		synctest.Wait()
+		if kept := get(&p.mu, &p.kept); len(kept) != 1 {
+			t.Errorf("%d samples are kept, want 1", len(kept))
+		}
+		r.end()
+	})
+}
+
 func TestAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, "eth0", "eth1")

@@ -36,7 +36,7 @@ struct {
 
 struct answer_copy {
 	struct dns_answer answer;
-	__u8 payload[max_answer];
+	__u8 payload[SCRATCH_LEN]; /* see bounded() */
 };
 
 /* Room to put an answer together. One entry for each direction, because the two hooks may nest. */

@@ -101,6 +101,12 @@ enum protocol {
 	protocol_afp,
 	protocol_bacnet,
 	protocol_spotify_connect,
+	protocol_oicq,
+	protocol_mmtls,
+	protocol_whatsapp,
+	protocol_mtproto,
+	protocol_telegram_voice,
+	protocol_whatsapp_voice,
 } __attribute__((packed));
 
 #define MAX_PROTOCOLS 128

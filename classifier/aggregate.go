@@ -4,6 +4,7 @@ package classifier
 
 import (
 	"math"
+	"slices"
 
 	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/flow"
@@ -25,6 +26,7 @@ type head struct {
 type decider struct {
 	heads   [flow.NumTasks]*head // nil: no model has the task
 	samples int                  // budget
+	own     bool                 // a model has labels that its user made up: names and protocols cannot decide
 }
 
 // rejects reports whether a final verdict of this confidence is Unknown.
@@ -42,6 +44,7 @@ func newDecider(models []*model.Model, samples int, minConfidence float64) *deci
 			if !m.Has(task) {
 				continue
 			}
+			d.own = d.own || slices.ContainsFunc(m.Labels[task], func(label string) bool { return !slices.Contains(task.Labels(), label) })
 			d.heads[t] = &head{
 				model:       m.Name,
 				labels:      m.Labels[task],

@@ -220,7 +220,7 @@ func (s *shard) conclude(t *ticket, decisions []flow.Decision) []flow.Decision {
 func (s *shard) decide(r *runner, tickets []ticket, decisions []flow.Decision) []flow.Decision {
 	for i := range tickets {
 		t := &tickets[i]
-		if t.state.id != t.id || t.state.settled {
+		if t.state.id != t.id || t.state.settled || t.state.networks == nil {
 			continue // forgotten, or an earlier sample of this batch was decisive
 		}
 		s.table.judge.decider.add(t.state.networks, r.row(i))

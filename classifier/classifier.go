@@ -187,6 +187,7 @@ func (c *Classifier) Close() error {
 			s.fresh.close()
 			s.fresh = nil
 		}
+		s.table.clear()
 		s.mu.Unlock()
 		err = errors.Join(err, s.close())
 	}

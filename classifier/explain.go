@@ -59,6 +59,7 @@ const (
 func (c *Classifier) Explain(samples []flow.Sample, known flow.Evidence) (*Explanation, error) {
 	reading := c.Reading()
 	trail := reading.Flow()
+	defer trail.Close()
 	trail.known = known
 	var vectors [][]byte
 	for i := range samples {
@@ -73,6 +74,9 @@ func (c *Classifier) Explain(samples []flow.Sample, known flow.Evidence) (*Expla
 	}
 	e := &Explanation{Signature: trail.Signature()}
 	e.Verdicts, e.Evidence, e.Samples = c.Decide(&rows, trail)
+	if e.Evidence.Name == "" {
+		e.Evidence.Name, e.Evidence.NameSource = known.Name, known.NameSource
+	}
 	if service, listed := c.options.Names.Lookup(e.Evidence.Name); listed {
 		e.Service = &service
 	}

@@ -30,7 +30,8 @@ type clues struct {
 	wire     wire.Flow
 	evidence flow.Evidence
 	found    conclusion
-	seen     int // payload packets
+	server   netip.AddrPort // receiver of the first packet: whose name to look for in the book
+	seen     int            // payload packets
 	inner    bool
 }
 
@@ -80,26 +81,34 @@ func (j *judge) add(c *clues, s *flow.Sample) (changed bool) {
 	if s.FromA {
 		src, dst = dst, src
 	}
-	j.name(c, before.Name, s.ID.Key.Proto, src, dst, time.Unix(0, s.Time))
+	j.name(c, before, s.ID.Key.Proto, src, dst, time.Unix(0, s.Time))
 	c.found = j.conclude(c)
 	return first || c.evidence != before || c.found != conclusionBefore
 }
 
 // name notes the flow's own server name in the address book, or looks for a name there.
 // src and dst are the endpoints of the newest packet; the sender of a hello is the client.
-func (j *judge) name(c *clues, before string, proto flow.Proto, src, dst netip.AddrPort, now time.Time) {
+func (j *judge) name(c *clues, before flow.Evidence, proto flow.Proto, src, dst netip.AddrPort, now time.Time) {
 	if j.use != EvidenceAll {
 		c.evidence.Name, c.evidence.NameSource = "", flow.NameNone
 		return
 	}
 	if name := c.evidence.Name; name != "" {
-		if name != before {
+		if name != before.Name {
 			j.book.Saw(dst, proto, name, now)
 		}
 		return
 	}
-	name, source := j.book.Lookup(dst, proto, now)
-	if name == "" {
+	if !c.server.IsValid() {
+		c.server = dst
+	}
+	// A name that was found stays, unless the flow shows one of its own.
+	if before.NameSource >= flow.NameDNS {
+		c.evidence.Name, c.evidence.NameSource = before.Name, before.NameSource
+		return
+	}
+	name, source := j.book.Lookup(c.server, proto, now)
+	if name == "" && src != c.server {
 		name, source = j.book.Lookup(src, proto, now)
 	}
 	c.evidence.Name, c.evidence.NameSource = name, source
@@ -110,6 +119,10 @@ func (j *judge) name(c *clues, before string, proto flow.Proto, src, dst netip.A
 // address is that of a web site is still SSH.
 func (j *judge) conclude(c *clues) conclusion {
 	found := conclusion{sure: c.wire.Sure(), waiting: c.wire.Pending() && c.seen < j.budget}
+	if j.own {
+		found.waiting = false // nothing that comes can change a label
+		return found
+	}
 	service, listed := j.names.Lookup(c.evidence.Name)
 	strong := listed && service.Strength == names.Strong
 	own := c.evidence.NameSource < flow.NameDNS
@@ -125,12 +138,15 @@ func (j *judge) conclude(c *clues) conclusion {
 	switch {
 	case strong:
 		found.app, found.appSource = service.App, flow.SourceName
-	case slices.Contains(flow.Apps, protocol):
-		// Some labels are categories and applications: torrent, email.
-		found.app, found.appSource = protocol, flow.SourceProtocol
+	case c.evidence.Protocol.App() != "":
+		found.app, found.appSource = c.evidence.Protocol.App(), flow.SourceProtocol
 	}
-	if own && strong {
+	switch {
+	case own && strong:
 		found.sure = true
+	case strong && protocol == "":
+		// A name of the flow's own, which may still come, would come first.
+		found.sure = false
 	}
 	return found
 }
@@ -166,10 +182,13 @@ func (j *judge) verdicts(a *aggregate, c *clues, last bool) (v flow.Verdicts, se
 		}
 		v[flow.Category].Final = v[flow.Category].Final && final
 	}
-	if c.found.app != "" {
-		v[flow.App] = flow.Verdict{
-			Label: c.found.app, Confidence: 1, Source: c.found.appSource, Final: c.found.sure || !waiting,
-		}
+	// Without an application there is a verdict too, an empty one: it replaces what the
+	// network said before.
+	v[flow.App] = flow.Verdict{
+		Label: c.found.app, Confidence: 1, Source: c.found.appSource, Final: c.found.sure || !waiting,
+	}
+	if c.found.app == "" {
+		v[flow.App].Confidence, v[flow.App].Source = 0, c.found.categorySource
 	}
 	return v, v.Final() && !waiting
 }

@@ -13,6 +13,8 @@ import (
 
 	"golang.org/x/net/dns/dnsmessage"
 
+	"github.com/dpclass/dpclass/classifier/internal/onnxtest"
+	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/flow"
 )
 
@@ -130,8 +132,47 @@ func TestProtocolDecides(t *testing.T) {
 	c := open(t, Options{Workers: 1})
 	d, _ := follow(t, c, newTCPFlow(1, "192.0.2.1:2222").sample(false, []byte("SSH-2.0-OpenSSH_9.2p1\r\n")))
 	category, app := d.Verdicts[flow.Category], d.Verdicts[flow.App]
-	if category.Label != "remote" || category.Source != flow.SourceProtocol || !d.Settled || app != (flow.Verdict{}) {
+	if category.Label != "remote" || category.Source != flow.SourceProtocol || !d.Settled || app != (flow.Verdict{Source: flow.SourceProtocol, Final: true}) {
 		t.Errorf("%+v, want remote by its protocol, and no application", d)
+	}
+}
+
+// A protocol that decides later takes back the application that the network guessed.
+func TestProtocolDecidesLater(t *testing.T) {
+	c := open(t, Options{Workers: 1})
+	f := newTCPFlow(1, "192.0.2.1:2222")
+	if d, _ := follow(t, c, f.sample(true, []byte{0xf1, 0x9e, 0x55, 0x03, 0x77})); d.Verdicts[flow.App].Label == "" || d.Verdicts[flow.App].Final {
+		t.Fatalf("%+v, want a provisional application", d)
+	}
+	d, _ := follow(t, c, f.sample(false, []byte("SSH-2.0-OpenSSH_9.2p1\r\n")))
+	if v := d.Verdicts[flow.App]; v.Label != "" || v.Source == flow.SourceNone || !v.Final || !d.Settled {
+		t.Errorf("%+v, want no application, finally", d)
+	}
+}
+
+// A protocol of one application decides it, and so does one whose category is a label of
+// applications too.
+func TestProtocolDecidesTheApp(t *testing.T) {
+	c := open(t, Options{Workers: 1})
+	for n, test := range []struct{ payload, protocol, category, app string }{
+		{"\x17\xf1\x04\x00\x04abcd", "mmtls", "chat", "wechat"},
+		{"POST /mmtls/00003aee HTTP/1.1\r\nHost: 192.0.2.9\r\n\r\n", "mmtls", "chat", "wechat"},
+		{"WA\x06\x03\x00\x00\x04abcd", "whatsapp", "chat", "whatsapp"},
+		{"220 mx.example.org ESMTP Postfix\r\n", "smtp", "email", "email"},
+	} {
+		f := newTCPFlow(n, fmt.Sprintf("192.0.2.%d:9443", n+1))
+		d, _ := follow(t, c, f.sample(test.protocol != "smtp", []byte(test.payload)))
+		category, app := d.Verdicts[flow.Category], d.Verdicts[flow.App]
+		if d.Evidence.Protocol.String() != test.protocol || category.Label != test.category || category.Source != flow.SourceProtocol ||
+			app.Label != test.app || app.Source != flow.SourceProtocol {
+			t.Errorf("%q: %+v, want %+v", test.payload, d, test)
+		}
+	}
+	// The flow's own name comes first.
+	f := newTCPFlow(9, "192.0.2.99:80")
+	d, _ := follow(t, c, f.sample(true, []byte("POST /mmtls/00003aee HTTP/1.1\r\nHost: "+streamingName+"\r\n\r\n")))
+	if v := d.Verdicts; v[flow.Category].Label != "streaming" || v[flow.App].Label != "netflix" || v[flow.App].Source != flow.SourceName {
+		t.Errorf("%+v, want it decided by its name", d)
 	}
 }
 
@@ -214,6 +255,40 @@ func TestNameOfTheAddress(t *testing.T) {
 	}
 }
 
+// The name of an earlier flow to the same server is not final while the flow may still show
+// its own.
+func TestOwnNameComesFirst(t *testing.T) {
+	c := open(t, Options{Workers: 1})
+	follow(t, c, newTCPFlow(1, "192.0.2.8:443").sample(true, hello(t, streamingName)))
+	f := newTCPFlow(2, "192.0.2.8:443")
+	whole := hello(t, "www.wikipedia.org")
+	first, second := f.sample(true, whole[:60]), f.sample(true, whole[60:])
+	d, _ := follow(t, c, first)
+	if d.Evidence.NameSource != flow.NameServer || d.Verdicts[flow.Category].Final || d.Settled {
+		t.Errorf("%+v, want the name of the earlier flow, not finally", d)
+	}
+	if d, _ = follow(t, c, second); d.Verdicts[flow.Category].Label != "web" || d.Evidence.Name != "www.wikipedia.org" || !d.Settled {
+		t.Errorf("%+v, want the flow's own name", d)
+	}
+}
+
+// The name that is looked up is the server's, whichever side sends.
+func TestNameOfOneEnd(t *testing.T) {
+	c := open(t, Options{Workers: 1})
+	for name, addr := range map[string][4]byte{"laptop.example.net": {10, 2, 0, 1}, "server.example.org": {192, 0, 2, 20}} {
+		if err := c.Answer(answerFor(t, name, addr), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f := newTCPFlow(1, "192.0.2.20:9000")
+	for i := range 4 {
+		d, _ := follow(t, c, f.sample(i%2 == 0, []byte{0xf1, 0x9e, 0x55, byte(i)}))
+		if d.Evidence.Name != "" && d.Evidence.Name != "server.example.org" {
+			t.Errorf("packet %d: %+v", i, d)
+		}
+	}
+}
+
 func TestEvidenceOption(t *testing.T) {
 	for _, test := range []struct {
 		use      Evidence
@@ -233,6 +308,16 @@ func TestEvidenceOption(t *testing.T) {
 	}
 	if _, err := New(Options{Library: library(t), Evidence: "guess"}); err == nil {
 		t.Error("an unknown kind of evidence was taken")
+	}
+}
+
+// A model with labels of its user's own decides: nobody else knows these labels.
+func TestOwnLabels(t *testing.T) {
+	own := loadNetwork(t, onnxtest.Fitting(), "call", "backup", "web")
+	c := open(t, Options{Workers: 1, Models: []*model.Model{own}})
+	d, _ := follow(t, c, newTCPFlow(1, "192.0.2.1:443").sample(true, hello(t, streamingName)))
+	if d.Verdicts[flow.Category].Source != flow.SourceModel || d.Verdicts[flow.Category].Model != "test" || d.Evidence.Name != streamingName {
+		t.Errorf("%+v, want the model's verdict, and the name shown", d)
 	}
 }
 

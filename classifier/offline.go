@@ -175,7 +175,7 @@ func (r *Reading) Answer(message []byte, now time.Time) error {
 	return err
 }
 
-// Flow begins a flow of the capture.
+// Flow begins a flow of the capture. The caller closes it after its last packet.
 func (r *Reading) Flow() *Trail { return &Trail{judge: r.judge} }
 
 // Trail is what was known of a flow of a capture after each of its payload packets.
@@ -203,15 +203,12 @@ func (t *Trail) Add(s *flow.Sample) (more bool) {
 		t.clues.found = t.judge.conclude(&t.clues)
 	}
 	t.steps = append(t.steps, step{t.clues.evidence, t.clues.found})
-	if len(t.steps) == t.judge.budget {
-		t.clues.wire.Release()
-		return false
-	}
-	return true
+	return len(t.steps) < t.judge.budget
 }
 
-// Evidence returns what is known after all packets.
-func (t *Trail) Evidence() flow.Evidence { return t.clues.evidence }
+// Close ends the flow: it frees what was kept of a message that is not complete. The
+// verdicts on the flow stay.
+func (t *Trail) Close() { t.clues.wire.Release() }
 
 // Signature says in words by what the protocol was recognised, "" if it was not.
 func (t *Trail) Signature() string { return t.clues.wire.Signature() }

@@ -99,6 +99,13 @@ func (t *table) remove(s *state) {
 	}
 }
 
+// clear forgets all flows. What wire keeps of them is shared by all classifiers.
+func (t *table) clear() {
+	for t.recent.next != &t.recent {
+		t.remove(t.recent.next)
+	}
+}
+
 func (t *table) forget(id flow.ID) {
 	if s := t.states[id]; s != nil {
 		t.remove(s)

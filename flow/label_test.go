@@ -52,7 +52,8 @@ func TestProtocolNumbers(t *testing.T) {
 		snmp mdns llmnr netbios ssdp dhcp syslog radius ldap kerberos mqtt coap sunrpc mysql postgresql redis mongodb memcached
 		amqp kafka socks xmpp irc steam source-engine minecraft raknet quake iperf modbus bitcoin
 		zoom discord-voice gnutella teredo dnscrypt zabbix openflow dnp3 ajp dcerpc ws-discovery slp nat-pmp
-		netflow sflow dropbox-lan bjnp tds oracle cassandra nats stomp xdmcp rlogin afp bacnet spotify-connect`)
+		netflow sflow dropbox-lan bjnp tds oracle cassandra nats stomp xdmcp rlogin afp bacnet spotify-connect
+		oicq mmtls whatsapp mtproto telegram-voice whatsapp-voice`)
 	for n, name := range frozen {
 		if n >= len(protocols) || protocols[n].name != name {
 			t.Errorf("protocol %d is not %q", n, name)

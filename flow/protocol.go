@@ -2,7 +2,10 @@
 
 package flow
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Protocol is an application protocol, recognised by the first payload packets of a
 // flow. [ProtocolUnknown] means that none was recognised. Compare [Proto], the
@@ -11,7 +14,7 @@ type Protocol uint8
 
 // protocolFacts is a line of protocols.txt.
 type protocolFacts struct {
-	name, category, source string
+	name, category, app, source string
 }
 
 // Protocols returns all protocols, in the order of their numbers.
@@ -41,6 +44,27 @@ func (p Protocol) Category() string {
 		return protocols[p].category
 	}
 	return ""
+}
+
+// App returns the application that the protocol belongs to, "" if it belongs to none or to
+// several. Protocols without a category have none.
+func (p Protocol) App() string {
+	if int(p) < len(protocols) {
+		return protocols[p].app
+	}
+	return ""
+}
+
+// ProtocolApps returns the applications that protocols decide, each once, sorted.
+func ProtocolApps() []string {
+	var apps []string
+	for _, p := range protocols {
+		if p.app != "" {
+			apps = append(apps, p.app)
+		}
+	}
+	slices.Sort(apps)
+	return slices.Compact(apps)
 }
 
 // Source returns the specification that the recogniser follows.

@@ -39,7 +39,7 @@ type bpfAgentStats struct {
 type bpfAnswerCopy struct {
 	_       structs.HostLayout
 	Answer  bpfDnsAnswer
-	Payload [1232]uint8
+	Payload [2048]uint8
 }
 
 type bpfAttachMode uint8
@@ -443,6 +443,12 @@ const (
 	bpfProtocolProtocolAfp            bpfProtocol = 93
 	bpfProtocolProtocolBacnet         bpfProtocol = 94
 	bpfProtocolProtocolSpotifyConnect bpfProtocol = 95
+	bpfProtocolProtocolOicq           bpfProtocol = 96
+	bpfProtocolProtocolMmtls          bpfProtocol = 97
+	bpfProtocolProtocolWhatsapp       bpfProtocol = 98
+	bpfProtocolProtocolMtproto        bpfProtocol = 99
+	bpfProtocolProtocolTelegramVoice  bpfProtocol = 100
+	bpfProtocolProtocolWhatsappVoice  bpfProtocol = 101
 )
 
 type bpfReason uint32

@@ -77,6 +77,10 @@ func (t *Table) Apply(decisions []flow.Decision) (stale int, err error) {
 // verdict. The error wraps ErrNoFlow if there is no such flow.
 func (t *Table) SetVerdicts(key flow.Key, v flow.Verdicts) error {
 	for task := range v {
+		if v[task].Label == "" {
+			v[task] = flow.Verdict{}
+			continue
+		}
 		v[task].Source, v[task].Model, v[task].Final = flow.SourceOperator, "", true
 	}
 	stale, err := t.inbox.run(1, func(_ int, op *bpfOp) error {

@@ -9,9 +9,10 @@ import (
 )
 
 // encodeVerdict returns the kernel's form of a verdict, the zero value if there is
-// none. A label that the interface does not know is an error.
+// none. A verdict without a label is one: that the flow has none. A label that the
+// interface does not know is an error.
 func (t *nameTable) encodeVerdict(v *flow.Verdict) (bpfVerdict, error) {
-	if v.Label == "" || v.Source == flow.SourceNone {
+	if v.Source == flow.SourceNone {
 		return bpfVerdict{}, nil
 	}
 	label, err := t.label(v.Label)

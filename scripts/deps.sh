@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# deps.sh [build] [demo] [generate]: installs packages that are missing. For Debian 12/13 and Ubuntu 22.04/24.04.
+# deps.sh [build] [demo] [peers] [generate]: installs packages that are missing. For Debian 12/13 and Ubuntu 22.04/24.04.
 #
 #   build      Go, a C compiler (cgo needs it for ONNX Runtime), npm (to fetch ONNX Runtime)
 #   demo       the programs that the demo and the tests in namespaces run
+#   peers      browsers, and tshark, whose reading of their packets the tests compare with ours
 #   generate   clang and libbpf's headers, to compile bpf/
 #   kernels    QEMU and what builds file systems for it, for kernels.sh
 
@@ -152,6 +153,12 @@ for group in "${@:-build}"; do
 			fi
 		fi
 		;;
+	peers)
+		# On Ubuntu the browsers are snaps, which do not run in a network namespace: the tests leave them out.
+		want tshark tshark
+		want chromium chromium
+		want firefox-esr firefox-esr
+		;;
 	generate)
 		need clang clang
 		need clang-format clang-format
@@ -166,7 +173,7 @@ for group in "${@:-build}"; do
 		need zstd zstd
 		need ip iproute2
 		;;
-	*) fail "deps.sh: unknown group \"$group\", want build, demo, generate or kernels" ;;
+	*) fail "deps.sh: unknown group \"$group\", want build, demo, peers, generate or kernels" ;;
 	esac
 done
 install

@@ -15,6 +15,9 @@ step() { printf '\n=== %s\n' "$*"; }
 on_pinned() { have clang && have llvm-strip && clang --version | grep "^Debian clang version $clang_pinned" >/dev/null; }
 on_debian12() { grep -qs '^ID=debian' /etc/os-release && grep -qs '^VERSION_ID="12"' /etc/os-release; }
 
+step "programs that the tests compare with"
+scripts/deps.sh peers
+
 step "lint"
 make --no-print-directory lint
 

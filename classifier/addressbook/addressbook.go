@@ -167,8 +167,11 @@ func (b *Book) Saw(addr netip.AddrPort, proto flow.Proto, name string, now time.
 func (b *Book) Lookup(addr netip.AddrPort, proto flow.Proto, now time.Time) (string, flow.NameSource) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if name := b.agreed(b.dns.get(addr.Addr(), now)); name != "" {
-		return name, flow.NameDNS
+	if names := b.dns.get(addr.Addr(), now); len(names) > 0 {
+		if name := b.agreed(names); name != "" {
+			return name, flow.NameDNS
+		}
+		return "", flow.NameNone
 	}
 	if name := b.agreed(b.servers.get(server{addr, proto}, now)); name != "" {
 		return name, flow.NameServer

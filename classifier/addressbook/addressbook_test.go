@@ -43,7 +43,7 @@ func answer(t testing.TB, name, alias string, ttl uint32, addrs ...string) []byt
 	}
 	for _, text := range addrs {
 		addr := netip.MustParseAddr(text)
-		var body dnsmessage.ResourceBody = &dnsmessage.AResource{}
+		var body dnsmessage.ResourceBody
 		if addr.Is4() {
 			body = &dnsmessage.AResource{A: addr.As4()}
 		} else {

@@ -226,6 +226,17 @@ func TestLabelNames(t *testing.T) {
 	}
 }
 
+// TestProtocolApps checks that the applications of protocols have names that the label table
+// has: those of the vocabulary or of the catalogue.
+func TestProtocolApps(t *testing.T) {
+	apps := Default().Apps()
+	for _, p := range flow.Protocols() {
+		if app := p.App(); app != "" && !slices.Contains(flow.Apps, app) && !slices.Contains(apps, app) {
+			t.Errorf("protocol %v decides the application %q, which is neither in flow.Apps nor in the catalogue", p, app)
+		}
+	}
+}
+
 // TestHeader checks that the format's description names every word of the format.
 func TestHeader(t *testing.T) {
 	header, _, _ := strings.Cut(embedded, "\n## ")

@@ -22,19 +22,20 @@ import (
 
 // meant lists the labels of captures that name a protocol in other words.
 var meant = map[flow.Protocol][]string{
-	flow.ProtocolXMPP:         {"jabber"},
-	flow.ProtocolNetBIOS:      {"nbns", "nbdgm"},
-	flow.ProtocolMySQL:        {"database"},
-	flow.ProtocolPostgreSQL:   {"database"},
-	flow.ProtocolMongoDB:      {"database"},
-	flow.ProtocolTDS:          {"mssql-tds", "database"},
-	flow.ProtocolSTUN:         {"stun-ice", "turn"},
-	flow.ProtocolSNMP:         {"netmgmt"},
-	flow.ProtocolModbus:       {"industrial"},
-	flow.ProtocolBACnet:       {"industrial"},
-	flow.ProtocolSSH:          {"sftp", "scp"},
-	flow.ProtocolRedis:        {"resp"},
-	flow.ProtocolDiscordVoice: {"discord"},
+	flow.ProtocolXMPP:          {"jabber"},
+	flow.ProtocolNetBIOS:       {"nbns", "nbdgm"},
+	flow.ProtocolMySQL:         {"database"},
+	flow.ProtocolPostgreSQL:    {"database"},
+	flow.ProtocolMongoDB:       {"database"},
+	flow.ProtocolTDS:           {"mssql-tds", "database"},
+	flow.ProtocolSTUN:          {"stun-ice", "turn"},
+	flow.ProtocolSNMP:          {"netmgmt"},
+	flow.ProtocolModbus:        {"industrial"},
+	flow.ProtocolBACnet:        {"industrial"},
+	flow.ProtocolSSH:           {"sftp", "scp"},
+	flow.ProtocolRedis:         {"resp"},
+	flow.ProtocolDiscordVoice:  {"discord"},
+	flow.ProtocolTelegramVoice: {"telegram"},
 }
 
 // agrees reports whether a protocol fits a capture's label: it is the label, or it decides

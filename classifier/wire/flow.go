@@ -297,6 +297,9 @@ func (f *Flow) hello(body []byte, size int, kind helloKind, source flow.NameSour
 // readRequest reads a request of HTTP/1.
 func (f *Flow) readRequest(b []byte) {
 	f.decide(flow.ProtocolHTTP, sigRequest)
+	if isMMTLSRequest(b) {
+		f.decide(flow.ProtocolMMTLS, sigMMTLSRequest)
+	}
 	host, done := requestHost(b)
 	if !done {
 		return
@@ -383,8 +386,8 @@ func (f *Flow) addGoogleQUIC(p *Packet) bool {
 	}
 	f.decide(flow.ProtocolQUIC, sigGoogleQUIC)
 	name, done := googleName(p.Payload)
-	if f.name = hostName(name); f.name != "" {
-		f.source = flow.NameQUIC
+	if name := hostName(name); name != "" {
+		f.name, f.source = name, flow.NameQUIC
 	}
 	f.finished = done
 	return true

@@ -284,6 +284,9 @@ func digits(b []byte) int {
 // udp returns the protocol of a datagram. The first byte tells which signatures may fit.
 func (g *guess) udp(p *Packet) flow.Protocol {
 	b := p.Payload
+	if telegramVoice(p) { // begins with any byte
+		return flow.ProtocolTelegramVoice
+	}
 	switch c := b[0]; {
 	case c >= 0x80 && c <= 0xbf:
 		switch found := g.media(p, b, p.Length); {
@@ -332,6 +335,8 @@ func (g *guess) udp(p *Packet) flow.Protocol {
 		}
 	}
 	switch c := b[0]; {
+	case c < 0x40 && whatsappVoice(p):
+		return flow.ProtocolWhatsAppVoice
 	case c < 0x40 && stun(p):
 		return flow.ProtocolSTUN
 	case c >= 1 && c <= 4 && g.wireguard(p):
@@ -354,12 +359,14 @@ func (g *guess) udp(p *Packet) flow.Protocol {
 		return flow.ProtocolDNSCrypt
 	case (c == 5 || c == 13 || c == 15 || c == 16) && g.zoom(p):
 		return flow.ProtocolZoom
-	case c == 0 && discord(p):
+	case (c == 0 || c == 0x13) && discord(p):
 		return flow.ProtocolDiscordVoice
 	case c == 4 && dcerpcUDP(p):
 		return flow.ProtocolDCERPC
 	case c == 2 && slp(p):
 		return flow.ProtocolSLP
+	case c == 2 && g.oicq(p):
+		return flow.ProtocolOICQ
 	case c == 0 && netflow(p):
 		return flow.ProtocolNetFlow
 	case c == 0 && sflow(p):
@@ -450,6 +457,12 @@ func (g *guess) tcp(p *Packet) flow.Protocol {
 		return flow.ProtocolPostgreSQL
 	case c == 0x30 && ldap(p):
 		return flow.ProtocolLDAP
+	case c >= 0x15 && c <= 0x19 && mmtls(p):
+		return flow.ProtocolMMTLS
+	case (c == 'W' || c == 'E') && g.whatsapp(p):
+		return flow.ProtocolWhatsApp
+	case c >= 0xdd && g.mtproto(p):
+		return flow.ProtocolMTProto
 	case c == 0x13 && bittorrentTCP(p):
 		return flow.ProtocolBitTorrent
 	case c == 3 && rdp(p):
@@ -505,6 +518,10 @@ func (g *guess) tcp(p *Packet) flow.Protocol {
 		return flow.ProtocolSTUN
 	case memcached(p):
 		return flow.ProtocolMemcached
+	case g.oicq(p):
+		return flow.ProtocolOICQ
+	case b[0] == 0 && g.whatsapp(p):
+		return flow.ProtocolWhatsApp
 	}
 	return dns(p)
 }

@@ -70,6 +70,19 @@ func utpPacket(kind, id, seq, ack int) string {
 	return string([]byte{byte(kind<<4 | 1), 0}) + be16s(id) + "\x12\x34\x56\x78\x00\x00\x10\x00" + "\x00\x10\x00\x00" + be16s(seq) + be16s(ack)
 }
 
+// oicqPacket is a packet of QQ from one client of a user.
+func oicqPacket(command, seq, user int) string {
+	return x("02 3b47") + be16s(command) + be16s(seq) + be32s(user) + fill(40) + "\x03"
+}
+
+// mmtlsRecord returns a record of WeChat.
+func mmtlsRecord(kind string, n int) string { return kind + x("f104") + be16len(fill(n)) }
+
+// stunMessage returns a message whose first attribute has the given type and four bytes.
+func stunMessage(kind string, attribute int) string {
+	return x(kind) + be16s(8) + x("2112a442") + fill(12) + be16s(attribute) + be16len(fill(4))
+}
+
 // encoded is "WORKGROUP" as RFC 1001, section 14.1 writes it.
 const encoded = "\x20FHEPFCELEHFCEPFFFACACACACACACAAA\x00"
 
@@ -141,6 +154,7 @@ var examples = []example{
 	{flow.ProtocolZoom, udp, high, []string{x("05 0000 00fe5130 00 0c 01") + fill(60), x("05 0001 00fe5130 00 0c 01") + fill(60)}},
 	{flow.ProtocolZoom, udp, high, []string{"\x0f" + fill(18) + rtpPacket(3, 0xcafe), "\x0f" + fill(18) + rtpPacket(4, 0xcafe)}},
 	{flow.ProtocolDiscordVoice, udp, high, []string{x("0001 0046 0003cfa8") + nul(66)}},
+	{flow.ProtocolDiscordVoice, udp, high, []string{x("1337cafe 0e000000")}},
 	{flow.ProtocolRTSP, tcp, high, []string{"DESCRIBE rtsp://example.org/live RTSP/1.0\r\nCSeq: 1\r\n\r\n"}},
 	{flow.ProtocolRTSP, tcp, high, []string{"<RTSP/1.0 200 OK\r\nCSeq: 1\r\n\r\n"}},
 	{flow.ProtocolRTMP, tcp, high, []string{"\x03" + x("00001234 00000000") + fill(1528)}},
@@ -259,6 +273,24 @@ var examples = []example{
 	{flow.ProtocolXMPP, tcp, high, []string{"<presence xml:lang='en' xmlns='jabber:client'/>"}},
 	{flow.ProtocolIRC, tcp, high, []string{"NICK Wiz\r\nUSER guest 0 * :Ronnie Reagan\r\n"}},
 	{flow.ProtocolIRC, tcp, high, []string{"<:irc.example.org NOTICE * :*** Looking up your hostname\r\n"}},
+	{flow.ProtocolOICQ, udp, 8000, []string{oicqPacket(0x81, 0xeba4, 1326899636)}},
+	{flow.ProtocolOICQ, udp, high, []string{oicqPacket(0x81, 0xeba4, 1326899636), "<" + oicqPacket(2, 0x1b32, 1326899636)}},
+	{flow.ProtocolOICQ, tcp, high, []string{be16s(54) + oicqPacket(0x16, 0xeba4, 1326899636)}},
+	{flow.ProtocolMMTLS, tcp, high, []string{mmtlsRecord("\x16", 161)}},
+	{flow.ProtocolMMTLS, tcp, high, []string{x("19 f103 0400") + fill(500)}},
+	{flow.ProtocolMMTLS, tcp, high, []string{"<" + mmtlsRecord("\x16", 46) + mmtlsRecord("\x16", 55) + mmtlsRecord("\x17", 433) + "\x15"}},
+	{flow.ProtocolWhatsApp, tcp, high, []string{"WA" + x("06 03 000024 12220a20") + fill(32)}},
+	{flow.ProtocolWhatsApp, tcp, high, []string{"WA" + x("01 05 00001a f80501") + fill(20)}},
+	{flow.ProtocolWhatsApp, tcp, high, []string{"ED" + x("0001"), x("000004 08090802") + "WA" + x("0502 00010e12") + fill(20)}},
+	{flow.ProtocolWhatsApp, tcp, high, []string{"ED" + x("0001"), x("000004 08090802"), "WA" + x("0502")}},
+	{flow.ProtocolWhatsApp, tcp, high, []string{"ED" + x("0001 000004 08090802") + "WA" + x("0502")}},
+	{flow.ProtocolMTProto, tcp, high, []string{x("eeeeeeee") + le32s(40) + nul(8) + fill(32)}},
+	{flow.ProtocolMTProto, tcp, high, []string{x("dddddddd") + le32s(47) + nul(8) + fill(39)}},
+	{flow.ProtocolMTProto, tcp, high, []string{x("ef0a") + nul(8) + fill(8) + le32s(20) + x("f18e7ebe") + fill(16)}},
+	{flow.ProtocolTelegramVoice, udp, high, []string{fill(16) + x("ffffffffffffffffffffffff feffffff") + fill(8)}},
+	{flow.ProtocolTelegramVoice, udp, high, []string{"<" + fill(16) + x("ffffffffffffffffffffffff c77215c0") + fill(32)}},
+	{flow.ProtocolWhatsAppVoice, udp, high, []string{stunMessage("0003", 0x4000)}},
+	{flow.ProtocolWhatsAppVoice, udp, high, []string{stunMessage("0001", 6), stunMessage("0800", 0x4001)}},
 	// Games.
 	{flow.ProtocolSteam, tcp, high, []string{le32s(20) + "VT01" + fill(20)}},
 	{flow.ProtocolSteam, udp, high, []string{"VS01" + le16s(4) + x("06 02") + nul(28) + nul(4)}},
@@ -476,6 +508,25 @@ var nearMisses = []example{
 	{0, udp, high, []string{"\x01" + fill(8) + raknetMagic[1:]}},
 	{0, tcp, high, []string{"abcdefghijklmnopqrstuvwxyz134567abcd\x00"}},
 	{0, udp, high, []string{"9877"}},
+	{0, udp, high, []string{oicqPacket(0x81, 1, 1326899636)}},
+	{0, udp, high, []string{oicqPacket(0x81, 1, 1326899636), oicqPacket(0x81, 2, 1326899637)}},
+	{0, udp, 8000, []string{oicqPacket(0x81, 1, 9_999)}},
+	{0, udp, 8000, []string{oicqPacket(0x81, 1, 1326899636) + "\x04"}},
+	{0, tcp, high, []string{be16s(52) + oicqPacket(0x16, 1, 1326899636)}},
+	{0, tcp, high, []string{x("16 f105 0004") + fill(4)}},
+	{0, tcp, high, []string{x("18 f104 0004") + fill(4)}},
+	{0, tcp, high, []string{mmtlsRecord("\x16", 46) + "\x30" + fill(40)}},
+	{0, tcp, high, []string{"WA" + x("00 03 000024 12220a20") + fill(32)}},
+	{0, tcp, high, []string{"<x", "<" + "WA" + x("06 03 000024 12220a20") + fill(32)}},
+	{0, tcp, high, []string{"ED" + x("0001"), x("000005 08090802") + "WA" + x("0502")}},
+	{0, tcp, high, []string{x("000004 08090802") + "WA" + x("0502")}},
+	{0, tcp, high, []string{x("eeeeeeee") + le32s(41) + nul(8) + fill(32)}},
+	{0, tcp, high, []string{x("ef0a") + nul(8) + fill(8) + le32s(20) + x("f18e7ebf") + fill(16)}},
+	{0, udp, high, []string{fill(16) + x("ffffffffffffffffffffffff fdffffff") + fill(8)}},
+	{0, udp, high, []string{x("8080 059b 0002e0c0 f6bf57e2") + strings.Repeat("\xff", 160)}}, // silence in G.711
+	{0, udp, high, []string{x("8080 059b 0002e0c0 f6bf57e2") + strings.Repeat("\xff", 20)}},
+	{0, udp, high, []string{x("1337cafe 0000000e")}},
+	{0, tcp, high, []string{"WA" + x("0502")}},
 }
 
 func TestNearMisses(t *testing.T) {

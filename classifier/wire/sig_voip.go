@@ -254,10 +254,46 @@ func (g *guess) zoom(p *Packet) bool {
 	return len(b) >= at+12 && g.rtp(p, b[at:], p.Length-at)
 }
 
+// telegramVoice recognises packets between a client and a reflector: after the call's tag
+// of 16 bytes, twelve 0xff and the kind of packet, each with its length: a ping, a question
+// for the client's own address, the answer, the other client's addresses (libtgvoip). Silence
+// in RTP (G.711, mu-law) is 0xff too, but also in the place of the tag.
+func telegramVoice(p *Packet) bool {
+	b := p.Payload
+	if len(b) < 32 || be.Uint64(b[16:]) != 1<<64-1 || be.Uint32(b[24:]) != 1<<32-1 || be.Uint32(b[12:]) == 1<<32-1 {
+		return false
+	}
+	switch le.Uint32(b[28:]) {
+	case 0xffffffff:
+		return p.Length == 32
+	case 0xfffffffe:
+		return p.Length == 40
+	case 0xc01572c7, 0x27d9371c:
+		return p.Length >= 60
+	}
+	return false
+}
+
+// whatsappVoice recognises STUN messages to a relay of WhatsApp: types from 0x0800 that no
+// specification has, or an allocation with an attribute in the place of the transport that
+// TURN demands (WhatsApp Call Research Group, WARP, STUN and relay media transport).
+func whatsappVoice(p *Packet) bool {
+	b := p.Payload
+	if len(b) < 24 || be.Uint32(b[4:]) != 0x2112a442 || be.Uint16(b[20:])&^7 != 0x4000 || !stun(p) {
+		return false
+	}
+	kind := be.Uint16(b)
+	return kind >= 0x0800 && kind <= 0x0805 || kind == 0x0003
+}
+
 // discord recognises the discovery of a voice client's own address (Discord developer
-// documentation, Voice connections, IP discovery).
+// documentation, Voice connections, IP discovery), and the packets that keep its port open:
+// a marker and a number that counts.
 func discord(p *Packet) bool {
 	b := p.Payload
+	if p.Length == 8 && len(b) == 8 && be.Uint32(b) == 0x1337cafe {
+		return b[7] == 0
+	}
 	return p.Length == 74 && len(b) >= 74 && b[0] == 0 && (b[1] == 1 && zeros(b[8:74]) || b[1] == 2 && digits(b[8:]) > 0 && b[71] == 0) &&
 		b[2] == 0 && b[3] == 70
 }

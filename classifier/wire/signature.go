@@ -21,6 +21,7 @@ const (
 	sigRequest
 	sigResponse
 	sigHTTP2
+	sigMMTLSRequest
 )
 
 var signatures = [...]string{
@@ -37,6 +38,7 @@ var signatures = [...]string{
 	sigRequest:        "HTTP/1 request (RFC 9112, section 3)",
 	sigResponse:       "HTTP/1 response (RFC 9112, section 4)",
 	sigHTTP2:          "HTTP/2 preface (RFC 9113, section 3.4)",
+	sigMMTLSRequest:   "HTTP/1 request that carries MMTLS records (Citizen Lab, Should we chat, too?, 2024)",
 }
 
 // Signature says in a few words what decided the protocol, and where that is specified:

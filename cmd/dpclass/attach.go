@@ -131,12 +131,12 @@ func attach(cmd *cobra.Command, g *cli.Globals, f *attachFlags, interfaces []str
 	labels := model.NewLabels(models)
 	var rules *flow.Policy
 	if f.policy != "" {
-		if rules, err = readPolicy(cmd, f.policy, labels, policy.WithApps(catalogue.Apps())); err != nil {
+		if rules, err = readPolicy(cmd, f.policy, labels, policy.WithApps(knownApps(catalogue))); err != nil {
 			return err
 		}
 		protectSSH(rules)
 	}
-	attached, err := f.attachAll(cmd.Context(), interfaces, f.config(engine, append(labels, catalogue.Apps()...)), rules, log)
+	attached, err := f.attachAll(cmd.Context(), interfaces, f.config(engine, append(labels, knownApps(catalogue)...)), rules, log)
 	if err != nil || len(attached) == 0 {
 		return err
 	}

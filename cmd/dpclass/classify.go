@@ -121,7 +121,7 @@ func classify(command *cobra.Command, g *cli.Globals, flags *classifyFlags, name
 		case flags.explain:
 			var pages []*explanation.Page
 			if pages, err = explainFile(command.Context(), reader, name, file.Records); err == nil {
-				err = printPages(out, g, pages)
+				err = printPages(out, g, pages, tui.WantColor(command.OutOrStdout()), shown)
 			}
 		case g.JSON():
 			err = cli.PrintJSON(out, fileRecords(shown, file)...)

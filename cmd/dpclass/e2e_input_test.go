@@ -179,7 +179,7 @@ func testModels(t *testing.T, s *suite) {
 
 	t.Run("cnn-traffic", func(t *testing.T) {
 		near, far := pair(t, true)
-		s.attach(t, near, "eth0", "--model", "cnn-traffic")
+		s.attach(t, near, "eth0", "--model", "cnn-traffic", "--evidence", "model")
 		if out, err := far.Replay(testContext(t), lab.Replay{Iface: "eth0", File: record(t), PPS: 400}); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}

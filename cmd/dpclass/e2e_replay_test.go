@@ -80,9 +80,13 @@ func compareVerdicts(t *testing.T, s *suite, h *lab.Host, file string) {
 	var problems error
 	err := lab.Until(testContext(t), "the verdicts of classify", func() (bool, error) {
 		flows := s.flows(t, h, "eth0")
+		previous := problems
 		problems = nil
 		for key, want := range offline {
-			got := flows[key]
+			got, there := flows[key]
+			if !there {
+				return false, fmt.Errorf("flow %q is gone; before: %w", key, previous)
+			}
 			near := func(a, b float64) bool { return math.Abs(a-b) <= .01 }
 			if got.Category != want.Category || got.App != want.App || got.Final != want.Final || got.Source != want.Source ||
 				!near(got.CategoryConfidence, want.CategoryConfidence) || !near(got.AppConfidence, want.AppConfidence) {
@@ -129,9 +133,9 @@ func testVerdict(t *testing.T, s *suite) {
 		decided = s.flows(t, r.Router, "eth0")[key]
 		return decided.Final, nil
 	}); err != nil {
-		t.Fatal(err)
+		t.Fatalf("%v: %+v", err, s.flows(t, r.Router, "eth0"))
 	}
-	if decided.Category == "" || decided.Source != "model" || decided.Samples == 0 || decided.CategoryConfidence == 0 {
+	if decided.Category == "" || decided.Source != "protocol" || decided.Samples == 0 || decided.CategoryConfidence == 0 || decided.App != "" {
 		t.Errorf("%+v", decided)
 	}
 	if err := lab.Until(ctx, "packets after the verdict", func() (bool, error) {

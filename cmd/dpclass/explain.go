@@ -59,7 +59,7 @@ either end first. To explain flows of a capture file, use classify --explain.`,
 				if err != nil {
 					return err
 				}
-				return printPages(cmd.OutOrStdout(), g, []*explanation.Page{page})
+				return printPages(cmd.OutOrStdout(), g, []*explanation.Page{page}, tui.WantColor(cmd.OutOrStdout()), "")
 			})
 		},
 	}
@@ -137,19 +137,24 @@ func explainFile(ctx context.Context, reader *offline.Reader, name string, recor
 	return pages, nil
 }
 
-func printPages(out io.Writer, g *cli.Globals, pages []*explanation.Page) error {
+// printPages prints explanations. file is the capture's name, "" if it need not be said.
+func printPages(out io.Writer, g *cli.Globals, pages []*explanation.Page, color bool, file string) error {
 	if g.JSON() {
 		objects := make([]explanation.Object, len(pages))
 		for i, page := range pages {
 			objects[i] = page.JSON()
+			objects[i].File = file
 		}
 		return cli.PrintJSON(out, objects...)
 	}
+	if file != "" {
+		fmt.Fprintln(out, tui.Paint(file, tui.Bold, color))
+	}
 	for i, page := range pages {
-		if i > 0 {
+		if i > 0 || file != "" {
 			fmt.Fprintln(out)
 		}
-		for _, line := range page.Text(tui.WantColor(out)) {
+		for _, line := range page.Text(color) {
 			if _, err := fmt.Fprintln(out, line); err != nil {
 				return err
 			}

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -32,7 +33,11 @@ func TestModelsListAndShow(t *testing.T) {
 		if code != 0 {
 			t.Fatalf("%s: exit %d, %q", name, code, errOut)
 		}
-		for _, says := range []string{"name          " + m.Name + "\n", m.SHA256, "weaknesses\n- ", "licence  ", " split:", "  split"} {
+		first, _, _ := strings.Cut(text, "\n")
+		if got := strings.Fields(first); !slices.Equal(got, []string{"name", m.Name}) {
+			t.Errorf("%s: the first line is %q", name, first)
+		}
+		for _, says := range []string{m.SHA256, "weaknesses\n- ", "licence  ", " split:", "  split"} {
 			if !strings.Contains(text, says) {
 				t.Errorf("%s: %q is missing in:\n%s", name, says, text)
 			}

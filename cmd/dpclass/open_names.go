@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dpclass/dpclass/classifier/names"
+	"github.com/dpclass/dpclass/flow"
 )
 
 // The directory of names files, and the environment variable that names another one.
@@ -36,11 +37,17 @@ func (n *nameFiles) load() (*names.Catalogue, error) {
 	return names.Load(slices.Concat(files, *n)...)
 }
 
-// catalogueApps returns the applications of the catalogue, for policies.
+// knownApps returns the applications that names and protocols decide. A protocol decides its
+// application even where the user's files took it out of the catalogue.
+func knownApps(catalogue *names.Catalogue) []string {
+	return slices.Concat(catalogue.Apps(), flow.ProtocolApps())
+}
+
+// catalogueApps returns the applications that names and protocols decide, for policies.
 func catalogueApps(f *nameFiles) ([]string, error) {
 	catalogue, err := f.load()
 	if err != nil {
 		return nil, err
 	}
-	return catalogue.Apps(), nil
+	return knownApps(catalogue), nil
 }

@@ -23,7 +23,7 @@ const maxProtocols = 128
 
 // protocol is one line of the protocol file.
 type protocol struct {
-	name, category, source string
+	name, category, app, source string
 }
 
 // parseProtocols reads the protocol file. The index is the number.
@@ -37,14 +37,14 @@ func parseProtocols(text []byte) ([]protocol, error) {
 			continue
 		}
 		columns := strings.Split(line, "\t")
-		if len(columns) != 4 {
-			return nil, fmt.Errorf("line %d: %d columns, want number, name, category and source", n, len(columns))
+		if len(columns) != 5 {
+			return nil, fmt.Errorf("line %d: %d columns, want number, name, category, application and source", n, len(columns))
 		}
 		number, err := strconv.Atoi(columns[0])
 		if err != nil || number != len(list) || number >= maxProtocols {
 			return nil, fmt.Errorf("line %d: number %q, want %d, below %d", n, columns[0], len(list), maxProtocols)
 		}
-		p := protocol{name: columns[1], category: columns[2], source: columns[3]}
+		p := protocol{name: columns[1], category: columns[2], app: columns[3], source: columns[4]}
 		if !validName.MatchString(p.name) || seen[p.name] {
 			return nil, fmt.Errorf("line %d: name %q: want a new one, up to 32 characters from a-z, 0-9 and '-', a letter first", n, p.name)
 		}
@@ -52,6 +52,11 @@ func parseProtocols(text []byte) ([]protocol, error) {
 			p.category = ""
 		} else if !validName.MatchString(p.category) {
 			return nil, fmt.Errorf("line %d: category %q", n, p.category)
+		}
+		if p.app == "-" {
+			p.app = ""
+		} else if !validName.MatchString(p.app) || p.category == "" {
+			return nil, fmt.Errorf("line %d: application %q of category %q: want a name, and a category", n, p.app, p.category)
 		}
 		seen[p.name] = true
 		list = append(list, p)
@@ -98,7 +103,7 @@ const (
 var protocols = []protocolFacts{
 `)
 	for _, p := range list {
-		fmt.Fprintf(&g, "{%q, %q, %q},\n", p.name, p.category, p.source)
+		fmt.Fprintf(&g, "{%q, %q, %q, %q},\n", p.name, p.category, p.app, p.source)
 	}
 	g.WriteString("}\n")
 	source, err := format.Source(g.Bytes())
@@ -112,7 +117,7 @@ var words = map[string]string{
 	"iperf": "Iperf", "coap": "CoAP", "mysql": "MySQL", "postgresql": "PostgreSQL", "mongodb": "MongoDB", "openvpn": "OpenVPN",
 	"wireguard": "WireGuard", "bittorrent": "BitTorrent", "netbios": "NetBIOS", "radius": "RADIUS", "sunrpc": "SunRPC",
 	"teamspeak": "TeamSpeak", "raknet": "RakNet", "zoom": "Zoom", "voice": "Voice", "dnscrypt": "DNSCrypt",
-	"netflow": "NetFlow", "sflow": "SFlow", "dcerpc": "DCERPC", "openflow": "OpenFlow", "bacnet": "BACnet",
+	"netflow": "NetFlow", "sflow": "SFlow", "dcerpc": "DCERPC", "openflow": "OpenFlow", "bacnet": "BACnet", "whatsapp": "WhatsApp", "mtproto": "MTProto", "mmtls": "MMTLS", "telegram": "Telegram",
 }
 
 // goName returns the Go name of a protocol.

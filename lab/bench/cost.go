@@ -32,7 +32,7 @@ const rounds = 5
 func measure(ctx context.Context, library string, m *model.Model, packets [][]byte, batch int, about time.Duration) (result cost, err error) {
 	chunk := max(1, 512/batch) * batch // whole batches only, and many of them
 	c, err := classifier.New(classifier.Options{
-		Library: library, Models: []*model.Model{m}, Workers: 1, Batch: batch, Delay: time.Hour, Queue: chunk,
+		Library: library, Models: []*model.Model{m}, Evidence: classifier.EvidenceModel, Workers: 1, Batch: batch, Delay: time.Hour, Queue: chunk,
 	})
 	if err != nil {
 		return cost{}, err

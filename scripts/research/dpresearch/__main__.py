@@ -15,11 +15,11 @@ import torch
 
 from dptrain import Error, data
 
-from . import bench
+from . import bench, evaluation
 from .jobs import grid, job, plan
 from .jobs import run as jobs
 from .paper import int8, nets, splits
-from .report import analysis, judges, pages, store
+from .report import analysis, pages, store
 
 PAGES = ("evaluation", "paper")
 
@@ -62,7 +62,7 @@ def _say(line):
 
 
 def _run_jobs(o, planned):
-    """Runs the jobs of a page; returns (dataset, names of the jobs that failed)."""
+    """Runs the paper's jobs; returns (dataset, names of the jobs that failed)."""
     ds = data.Dataset(o.data)
     checksums = data.Dataset(o.checksums) if o.checksums else None
     failed = jobs.run_all(
@@ -107,16 +107,23 @@ def _with_jobs(verbs, name, what, run):
 
 def _evaluation(verbs):
     def run(o):
-        ds, failed = _run_jobs(o, plan.evaluation)
-        if o.captures:
-            judges.ndpi(ds, o.captures, o.work, log=_say)
+        o.work.mkdir(parents=True, exist_ok=True)
+        ds = data.Dataset(o.data)
+        results = evaluation.run(ds, o.work, o.captures, o.threads, _say)
         if o.docs:
-            _publish(o, "evaluation", analysis.evaluation(store.Store(ds, o.work, _say)))
-        return int(bool(failed))
+            _publish(o, "evaluation", results)
 
-    what = "test the default network and the trees; update docs/evaluation.md"
-    parser = _with_jobs(verbs, "evaluation", what, run)
-    parser.add_argument("--captures", metavar="DIR", help="the captures, to run nDPI on")
+    what = "test the default network, trees and nDPI; update docs/evaluation.md"
+    parser = _verb(verbs, "evaluation", what, run, "data", "work")
+    parser.add_argument(
+        "--docs", type=Path, metavar="DIR", help="update the page there; without it, only run"
+    )
+    parser.add_argument(
+        "--captures",
+        type=Path,
+        metavar="DIR",
+        help="the captures, to read names and protocols from and to run nDPI on",
+    )
 
 
 def _paper(verbs):

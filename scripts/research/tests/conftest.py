@@ -7,6 +7,10 @@ import shutil
 import numpy as np
 import pytest
 import synthetic
+import torch
+
+# As the programs do by default; more threads than cores wait for each other.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

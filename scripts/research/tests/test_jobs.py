@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Jobs and pages on the synthetic dataset: what is stored, not done again, and shown."""
+"""The paper's jobs and page on the synthetic dataset: what is stored, not done again, and shown."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from synthetic import APPS
 
 from dpresearch import __main__ as command
 from dpresearch.jobs import job, plan, run, shortcuts
@@ -16,10 +15,9 @@ from dptrain import __main__ as dptrain_command
 from dptrain import data, loop, train
 
 NAMES = [
-    "default.all.flow.0",
     "default-app.iscx.flow.0",
     "decision-tree-app.iscx.flow.0",
-    "lightgbm.all.flow.0",
+    "lightgbm-traffic.iscx.flow.0",
 ]
 
 
@@ -29,7 +27,6 @@ def test_jobs_store_predictions_and_do_nothing_twice(dataset, tmp_path, capsys, 
     only = [word for name in NAMES for word in ("--only", name)]
 
     def run_all():
-        assert command.main(["evaluation", *base, *only]) == 0
         assert command.main(["paper", *base, *only]) == 0
         return capsys.readouterr().out
 
@@ -49,10 +46,9 @@ def test_jobs_store_predictions_and_do_nothing_twice(dataset, tmp_path, capsys, 
             want = {f"{n}_{t}" for n in shortcuts.NAMES if n != "checksums" for t in meta["labels"]}
             assert set(stored) >= want
     assert len((work / "tested.jsonl").read_text().splitlines()) == len(NAMES)
-    # Few packets to learn from: the default network gets its steps in each kind of job.
-    for name in NAMES[:2]:
-        spec, _, _ = loop.load(work / "runs" / run.recipe() / name)
-        assert spec["epochs"] * -(-spec["used_packets"] // spec["batch"]) >= train.STEPS
+    # Few packets to learn from: the default network gets its steps.
+    spec, _, _ = loop.load(work / "runs" / run.recipe() / NAMES[0])
+    assert spec["epochs"] * -(-spec["used_packets"] // spec["batch"]) >= train.STEPS
 
     # A network that was trained for a test is not exported by mistake.
     directory = work / "runs" / run.recipe() / NAMES[0]
@@ -60,15 +56,15 @@ def test_jobs_store_predictions_and_do_nothing_twice(dataset, tmp_path, capsys, 
     assert dptrain_command.main(["export", *arguments, "--out", str(tmp_path)]) == 1
     assert "on the split 'flow'" in capsys.readouterr().err
 
-    assert run_all().count("2 jobs, 2 of them done already") == 2
+    assert "3 jobs, 3 of them done already" in run_all()
     # The same predictions again are no other test.
-    assert command.main(["job", *base, NAMES[2]]) == 0
+    assert command.main(["job", *base, NAMES[1]]) == 0
     assert len((work / "tested.jsonl").read_text().splitlines()) == len(NAMES)
     assert store.Store(ds, work).names == sorted(NAMES)
     # Other code: nothing is done any more, and nothing of it is reported.
     monkeypatch.setattr(run, "recipe", lambda: "other")
     assert store.Store(ds, work, log=lambda line: None).names == []
-    assert not run.done(ds, work, job.parse(NAMES[2]))
+    assert not run.done(ds, work, job.parse(NAMES[1]))
 
 
 def test_recipe_is_of_code_without_comments():
@@ -83,63 +79,28 @@ def test_recipe_is_of_code_without_comments():
 
 
 def test_everything_has_a_number_and_a_place_on_its_page(tested, tmp_path):
-    """All that a page shows, from the few models that are quick to train."""
+    """All that the paper's page shows, from the few models that are quick to train."""
     work, docs = tmp_path / "work", tmp_path / "docs"
     ds = data.Dataset(tested)
     names = [f"decision-tree{v}" for v in ("-traffic.iscx.packet.0", "-app.iscx.packet.0")]
-    names += [f"{m}.all.{s}.0" for m in ("default", "lightgbm") for s in ("flow", "elsewhere")]
-    names += ["default.all.capture.0", "default-leftout.all.flow.0"]
     assert not run.run_all(ds, work, [job.parse(n) for n in names], log=lambda line: None)
-    found = store.Store(ds, work)
-    evaluation, paper = analysis.evaluation(found), analysis.paper(found)
+    paper = analysis.paper(store.Store(ds, work))
     paper["speed"] = {"machine": "m", "networks": [], "ratios": {}, "models": {}}
-
-    scores = evaluation["scores"]["default.all.elsewhere"]["category"]["flow"]
-    rows = data.rows_for(ds, "evaluate")
-    six = np.isin(ds.names("category")[rows], list(evaluation["elsewhere"]["default"]["recall"]))
-    in_call = 1
-    assert scores["n"] == len(np.unique(ds.flow[rows][six])) - in_call > 0
-    assert {judge["signalling"] for judge in evaluation["elsewhere"].values()} <= {0.0, 1.0}
-    assert set(evaluation["elsewhere"]) == {"default", "lightgbm", "two lines"}
-    assert {"left out", *job.LEFT_OUT} >= set(evaluation["unknown"]["default-leftout.all.flow.0"])
-    assert "lightgbm.category.flow.all" in evaluation["differences"]
-    assert set(evaluation["calibration"]["default.all.capture.0"]) >= {"category.all"}
     assert sum(paper["lengths"]) == (ds.capture_column("use") == "train").sum()
-
-    for page, results in (("evaluation", evaluation), ("paper", paper)):
-        pages.save(docs, page, results, "a test")
-        names = pages.tables.PAGES[page]
-        places = "".join(f"<!-- table: {n} -->\n<!-- end -->\n" for n in names)
-        (docs / f"{page}.md").write_text(places)
-        pages.update(docs, page)
-        text = (docs / f"{page}.md").read_text()
-        if page == "evaluation":
-            assert text.count("| ---") == 0
-            assert "| default | " in text
-        assert pages.load(docs, page)["made"]["command"] == "a test"
-        assert list((docs / page).glob("*.png"))
-    assert (docs / "evaluation" / "recalls.png").is_file()
-
-
-def test_left_out_applications_are_nowhere_in_training(dataset):
-    ds = data.Dataset(dataset)
-    p = job.problem(ds, job.parse("default-leftout.all.flow.0"))
-    names = ds.names("app")
-    assert np.isin(names[p.test], job.LEFT_OUT).any()
-    assert not np.isin(names[np.concatenate([p.learnt, p.split.validation])], job.LEFT_OUT).any()
-    app = p.tasks[1]
-    assert len(app.labels) == len(APPS) - len(job.LEFT_OUT)
-    known = app.target >= 0
-    assert np.array_equal(np.array(app.labels)[app.target[known]], names[known])
+    pages.save(docs, "paper", paper, "a test")
+    places = "".join(f"<!-- table: {n} -->\n<!-- end -->\n" for n in pages.tables.PAGES["paper"])
+    (docs / "paper.md").write_text(places)
+    pages.update(docs, "paper")
+    assert "| decision-tree | " in (docs / "paper.md").read_text()
+    assert pages.load(docs, "paper")["made"]["command"] == "a test"
+    assert list((docs / "paper").glob("*.png"))
 
 
 def test_job_names():
-    planned = plan.evaluation(checksums=True) + plan.paper(checksums=True)
+    planned = plan.paper(checksums=True)
     assert len(set(planned)) == len(planned)
     for one in planned:
         assert job.parse(one.name) == one
-    assert not any(one.of_paper for one in plan.evaluation(checksums=True))
-    assert all(one.of_paper for one in plan.paper(checksums=True))
     for name in ("lightgbm", "nothing.all.flow.0", "lightgbm.all.week.0", "lightgbm.iscx.flow.0"):
         with pytest.raises(data.DatasetError):
             job.parse(name)

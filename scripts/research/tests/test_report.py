@@ -7,11 +7,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 
-from dpresearch.report import analysis, bootstrap, judges, pages, store, tables
+from dpresearch.report import bootstrap, judges, pages, tables
 from dptrain import Error
-from dptrain.data import Aggregation
-
-AGGREGATION = Aggregation(samples=5, growth=0.8, floor=1e-12)
 
 
 def test_figures_are_those_of_scikit_learn():
@@ -49,29 +46,11 @@ def test_paired_models_get_the_same_draws():
     assert np.array_equal(one, two)
 
 
-def test_calibration_error():
-    # Ten at .75 of which 6 are right, ten at .95 of which all are.
-    confidence = np.repeat([0.75, 0.95], 10)
-    right = np.arange(20) >= 4
-    assert analysis.calibration_error(confidence, right) == pytest.approx((0.15 + 0.05) / 2)
-    found = analysis.bins(confidence, right, 10)
-    assert [v for row in found for v in row] == pytest.approx([10, 0.75, 0.6, 10, 0.95, 1.0])
-
-
-def test_early_stop_uses_no_more_than_it_needs():
-    # Flow 0 is sure at once; flow 1 never is, and is decided with all that it has.
-    p = np.array([[0.99, 0.01], [0.01, 0.99], [0.6, 0.4], [0.2, 0.8]])
-    flow, index = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])
-    part = store.Part(p, np.zeros(4, int), flow, index, np.arange(4), ["a", "b"], AGGREGATION)
-    label, used = analysis.early(part, 1.0, 0.95)
-    assert label.tolist() == [0, 1]
-    assert used.tolist() == [1, 2]
-
-
 def test_protocols_of_ndpi():
     # The application decides, unless the flow carries media.
-    said = [judges.category(p) for p in ("TLS.Teams", "STUN.Teams", "TLS.Azure", "IMAPS")]
-    assert said == ["chat", "voip", "", "email"]
+    protocols = ("TLS.Teams", "STUN.Teams", "TLS.Azure", "TLS.Nobody", "IMAPS", "Unknown")
+    said = [judges.category(p) for p in protocols]
+    assert said == ["chat", "voip", "web", "web", "email", ""]
 
 
 def test_tables_are_markdown_with_dashes_for_what_is_missing():
@@ -92,15 +71,18 @@ def test_only_tables_are_replaced():
 def test_cards_keep_what_the_export_measured(tmp_path):
     level = {"n": 9, "accuracy": [0.5, 0.4, 0.6], "macro_f1": [0.3, 0.2, 0.4], "seeds": [0.3]}
     level["weighted_f1"] = [0.4, 0.3, 0.5]
-    scores = {"default.all.flow": {"app": {"flow": level, "packet": level}}, "other.all.flow": {}}
-    for page, found in (("evaluation", scores), ("paper", {})):
-        pages.save(tmp_path, page, {"scores": found}, "a test")
+    scores = {"cnn-app.iscx.flow": {"app": {"flow": level, "packet": level}}}
+    pages.save(tmp_path, "paper", {"scores": scores}, "a test")
+    old = {"export": {"epoch": 3}, "elsewhere": {"app": {}}}
     models = tmp_path / "models"
     models.mkdir()
-    path, old = models / "default.json", {"export": {"epoch": 3}, "elsewhere": {"app": {}}}
-    path.write_text(json.dumps({"name": "default", "figures": old}))
+    for name in ("cnn-app", "default"):
+        path = models / f"{name}.json"
+        path.write_text(json.dumps({"name": name, "figures": old}))
     pages.fill_cards(tmp_path, models)
-    figures = json.loads(path.read_text())["figures"]
+    figures = json.loads((models / "cnn-app.json").read_text())["figures"]
     assert set(figures) == {"export", "flow split"}
     assert figures["export"] == {"epoch": 3}
     assert figures["flow split"]["app"]["flow"]["accuracy"] == [0.5, 0.4, 0.6]
+    # Another model is left as it is.
+    assert json.loads((models / "default.json").read_text())["figures"] == old

@@ -91,7 +91,7 @@ def calibrate(judged, aggregation):
 
 
 def final_confidence(tasks, temperature, aggregation):
-    """The lowest of FINAL whose early verdicts cost at most FINAL_COST of the flows, for all tasks."""
+    """The lowest of FINAL whose early verdicts cost no task more than FINAL_COST of the flows."""
     lowest = 0
     for task, judged in tasks.items():
         after = [

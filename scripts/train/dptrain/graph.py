@@ -116,23 +116,20 @@ def of_default(model, text):
 
     # Fields, thermometers, and the dense layer over them.
     header = g.op("Concat", g.columns(ip, 0, net.IP_BYTES), l4, axis=1)
-    start = g.cast(g.columns(body, 0, s.table_payload), f32)
+    body = g.cast(body, f32)
     w, b = _fields()
-    x = g.op("Concat", numbers, l4, g.columns(start, 0, net.PAYLOAD_WORDS), axis=1)
+    x = g.op("Concat", numbers, l4, g.columns(body, 0, net.PAYLOAD_WORDS), axis=1)
     x = g.op("Relu", g.op("Gemm", x, w, b))
     w, b = _steps(model)
     steps = g.dense(g.clip(g.op("Gemm", x, w, b)), model.steps)
 
     # The sum of the table rows of all bytes. The table is stored in half precision; the runtime
     # widens it once, when it loads the model.
-    index = g.cast(g.op("Concat", header, start, axis=1), i32)
+    index = g.cast(g.op("Concat", header, body, axis=1), i32)
     index = g.op("Add", index, (np.arange(s.positions(), dtype=np.int32) * 256)[None])
     table = g.cast(g.constant(model.table.weight.detach().numpy().astype(np.float16)), f32)
     rows = g.op("ReduceSum", g.op("Gather", table, index), np.array([1], np.int64), keepdims=0)
-    parts = [steps, rows]
-    if s.conv:
-        parts += _convolution(g, model, body)
-    x = g.op("Relu", g.op("Concat", *parts, axis=1))
+    x = g.op("Relu", g.op("Concat", steps, rows, axis=1))
     for linear in model.dense:
         if hasattr(linear, "weight"):
             x = g.dense(x, linear, relu=True)
@@ -149,29 +146,6 @@ def of_default(model, text):
     for (task, _), out in zip(heads, outs, strict=True):
         g.op("Softmax", out, axis=1, name=task)
     return g.model([(t, w) for (t, _), w in zip(heads, widths, strict=True)], text)
-
-
-def _convolution(g, model, body):
-    """Maximum and mean of the convolution over the payload bytes, as products of matrices."""
-    s, i64 = model.shape, np.int64
-    places, patch = s.payload // net.PATCH, model.patch.weight.detach().numpy()
-    x = g.op("Gather", model.byte.weight.detach().numpy(), g.cast(body, TensorProto.INT32))
-    x = g.op("Reshape", x, np.array([-1, net.PATCH * s.byte], i64))
-    w = patch.transpose(2, 1, 0).reshape(-1, s.conv)
-    c = g.op("Relu", g.op("Gemm", x, w, model.patch.bias.detach().numpy()))
-    # All three taps at once; then each is moved by its place and the edges are zero.
-    taps = model.conv.weight.detach().numpy().transpose(1, 2, 0).reshape(s.conv, -1)
-    bias = np.zeros((3, s.conv), np.float32)
-    bias[1] = model.conv.bias.detach().numpy()
-    y = g.op("Gemm", c, taps, bias.ravel())
-    y = g.op("Reshape", y, np.array([-1, places, 3 * s.conv], i64))
-    left, middle, right = g.op("Split", y, np.full(3, s.conv, i64), outputs=3, axis=2)
-    left = g.op("Pad", left, np.array([0, 1, 0, 0, -1, 0], i64))
-    right = g.op("Pad", right, np.array([0, -1, 0, 0, 1, 0], i64))
-    y = g.op("Relu", g.op("Add", g.op("Add", left, middle), right))
-    x = g.op("Add", y, g.op("Reshape", c, np.array([-1, places, s.conv], i64)))
-    axis = np.array([1], i64)
-    return [g.op("ReduceMax", x, axis, keepdims=0), g.op("ReduceMean", x, axis, keepdims=0)]
 
 
 def _range(n):

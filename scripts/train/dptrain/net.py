@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The default network: thermometers of header fields, a byte table, a convolution, dense layers.
+"""The default network: header fields as thermometers, a byte table, dense layers, two heads.
 
 It computes everything from the 1500-byte vector by linear maps, clips and table rows, which are few
 ONNX operators. The header fields are at fixed offsets of the vector; IPv4 options, IPv6 and TCP
@@ -48,7 +48,6 @@ FIELDS = (
     "ack",
 )
 PAYLOAD_WORDS = 5
-PATCH = 8  # payload bytes of a place of the convolution
 
 
 @dataclass
@@ -57,18 +56,15 @@ class Shape:
 
     bins: int = 64
     header: int = 128
-    table_payload: int = 32  # bytes of the payload that the table has rows for
-    table: int = 96  # columns of the table, whose rows are summed
-    payload: int = 128  # bytes of the payload that are read
-    byte: int = 8
-    conv: int = 48
+    payload: int = 32  # bytes of the payload that are read
+    table: int = 64  # columns of the table, whose rows are summed
     hidden: tuple = (256, 128)
     dropout: float = 0.3
     labels: dict = field(default_factory=dict)
 
     def positions(self):
         """How many bytes the table has rows for."""
-        return HEADER + self.table_payload
+        return HEADER + self.payload
 
 
 def ip_matrices():
@@ -167,9 +163,9 @@ def fields_of(header, body, length):
     )
 
 
-def table_rows(header, body, shape):
+def table_rows(header, body):
     """Rows of the table: int64 [N, positions]."""
-    taken = torch.cat([header, body[:, : shape.table_payload]], 1).long()
+    taken = torch.cat([header, body], 1).long()
     return taken + torch.arange(taken.shape[1], device=taken.device) * 256
 
 
@@ -201,11 +197,6 @@ class DefaultNet(nn.Module):
         self.table = nn.EmbeddingBag(positions * 256, shape.table, mode="sum")
         nn.init.normal_(self.table.weight, std=0.3 * positions**-0.5)
         last = shape.header + shape.table
-        if shape.conv:
-            self.byte = nn.Embedding(256, shape.byte)
-            self.patch = nn.Conv1d(shape.byte, shape.conv, PATCH, stride=PATCH)
-            self.conv = nn.Conv1d(shape.conv, shape.conv, 3, padding=1)
-            last += 2 * shape.conv
         layers = []
         for size in shape.hidden:
             layers += [nn.Linear(last, size), nn.ReLU(), nn.Dropout(shape.dropout)]
@@ -221,11 +212,7 @@ class DefaultNet(nn.Module):
         """Logits by task."""
         fields = fields_of(header, body, length)
         steps = (fields[:, self.column] >= self.threshold).float()
-        parts = [self.steps(steps), self.table(table_rows(header, body, self.shape))]
-        if self.shape.conv:
-            c = self.patch(self.byte(body.long()).transpose(1, 2)).relu()
-            c = self.conv(c).relu() + c
-            parts += [c.amax(2), c.mean(2)]
+        parts = [self.steps(steps), self.table(table_rows(header, body))]
         x = self.dense(torch.cat(parts, 1).relu())
         return {task: head(x) for task, head in self.heads.items()}
 
@@ -233,20 +220,15 @@ class DefaultNet(nn.Module):
         """Multiply-accumulates a packet; adding a table row counts as one for each value."""
         s = self.shape
         dense = [m.weight.numel() for m in self.modules() if isinstance(m, nn.Linear)]
-        total = sum(dense) + s.positions() * s.table
-        if s.conv:
-            total += s.payload // PATCH * (self.patch.weight.numel() + self.conv.weight.numel())
-        return int(total)
+        return int(sum(dense) + s.positions() * s.table)
 
     def describe(self):
         """The architecture in one line, for the manifest."""
         s = self.shape
         return (
             f"{len(self.threshold)} thermometer steps of header fields into {s.header}, "
-            f"position x byte table of {s.table} columns ({HEADER} header and {s.table_payload} "
-            "payload bytes), "
-            f"convolution of {s.conv} channels over {s.payload} payload bytes, "
-            f"dense {'-'.join(str(h) for h in s.hidden)}, {len(self.heads)} heads"
+            f"position x byte table of {s.table} columns ({HEADER} header and {s.payload} "
+            f"payload bytes), dense {'-'.join(str(h) for h in s.hidden)}, {len(self.heads)} heads"
         )
 
 

@@ -20,6 +20,7 @@ type Page struct {
 
 // Object is the JSON of a page: the flow's record, and why.
 type Object struct {
+	File string `json:"file,omitempty"` // set if several files are read
 	*flow.Record
 	Why Why `json:"explanation"`
 }
@@ -45,6 +46,7 @@ type Sample struct {
 // JSON returns the object that "-o json" prints.
 func (p *Page) JSON() Object {
 	why := Why{
+		Samples:   []Sample{},
 		Signature: p.Why.Signature, Catalogue: p.Why.Service, Asked: p.Why.Asked, Parts: p.Why.Parts,
 		Models: map[flow.Task]string{}, Networks: map[flow.Task][]classifier.Likelihood{},
 	}
@@ -57,7 +59,7 @@ func (p *Page) JSON() Object {
 		s := &p.Samples[i]
 		why.Samples = append(why.Samples, Sample{p.fromSrc(s), s.Length, hex.EncodeToString(masked(s.Packet))})
 	}
-	return Object{p.Record, why}
+	return Object{Record: p.Record, Why: why}
 }
 
 // fromSrc reports whether a sample was sent by the record's Src.

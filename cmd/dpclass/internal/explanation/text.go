@@ -81,10 +81,13 @@ func (p *Page) verdict(label, source string, confidence float64, final bool) str
 }
 
 func (p *Page) signature() string {
-	if p.Why.Signature == "" {
-		return ""
+	if p.Why.Signature != "" {
+		return ": " + p.Why.Signature
 	}
-	return ": " + p.Why.Signature
+	if protocol, ok := flow.ParseProtocol(p.Record.Protocol); ok {
+		return ": " + protocol.Source()
+	}
+	return ""
 }
 
 // sourceOfName says where a server name comes from.

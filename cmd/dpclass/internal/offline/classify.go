@@ -31,6 +31,7 @@ type Passed struct {
 func (r *Reader) Classify(ctx context.Context, name string, tick func(packets int)) (*File, error) {
 	rows := map[*dataset.Flow]*classifier.Probabilities{}
 	trails := newTrails(r.classifier)
+	defer trails.close()
 	found, err := r.run(ctx, name, pass{
 		perFlow: r.classifier.Samples(), tick: tick, read: func(step *dataset.Step) { trails.step(name, step, r.DNS) },
 		each: func(f *dataset.Flow, one classifier.Probabilities) {

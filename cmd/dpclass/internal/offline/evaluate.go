@@ -131,7 +131,9 @@ func (r *Reader) Evaluate(ctx context.Context, captures []dataset.Capture, e Eva
 			for _, from := range files {
 				names = append(names, from.File)
 			}
-			if err := s.trails.together(ctx, names, r.DNS); err != nil {
+			err := s.trails.together(ctx, names, r.DNS)
+			s.trails.close()
+			if err != nil {
 				return nil, err
 			}
 		}

@@ -18,7 +18,12 @@ import (
 type trails struct {
 	reading *classifier.Reading
 	flows   map[flowOf]*classifier.Trail
+	newest  []*classifier.Trail // the flows that began last, at most maxOpen
 }
+
+// maxOpen is how many flows may be open at once. An open flow may hold the beginning of a
+// message, and a capture may have many whose rest is missing.
+const maxOpen = 2048
 
 // flowOf is a flow of a file.
 type flowOf struct {
@@ -27,7 +32,7 @@ type flowOf struct {
 }
 
 func newTrails(c *classifier.Classifier) *trails {
-	return &trails{c.Reading(), map[flowOf]*classifier.Trail{}}
+	return &trails{reading: c.Reading(), flows: map[flowOf]*classifier.Trail{}}
 }
 
 // of returns the trail of a flow, a new one if it has none.
@@ -36,8 +41,20 @@ func (t *trails) of(file string, key flow.Key) *classifier.Trail {
 	if trail == nil {
 		trail = t.reading.Flow()
 		t.flows[flowOf{file, key}] = trail
+		if len(t.newest) == maxOpen {
+			t.newest[0].Close()
+			t.newest = t.newest[1:]
+		}
+		t.newest = append(t.newest, trail)
 	}
 	return trail
+}
+
+// close ends all flows.
+func (t *trails) close() {
+	for _, trail := range t.flows {
+		trail.Close()
+	}
 }
 
 // step reads a packet of a file: its payload, and with dns a DNS answer.

@@ -14,11 +14,9 @@ from ..paper import nets, splits
 from . import baselines, shortcuts
 
 SPLITS = ("packet", "flow", "capture", "elsewhere")
-VARIANTS = ("app", "traffic", "leftout", "checksums", "anonymous")
+VARIANTS = ("app", "traffic", "checksums")
 # The model under test; its labels are those that every model of its rows learns.
 SHIPPED = Path(__file__).resolve().parents[4] / "models" / "default.json"
-# Applications that the variant "leftout" never sees, neither as a class nor as a negative.
-LEFT_OUT = ("hangouts", "netflix", "torrent")
 # A traffic generator made this set: it is never an accuracy claim.
 GENERATED = "ustc"
 
@@ -29,9 +27,8 @@ class Job:
 
     kind is "default" or one of nets.KINDS or baselines.KINDS. The track "all" has all sets that may
     be trained on and both tasks, "iscx" the paper's rows of one task. The variants: "app" and
-    "traffic" say which task of the paper a model learns that is not the paper's; "leftout" learns
-    without LEFT_OUT; "checksums" learns from the dataset that has them; "anonymous" learns from
-    packets in which the shortcut "together" is redrawn.
+    "traffic" say which task of the paper a model learns that is not the paper's; "checksums" learns
+    from the dataset that has them.
     """
 
     kind: str
@@ -59,11 +56,6 @@ class Job:
         return f"{self.model}.{self.track}.{self.learns}.{self.seed}"
 
     @property
-    def of_paper(self):
-        """Whether it belongs to the paper's reproduction, not to the evaluation of the default."""
-        return self.track == "iscx" or self.kind in nets.KINDS
-
-    @property
     def like(self):
         """The paper's network whose rows it has; None: the default's."""
         if self.kind in nets.KINDS:
@@ -75,13 +67,9 @@ class Job:
         """Names of the shortcuts that are measured."""
         if self.variant == "checksums":
             return ("checksums",)
-        if self.variant == "leftout" or self.seed:
+        if self.seed or self.split != "flow":
             return ()
-        if self.split == "flow":
-            return tuple(n for n in shortcuts.NAMES if n != "checksums")
-        if self.split == "capture" and self.kind in ("default", "lightgbm") and self.track == "all":
-            return ("together", "ipv6")
-        return ()
+        return tuple(n for n in shortcuts.NAMES if n != "checksums")
 
 
 @dataclass
@@ -123,8 +111,6 @@ def problem(ds, job):
     else:
         tasks, rows = train.labelled(ds, labels=shipped(ds))
         parts = splits.make(job.learns, ds, rows, train.strata(tasks), 0)
-    if job.variant == "leftout":
-        tasks = _left_out(ds, tasks, parts)
     if job.like and job.kind != "default":
         learnt = nets.learnt_rows(tasks[0], parts, job.seed)
     else:
@@ -150,13 +136,3 @@ def _elsewhere(ds, task):
     rows = data.rows_for(ds, "evaluate")
     used = task.target[rows] != data.UNUSED
     return rows[used & (ds.capture_column("set")[rows] != GENERATED)]
-
-
-def _left_out(ds, tasks, parts):
-    """The tasks without the applications LEFT_OUT, which stay in the test part only."""
-    category, app = tasks
-    out = np.isin(ds.names("app"), LEFT_OUT)
-    left = data.app_task(ds, [name for name in app.labels if name not in LEFT_OUT])
-    left.target[out] = data.UNUSED
-    parts.train, parts.validation = (p[~out[p]] for p in (parts.train, parts.validation))
-    return [category, left]

@@ -187,8 +187,7 @@ def _baseline(ds, job, p, work, threads, training, log):
         rows = p.learnt[task.target[p.learnt] >= 0]
         # The paper's rows are balanced by under-sampling.
         weight = baselines.weights(ds, rows, task) if job.track == "all" else np.ones(len(rows))
-        anonymous = job.variant == "anonymous"
-        packets = _perturb(ds, rows, "together") if anonymous else np.asarray(ds.packet[rows])
+        packets = np.asarray(ds.packet[rows])
         of_labels = task.target[rows], weight, len(task.labels)
         models[task.name] = baselines.fit(job.kind, packets, *of_labels, job.seed, threads)
         log(f"{job.name}: {task.name} of {len(rows)} packets, {time.monotonic() - began:.0f} s")

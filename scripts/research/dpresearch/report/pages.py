@@ -61,26 +61,27 @@ def fill(text, makers, results):
 
 
 def fill_cards(docs, models):
-    """Writes the figures of the results into the manifests below a directory of models."""
-    scores = {k: v for page in tables.PAGES for k, v in load(docs, page)["scores"].items()}
+    """Writes the paper's scores into the manifests of its networks below a directory."""
+    scores = load(docs, "paper")["scores"]
     for path in sorted(Path(models).rglob("*.json")):
         manifest = json.loads(path.read_text())
-        kept = {k: v for k, v in manifest["figures"].items() if k in ("validation", "export")}
-        manifest["figures"] = kept | card(scores, manifest["name"])
-        path.write_text(json.dumps(manifest, indent=1) + "\n")
+        found = card(scores, manifest["name"])
+        if found:
+            kept = {k: v for k, v in manifest["figures"].items() if k in ("validation", "export")}
+            manifest["figures"] = kept | found
+            path.write_text(json.dumps(manifest, indent=1) + "\n")
 
 
 def card(scores, model):
-    """The figures of a shipped model by split and task, each [mean of the seeds, low, high]."""
-    track = "all" if model == "default" else "iscx"
+    """The figures of a network of the paper by split and task, each [value, low, high]."""
     keys = ("n", "accuracy", "macro_f1", "weighted_f1")
     return {
         title: {
             task: {level: {k: by[level][k] for k in keys} for level in ("flow", "packet")}
-            for task, by in scores[f"{model}.{track}.{split}"].items()
+            for task, by in scores[f"{model}.iscx.{split}"].items()
         }
         for split, title in tables.SPLITS.items()
-        if scores.get(f"{model}.{track}.{split}")
+        if scores.get(f"{model}.iscx.{split}")
     }
 
 

@@ -11,14 +11,11 @@ import numpy as np
 from matplotlib import pyplot as plt
 from scipy.cluster import hierarchy
 
-from ..jobs import shortcuts
 from ..paper import cnn
-from .analysis import TREES
 from .tables import number
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 MARKERS = "osD^vPX*"
-MODELS = ("default", *TREES)
 
 plt.rcParams.update(
     {
@@ -35,14 +32,12 @@ plt.rcParams.update(
 
 
 def evaluation(results, at):
-    """Writes the pictures of docs/evaluation.md for which there are results."""
+    """Writes the pictures of docs/evaluation.md."""
     _scores(results["scores"], at / "scores.png")
-    _recalls(results, at / "recalls.png")
-    _shortcuts(results["shortcuts"], at / "shortcuts.png")
-    _calibration(results["calibration"], at / "confidence.png")
-    _operating_points(results["operating_points"], at / "coverage.png")
-    _unknown(results, at / "unknown.png")
-    _samples(results["samples"], at / "samples.png")
+    _recalls(results["recall"], at / "recalls.png")
+    panels = {n: c for n, c in results["curves"].items() if n.endswith("category")}
+    _confidence(panels, at / "confidence.png")
+    _coverage(panels, at / "coverage.png")
 
 
 def paper(results, at):
@@ -77,70 +72,67 @@ def _panels(count, width, height):
 
 
 def _scores(scores, path):
-    """Points with intervals: macro-F1 by flow of each model on each test."""
-    tests = {
-        "packet split": ("packet", "flow"),
-        "flow split": ("flow", "flow"),
-        "capture split": ("capture", "flow"),
-        "new captures": ("capture", "new"),
-        "elsewhere": ("elsewhere", "flow"),
-    }
-    figure, axes = plt.subplots(figsize=(8, 3.6))
-    for i, model in enumerate(MODELS):
-        found = [
-            (x, scores[f"{model}.all.{split}"]["category"][which]["macro_f1"])
-            for x, (split, which) in enumerate(tests.values())
-            if f"{model}.all.{split}" in scores
-        ]
-        if not found:
-            continue
-        at, values = zip(*found, strict=True)
+    """Bars with intervals: accuracy by flow of each model on each test."""
+    models = list(dict.fromkeys(model for by in scores.values() for model in by))
+    figure, axes = plt.subplots(figsize=(8.5, 3.6))
+    for i, model in enumerate(models):
+        at = [x for x, by in enumerate(scores.values()) if model in by]
+        values = [by[model]["accuracy"] for by in scores.values() if model in by]
         value, low, high = np.array(values).T
+        place = np.array(at) + 0.8 * ((i + 0.5) / len(models) - 0.5)
+        style = {"color": COLOURS[i], "label": model, "error_kw": {"linewidth": 0.7}}
         spread = np.maximum([value - low, high - value], 0)
-        style = {"color": COLOURS[i], "marker": MARKERS[i], "linestyle": "none"}
-        place = np.array(at) + 0.16 * (i - 1.5)
-        axes.errorbar(place, value, spread, label=model, capsize=2, markersize=5, **style)
-    axes.set(ylabel="macro-F1 by flow, category", ylim=(0, 1))
-    axes.set_xticks(range(len(tests)), tests)
+        axes.bar(place, value, 0.8 / len(models), yerr=spread, **style)
+    axes.set(ylabel="share of flows right", ylim=(0, 1))
+    axes.set_xticks(range(len(scores)), [name.replace(": ", "\n", 1) for name in scores])
     axes.grid(axis="x", visible=False)
-    axes.legend(loc="upper right", fontsize=8)
+    axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     _save(figure, path)
 
 
-def _recalls(results, path):
-    """Recall by category of the default and LightGBM on three tests."""
-    columns = {}
-    for split in ("flow", "capture"):
-        for model in MODELS[:2]:
-            by = results["classes"].get(f"{model}.all.{split}.0", {}).get("category", {})
-            columns[f"{split} split: {model}"] = {
-                c: s["recall"] for c, s in by.items() if s["n"] and c != "weighted"
-            }
-    for model in MODELS[:2]:
-        by = results["elsewhere"].get(model, {"recall": {}})
-        columns[f"elsewhere: {model}"] = {c: r for c, r in by["recall"].items() if by["flows"][c]}
-    rows = list(dict.fromkeys(c for by in columns.values() for c in by))
-    values = [[by.get(row, np.nan) for by in columns.values()] for row in rows]
-    _heat(path, rows, list(columns), values, "recall by flow", high=1, form="{:.2f}")
+def _recalls(recalls, path):
+    """Recall by category of some models, on each test of categories."""
+    found = {n: by for n, by in recalls.items() if n.endswith("category")}
+    rows = list(dict.fromkeys(label for by in found.values() for r in by.values() for label in r))
+    columns = {
+        f"{test.split(':')[0]}: {model}": recall
+        for test, by in found.items()
+        for model, recall in by.items()
+        if not model.startswith("lightgbm with") and not model.endswith("protocols")
+    }
+    values = [[recall.get(row, np.nan) for recall in columns.values()] for row in rows]
+    figure, axes = plt.subplots(figsize=(2.4 + 0.7 * len(columns), 2.8 + 0.24 * len(rows)))
+    title = "share of the flows of each category that is found"
+    _heat_map(axes, rows, list(columns), np.array(values), title, 1, "{:.2f}")
+    _save(figure, path)
 
 
-def _shortcuts(found, path):
-    """What each perturbation costs on the flow split; checksums from the model that had them."""
-    rows = {}
-    for model in MODELS:
-        by = found.get(f"{model}.all.flow.0.category")
-        if by:
-            with_them = found.get(f"{model}-checksums.all.flow.0.category", {"lost": {}})
-            rows[model] = {k: v[0] for k, v in (by["lost"] | with_them["lost"]).items()}
-    columns = [name for name in shortcuts.NAMES if any(name in by for by in rows.values())]
-    values = [[by.get(c, np.nan) for c in columns] for by in rows.values()]
-    title = "category: macro-F1 by flow that is lost, flow split"
-    _heat(path, list(rows), columns, values, title, high=0.6, form="{:.3f}")
+def _confidence(panels, path):
+    """Share right against confidence of the network alone."""
+    figure, all_axes = _panels(len(panels), 3.8, 3.4)
+    for axes, (name, by) in zip(all_axes, panels.items(), strict=True):
+        n, confidence, right = np.array(by["bins"]).T
+        axes.plot([0, 1], [0, 1], color="#888888", linewidth=1)
+        axes.plot(confidence, right, color=COLOURS[0], linewidth=1)
+        axes.scatter(confidence, right, 4 + 80 * n / n.sum(), color=COLOURS[0])
+        axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence", ylabel="share right")
+        axes.set_title(f"{name.split(':')[0]}: error {number(by['calibration_error'], 3)}", fontsize=9)
+    _save(figure, path)
 
 
-def _heat(path, rows, columns, values, title, high, form):
-    figure, axes = plt.subplots(figsize=(2.4 + 0.62 * len(columns), 1.9 + 0.34 * len(rows)))
-    _heat_map(axes, rows, columns, np.asarray(values, dtype=float), title, high, form)
+def _coverage(panels, path):
+    """Share right against the share of flows that reach a minimum confidence."""
+    figure, axes = plt.subplots(figsize=(6, 3.4))
+    for i, (name, by) in enumerate(panels.items()):
+        at, right, confidence = (np.array(by[k]) for k in ("coverage", "right", "confidence"))
+        axes.plot(at, right, ("-", "--")[i % 2], color=COLOURS[i], label=name)
+        for least in (0.5, 0.8, 0.95):
+            if (confidence >= least).any():
+                point = np.flatnonzero(confidence >= least)[-1]
+                axes.plot(at[point], right[point], MARKERS[i], color=COLOURS[i])
+                axes.annotate(f"{least}", (at[point], right[point]), fontsize=7)
+    axes.set(xlabel="share of flows with a verdict", ylabel="share of these right", ylim=(0, 1.02))
+    axes.legend(fontsize=8, loc="lower left")
     _save(figure, path)
 
 
@@ -157,99 +149,6 @@ def _heat_map(axes, rows, columns, values, title, high, form):
         text = "-" if np.isnan(v) else form.format(v)
         colour = "white" if dark else "black"
         axes.text(j, i, text, ha="center", va="center", fontsize=7, color=colour)
-
-
-def _calibration(found, path):
-    """Share right against confidence of the default, with and without the temperature."""
-    panels = [
-        (f"category, {split} split, {shown}", found[f"default.all.{split}.0"][f"category.{which}"])
-        for split, which, shown in (
-            ("flow", "all", "known captures"),
-            ("capture", "new", "new captures"),
-        )
-        if f"category.{which}" in found.get(f"default.all.{split}.0", {})
-    ]
-    if not panels:
-        return
-    figure, all_axes = _panels(len(panels), 3.8, 3.6)
-    for axes, (title, by) in zip(all_axes, panels, strict=True):
-        axes.plot([0, 1], [0, 1], color="#888888", linewidth=1)
-        for i, (key, shown) in enumerate((("before", "without temperature"), ("after", "with it"))):
-            n, confidence, right = np.array(by[f"bins_{key}"]).T
-            label = f"{shown}: ECE {number(by[f'ece_{key}'], 3)}"
-            style = ("-", "--")[i]
-            axes.plot(confidence, right, style, color=COLOURS[i], linewidth=1, label=label)
-            size = 4 + 60 * n / n.sum()
-            axes.scatter(confidence, right, size, color=COLOURS[i], marker=MARKERS[i])
-        axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence", ylabel="share right")
-        axes.set_title(f"{title} (n {by['n']:,})", fontsize=9)
-        axes.legend(fontsize=7)
-    _save(figure, path)
-
-
-def _operating_points(found, path):
-    """Share right against the share of flows that get a verdict, by the minimum confidence."""
-    kinds = {
-        "six": "the six categories",
-        "signalling": "and TLS during calls",
-        "any": "the six and traffic of no class",
-    }
-    curves = {
-        f"{model}: {shown}": np.array(by[which]["curve"]).T[1:]
-        for model, by in found.items()
-        for which, shown in kinds.items()
-    }
-    if curves:
-        axes_labels = "share of flows with a verdict", "share right"
-        _lines(path, [("elsewhere", *axes_labels, curves)])
-
-
-def _unknown(results, path):
-    """ROC curves of known against unknown traffic."""
-    panels = []
-    for name, by in results["roc"].items():
-        curves = {
-            f"{kind}: AUROC {number(results['unknown'][name][kind]['auroc'], 3)}": (strange, known)
-            for kind, (known, strange) in by.items()
-        }
-        panels.append((name.split(".")[0], "unknown flows kept", "known flows kept", curves))
-    if panels:
-        _lines(path, panels)
-
-
-def _samples(found, path):
-    """Accuracy against samples, and against the mean number of samples of an early stop."""
-    counts, stops = {}, {}
-    for key, by in found.items():
-        task, split, side = key.split(".")
-        if split == "flow" and side == "test":
-            counts[f"{task}, all flows"] = (by["counts"], by["all"]["accuracy"])
-            shown = f"{task}, flows of {max(by['counts'])} and more (n {by['long']['n']})"
-            counts[shown] = (by["counts"], by["long"]["accuracy"])
-            _, used, right = zip(*by["early_stop"], strict=True)
-            stops[task] = (used, right)
-    if counts:
-        panels = [
-            ("budget, flow split", "samples at most", "accuracy by flow", counts),
-            ("early stop, flow split", "mean samples used", "accuracy by flow", stops),
-        ]
-        _lines(path, panels)
-
-
-def _lines(path, panels):
-    """Panels next to one another: [(title, x label, y label, {name: (x, y)})]."""
-    figure, all_axes = _panels(len(panels), 4.2, 4)
-    for axes, (title, x, y, curves) in zip(all_axes, panels, strict=True):
-        for i, (name, (at, values)) in enumerate(curves.items()):
-            marker = MARKERS[i % 8] if len(at) < 15 else None
-            style = ("-", "--", ":", "-.")[i % 4]
-            axes.plot(
-                at, values, style, color=COLOURS[i % 8], marker=marker, markersize=4, label=name
-            )
-        axes.set(xlabel=x, ylabel=y)
-        axes.set_title(title, fontsize=9)
-        axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.18))
-    _save(figure, path)
 
 
 def _lengths(counts, path):

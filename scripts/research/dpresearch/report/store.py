@@ -38,25 +38,14 @@ class Part:
         """The part's labelled rows."""
         return self.where(self.target >= 0)
 
-    def flows(self, **aggregation):
-        """(flows, evidence, targets, first rows), one a flow; with another aggregation if given."""
-        how = replace(self.aggregation, **aggregation)
-        flows, evidence, _ = calibration.flow_evidence(
-            self.probabilities, self.flow, self.index, how
-        )
-        first = np.unique(self.flow, return_index=True)[1]
-        return flows, evidence, self.target[first], self.rows[first]
-
-    def confidence(self, temperature):
-        """The confidence of each flow."""
-        return calibration.softmax(self.flows()[1], temperature).max(1)
-
     def verdicts(self, level):
         """(truth, predicted, flow) by "packet" or by "flow"."""
         if level == "packet":
             return self.target, self.probabilities.argmax(1), self.flow
-        flows, evidence, truth, _ = self.flows()
-        return truth, evidence.argmax(1), flows
+        keys = self.probabilities, self.flow, self.index
+        flows, evidence, _ = calibration.flow_evidence(*keys, self.aggregation)
+        first = np.unique(self.flow, return_index=True)[1]
+        return self.target[first], evidence.argmax(1), flows
 
 
 class Store:
@@ -156,10 +145,3 @@ class Store:
         truth, predicted, flow = part.verdicts(level)
         counts = bootstrap.confusions(truth, predicted, len(part.labels), flow)
         return {"n": len(truth), **bootstrap.figures(counts)}
-
-    @functools.cache  # noqa: B019
-    def temperature(self, name, task):
-        """Fitted on the validation part, as the export does it."""
-        part = self.part(name, task, "validation").known()
-        keys = part.probabilities, part.target, part.flow, part.index, part.aggregation
-        return calibration.least_loss(*keys)[1]

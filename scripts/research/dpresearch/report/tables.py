@@ -6,7 +6,6 @@ import pandas as pd
 
 from ..jobs import baselines
 from ..paper import DATA, LABELS
-from .analysis import TREES
 
 DASH = "-"
 TASKS = {"category": "traffic", "app": "app"}  # and how the paper's models are named after them
@@ -51,27 +50,13 @@ def _pair(scores):
 
 
 def evaluation(results):
-    """Accuracy / macro-F1 by flow of the default, trees and rules; the first row is n."""
-    tests = {
-        "category, flow split": ("category", "flow", "flow"),
-        "category, capture split": ("category", "capture", "flow"),
-        "category, new captures": ("category", "capture", "new"),
-        "category, elsewhere": ("category", "elsewhere", "flow"),
-        "application, flow split": ("app", "flow", "flow"),
-        "application, capture split": ("app", "capture", "flow"),
-    }
-
-    def found(model, task, split, which):
-        return results["scores"].get(f"{model}.all.{split}", {}).get(task, {}).get(which)
-
-    flows = {t: found("default", *of) for t, of in tests.items()}
-    rows = [{"model": "flows", **{t: f"{s['n']:,}" for t, s in flows.items() if s}}]
-    for model in ("default", *TREES):
-        scores = {t: found(model, *of) for t, of in tests.items()}
-        rows.append({"model": model, **{t: _pair(s) for t, s in scores.items() if s}})
-    for judge, scores in results["elsewhere"].items():
-        if "seeds" not in scores:  # it learns nothing
-            rows.append({"model": judge, "category, elsewhere": _pair(scores)})
+    """Accuracy / macro-F1 by flow of each model on each test; the first row is n."""
+    tests = results["scores"]
+    counts = {name: next(iter(by.values()))["n"] for name, by in tests.items()}
+    rows = [{"": "flows", **{name: f"{n:,}" for name, n in counts.items()}}]
+    for model in dict.fromkeys(model for by in tests.values() for model in by):
+        found = {name: by[model] for name, by in tests.items() if model in by}
+        rows.append({"": model, **{name: _pair(s) for name, s in found.items()}})
     return markdown(rows)
 
 
