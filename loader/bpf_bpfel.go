@@ -542,12 +542,16 @@ type bpfSample struct {
 }
 
 type bpfScratch struct {
-	_        structs.HostLayout
-	Sample   bpfSample
-	Packet   [2048]uint8
-	WokenNs  uint64
-	L4Offset uint32
-	Pad      uint32
+	_             structs.HostLayout
+	Sample        bpfSample
+	Packet        [2048]uint8
+	WokenNs       uint64
+	Start         uint32
+	L4Offset      uint32
+	PayloadOffset uint32
+	L3Len         uint32
+	Pad           uint32
+	_             [4]byte
 }
 
 type bpfSequenceSlot uint32

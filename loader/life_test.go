@@ -3,7 +3,6 @@
 package loader
 
 import (
-	"encoding/binary"
 	"net/netip"
 	"sync"
 	"testing"
@@ -12,7 +11,6 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/dpclass/dpclass/flow"
-	"github.com/dpclass/dpclass/internal/vector"
 	"github.com/dpclass/dpclass/internal/vector/packettest"
 )
 
@@ -413,38 +411,5 @@ func TestFullRing(t *testing.T) {
 	k.pass(progXDP, udp(3).sent(0, 1400))
 	if s := k.sample(); s == nil || s.ID.Key != udp(3).key() || s.Index != 0 {
 		t.Errorf("sample %+v", s)
-	}
-}
-
-// TestSuperPacket: counted as on the wire, sampled as its first segment.
-func TestSuperPacket(t *testing.T) {
-	t.Parallel()
-	k := newKernel(t, Config{}, ethernet)
-	for _, c := range []conn{tcp(1), udp(1), tcp6(1), {packettest.UDP, tcp6(1).client, tcp6(1).server}} {
-		const payload, mss, segments = 2500, 1000, 3
-		frame := c.sent(ack|psh|fin, payload)
-		verdict, _ := k.run(progOut, frame, &skb{GSOSize: mss, GSOSegs: segments})
-		if verdict != tcNext {
-			t.Fatalf("returned %d", int32(verdict))
-		}
-		segment := c.spec(ack, mss).Build()
-		headers := len(segment.Data) - mss
-		r := k.flow(c.key())
-		if r.PacketsOut != segments || r.BytesOut != uint64(segments*headers+payload) {
-			t.Errorf("%q: %d packets, %d bytes", c.key(), r.PacketsOut, r.BytesOut)
-		}
-		s := k.sample()
-		if s == nil || s.Length != len(segment.Data) || len(s.Packet) != len(segment.Data) {
-			t.Fatalf("sample %+v", s)
-		}
-		var got, want [vector.Size]byte
-		vector.Make(&got, s.Packet, false)
-		vector.Make(&want, segment.Data, false)
-		if got != want {
-			t.Errorf("%q: vector\n%x, want\n%x", c.key(), got[:80], want[:80])
-		}
-		if n := binary.BigEndian.Uint16(frame[16:]); c.client.Addr().Is4() && int(n) != headers+payload {
-			t.Error("the packet was changed")
-		}
 	}
 }

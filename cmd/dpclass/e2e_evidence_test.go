@@ -3,9 +3,12 @@
 package main
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -33,6 +36,55 @@ func testEvidence(t *testing.T, s *suite) {
 	t.Run("Protocol", func(t *testing.T) { testProtocol(t, s, r) })
 	t.Run("DNS", func(t *testing.T) { testDNSName(t, s, r) })
 	t.Run("Policy", func(t *testing.T) { testNamePolicy(t, s, r, web) })
+	t.Run("Hello", func(t *testing.T) { testLongHello(t, s) })
+}
+
+// testLongHello has a host send TLS hellos that are longer than a segment, each as one
+// super-packet, through its own interface.
+func testLongHello(t *testing.T, s *suite) {
+	near, far := pair(t, false)
+	web, err := far.NGINX(testContext(t), lab.Web{Port: 443, TLS: true, Name: videoName})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca, err := os.ReadFile(web.CA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(ca) {
+		t.Fatalf("no certificate in %s", web.CA)
+	}
+	// Go's hello has the key share of X25519MLKEM768 (1216 bytes); with these it is 2 kB.
+	protocols := []string{"http/1.1"}
+	for n := range 40 {
+		protocols = append(protocols, fmt.Sprintf("protocol-%02d.example", n))
+	}
+	s.attach(t, near, "eth0")
+	stop := start(t, near, "eth0", "tcp")
+	for _, addr := range []string{"10.0.1.2", "fd00:1::2"} {
+		conn, err := near.Dial(testContext(t), "tcp", "", netip.AddrPortFrom(netip.MustParseAddr(addr), 443).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		client := tls.Client(conn, &tls.Config{ServerName: videoName, RootCAs: roots, NextProtos: protocols})
+		if err := client.HandshakeContext(testContext(t)); err != nil {
+			t.Fatal(err)
+		}
+		record := s.decided(t, near, "tcp", 443, func(r flow.Record) bool { return r.Dst == netip.MustParseAddr(addr) })
+		if record.Name != videoName || record.NameSource != "tls" || record.JA4 == "" || record.App != "netflix" {
+			t.Errorf("%+v, want its name and JA4", record)
+		}
+	}
+	// Each hello was one super-packet: longer than a frame with an MTU of 1500 bytes.
+	supers, err := near.Packets(testContext(t), stop(), "dst port 443 and greater 1515")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(supers) != 2 {
+		t.Errorf("%d super-packets, want 2: %q", len(supers), supers)
+	}
 }
 
 // decided waits for a decided flow to a port of the server that fits.
