@@ -178,8 +178,11 @@ type bpfInterfaceInfo struct {
 	Ingress     uint8
 	Egress      uint8
 	Vlan        uint8
-	Pad         [3]uint8
+	Persist     uint8
+	Pad         [2]uint8
 	Driver      [32]uint8
+	Programs    [2]uint32
+	Links       [2]uint32
 }
 
 type bpfKeptKey struct {

@@ -56,7 +56,8 @@ func ModelsOr(named []string) ([]string, error) {
 func readChoice(files []string) (ModelChoice, error) {
 	for _, file := range files {
 		text, err := os.ReadFile(file)
-		if errors.Is(err, fs.ErrNotExist) {
+		// With sudo or a service's user, HOME may be somebody else's.
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) && file != systemChoice {
 			continue
 		}
 		if err != nil {
