@@ -3,13 +3,8 @@
 package loader
 
 import (
-	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
-
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/dpclass/dpclass/internal/netns"
 )
@@ -34,16 +29,15 @@ func (p Presence) String() string {
 func (a *Attachment) Presence() (p Presence, name string, err error) {
 	name = a.name
 	err = netns.In(a.net, func() error {
-		device, err := netlink.LinkByIndex(int(a.info.Ifindex))
-		var missing netlink.LinkNotFoundError
-		switch {
-		case errors.As(err, &missing):
-			p = a.whereElse()
-		case err != nil:
-			return fmt.Errorf("interface %q: %w", a.name, err)
-		default:
-			name = device.Attrs().Name
+		device, err := linkByIndex(int(a.info.Ifindex))
+		if err != nil {
+			return err
 		}
+		if device == nil {
+			p = a.whereElse()
+			return nil
+		}
+		name = device.Attrs().Name
 		return nil
 	})
 	if err == nil && p == Present && !a.isPinned() {
@@ -74,10 +68,3 @@ func (a *Attachment) isPinned() bool {
 // ownsDir reports whether the path of the pins still leads to the directory that this
 // process has locked.
 func (a *Attachment) ownsDir() bool { return a.lock != nil && isDir(a.lock, a.dir) }
-
-// isDir reports whether a path leads to the open directory.
-func isDir(open *os.File, path string) bool {
-	var have, want unix.Stat_t
-	err1, err2 := unix.Fstat(int(open.Fd()), &have), unix.Stat(path, &want)
-	return err1 == nil && err2 == nil && have.Dev == want.Dev && have.Ino == want.Ino
-}
