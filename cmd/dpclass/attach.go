@@ -191,7 +191,7 @@ func (f *attachFlags) classifier(g *cli.Globals) ([]*model.Model, *names.Catalog
 func (f *attachFlags) config(engine *classifier.Classifier, labels []string) loader.Config {
 	config := loader.Config{
 		Mode:    loader.Mode(f.mode),
-		Ingress: f.direction != "egress", Egress: f.direction != "ingress",
+		Ingress: f.direction != "egress", Egress: f.direction != "ingress", Persist: f.persist,
 		Samples: f.samples, DNS: f.dns, VLAN: f.vlan, MaxFlows: f.maxFlows, Labels: labels,
 	}
 	switch {
@@ -251,7 +251,10 @@ func (f *attachFlags) finish(attached []*loader.Attachment, log *slog.Logger) er
 			log.Info("the agent ended; programs, flows and policy stay", "iface", iface.Name())
 			continue
 		}
-		problems = append(problems, iface.Detach())
+		if err := iface.Detach(); err != nil {
+			problems = append(problems, fmt.Errorf("detach %q: %w", iface.Name(), err))
+			continue
+		}
 		log.Info("detached", "iface", iface.Name())
 	}
 	return errors.Join(problems...)

@@ -23,7 +23,7 @@ connection that applies the policy is protected.`,
 		Args:              cli.Exactly("IFACE", "FILE"),
 		ValidArgsFunction: completeAttached(g, cobra.ShellCompDirectiveDefault),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withInterface(g, args[0], func(iface *loader.Pins) error {
+			return changeInterface(g, args[0], func(iface *loader.Pins) error {
 				apps, err := catalogueApps(&nameFiles{})
 				if err != nil {
 					return err
