@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/features"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
 	"github.com/vishvananda/netlink"
@@ -86,10 +85,13 @@ func (r root) attach(ctx context.Context, iface string, cfg Config, log *slog.Lo
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, fault.Advise(fmt.Errorf("lock memory for maps: %w", err), rights)
 	}
-	if err := features.HaveProgramType(ebpf.Syscall); errors.Is(err, ebpf.ErrNotSupported) {
-		return nil, fault.Advise(fmt.Errorf("%w: %w", ErrOldKernel, err), "use Linux 6.1 or newer")
+	if err := checkKernel(always); err != nil {
+		return nil, err
 	}
 	if err := mountBPFFS(); err != nil {
+		return nil, err
+	}
+	if err := bpffs.Usable(); err != nil {
 		return nil, err
 	}
 	ns, err := netns.Current()
@@ -197,7 +199,7 @@ func (r root) choose(iface string, ifindex int) (dir string, made bool, err erro
 		}
 	}
 	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
-		return "", false, fault.Advise(fmt.Errorf("pin directory: %w", err), bpffs.Advice)
+		return "", false, fmt.Errorf("pin directory: %w", err)
 	}
 	err = os.Mkdir(dir, 0o700)
 	if err != nil && !errors.Is(err, fs.ErrExist) {

@@ -87,8 +87,14 @@ func (r root) places() ([]place, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	if err != nil {
+	if errors.Is(err, fs.ErrPermission) {
+		if err := bpffs.Usable(); err != nil {
+			return nil, err
+		}
 		return nil, fault.Advise(fmt.Errorf("list pins: %w", err), notYours)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list pins: %w", err)
 	}
 	sort.Slice(entries, func(i, j int) bool { return entries[i].Name() < entries[j].Name() })
 	var all []place

@@ -4,10 +4,13 @@
 package bpffs
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/dpclass/dpclass/internal/fault"
 )
 
 // Path is where pins live.
@@ -39,5 +42,19 @@ func Look() (State, error) {
 	return Missing, nil
 }
 
-// Advice says how to let another user than root pin.
-const Advice = "run as root, or let the user in: chmod a+x " + Path + " && install -d -o USER " + Path + "/dpclass"
+// Usable is the error if this user may not pin there. systemd and dpclass mount the file
+// system for root alone (mode 0700).
+func Usable() error {
+	const pins = Path + "/dpclass"
+	err := unix.Faccessat(unix.AT_FDCWD, Path, unix.X_OK, unix.AT_EACCESS)
+	if err == nil {
+		err = unix.Faccessat(unix.AT_FDCWD, pins, unix.R_OK|unix.W_OK|unix.X_OK, unix.AT_EACCESS)
+		if errors.Is(err, unix.ENOENT) {
+			err = unix.Faccessat(unix.AT_FDCWD, Path, unix.W_OK, unix.AT_EACCESS)
+		}
+	}
+	if err != nil {
+		err = fmt.Errorf("pin below %s: %w", Path, err)
+	}
+	return fault.Advise(err, "run as root, or let the user in: chmod a+x "+Path+" && install -d -o USER "+pins)
+}

@@ -40,16 +40,29 @@ func Missing() ([]string, error) {
 	return missing(string(text)), nil
 }
 
-// missing reads the effective set of /proc/PID/status.
-func missing(status string) []string {
-	var effective uint64
+// Admin reports whether this process has CAP_SYS_ADMIN: it may mount file systems and
+// enter other network namespaces.
+func Admin() bool {
+	text, err := os.ReadFile("/proc/thread-self/status")
+	return err == nil && effective(string(text))&(1<<unix.CAP_SYS_ADMIN) != 0
+}
+
+// effective returns the effective set of /proc/PID/status.
+func effective(status string) uint64 {
 	for line := range strings.Lines(status) {
 		if hex, ok := strings.CutPrefix(line, "CapEff:"); ok {
 			// A line that cannot be read counts as no capability.
-			effective, _ = strconv.ParseUint(strings.TrimSpace(hex), 16, 64)
+			set, _ := strconv.ParseUint(strings.TrimSpace(hex), 16, 64)
+			return set
 		}
 	}
-	has := func(capability int) bool { return effective&(1<<capability) != 0 }
+	return 0
+}
+
+// missing returns the names of the needed capabilities that /proc/PID/status lacks.
+func missing(status string) []string {
+	set := effective(status)
+	has := func(capability int) bool { return set&(1<<capability) != 0 }
 	var names []string
 	for _, c := range needed {
 		if !has(c.number) && (!c.admin || !has(unix.CAP_SYS_ADMIN)) {
