@@ -28,6 +28,9 @@ type Packet struct {
 	Data   []byte // captured bytes from the IP header on; valid until the next call of Next
 	Length int    // bytes of the frame on the wire, from the IP header on
 	Raw    bool   // the frame has no link layer, as on a tun device
+	// Interface tells the interfaces of a capture apart: the same packet may be in it once
+	// for each. 0: the capture has only one; AnyInterface: it does not say.
+	Interface uint64
 }
 
 // Stats counts what a Reader has read.
@@ -35,6 +38,7 @@ type Stats struct {
 	Frames      int // frames in the file
 	Packets     int // IP packets among them
 	Unsupported int // frames with an unsupported link type
+	FarTimes    int // frames whose time is outside the years 1 to 9999
 }
 
 // DamageError says that a capture is damaged or cut off at some point. All complete
@@ -64,6 +68,8 @@ type frame struct {
 	data     []byte
 	length   int // on the wire
 	linkType int
+	from     int  // interface of a pcapng section
+	several  bool // the section has other interfaces too
 }
 
 // frameReader reads one file format. next returns io.EOF after the last frame.
@@ -78,7 +84,7 @@ type Reader struct {
 	plain  *plainReader
 	closer []func() error
 	stats  Stats
-	odd    int // an unsupported link type in the file
+	unread map[int]int // frames by unsupported link type
 }
 
 // Open opens a capture file; "-" is standard input.
@@ -156,6 +162,26 @@ func (r *Reader) Close() error {
 // Stats returns the counts so far.
 func (r *Reader) Stats() Stats { return r.stats }
 
+// The times that RFC 3339 can write. A time outside them comes from a file whose writer
+// stated a wrong resolution.
+var (
+	earliest = time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC)
+	latest   = time.Date(9999, 12, 31, 23, 59, 59, 999999999, time.UTC)
+)
+
+// Warnings says what is wrong with the frames read so far.
+func (r *Reader) Warnings() []error {
+	var all []error
+	if n := r.stats.FarTimes; n > 0 {
+		all = append(all, fmt.Errorf("capture %q: the times of %d packets are outside the years 1 to 9999, so the nearest one is used: "+
+			"its writer stated a wrong time resolution", r.name, n))
+	}
+	for _, unread := range r.Unread() {
+		all = append(all, fmt.Errorf("capture %q: %d packets have the link type %s, which is not read", r.name, unread.Frames, unread.Link))
+	}
+	return all
+}
+
 // Next returns the next IP packet and skips all other frames. At the end it returns
 // io.EOF, or an error if no frame had a supported link type. If the file is damaged or
 // cut off, it returns a *DamageError.
@@ -165,7 +191,7 @@ func (r *Reader) Next() (Packet, error) {
 		if err != nil {
 			if errors.Is(err, io.EOF) {
 				if r.stats.Unsupported > 0 && r.stats.Unsupported == r.stats.Frames {
-					return Packet{}, fmt.Errorf("capture %q: link type %d is not supported, want Ethernet (1), raw IP (101, 228, 229), Linux cooked (113, 276), null (0) or loop (108)", r.name, r.odd)
+					return Packet{}, fmt.Errorf("capture %q: link type %s is not supported, want Ethernet (1), raw IP (101, 228, 229), Linux cooked (113, 276), null (0) or loop (108)", r.name, r.Unread()[0].Link)
 				}
 				return Packet{}, io.EOF
 			}
@@ -179,14 +205,27 @@ func (r *Reader) Next() (Packet, error) {
 		offset, ok, known := findIP(f.linkType, f.data)
 		if !known {
 			r.stats.Unsupported++
-			r.odd = f.linkType
+			if r.unread == nil {
+				r.unread = map[int]int{}
+			}
+			r.unread[f.linkType]++
 			continue
 		}
 		if !ok {
 			continue
 		}
 		r.stats.Packets++
-		return Packet{Time: f.time, Data: f.data[offset:], Length: max(f.length, len(f.data)) - offset, Raw: offset == 0}, nil
+		if f.time.Before(earliest) || f.time.After(latest) {
+			r.stats.FarTimes++
+			if f.time.Before(earliest) {
+				f.time = earliest
+			} else {
+				f.time = latest
+			}
+		}
+		return Packet{
+			Time: f.time, Data: f.data[offset:], Length: max(f.length, len(f.data)) - offset, Raw: offset == 0, Interface: f.origin(),
+		}, nil
 	}
 }
 
