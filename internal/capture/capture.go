@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"time"
 
@@ -24,10 +25,10 @@ const Stdin = "-"
 
 // Packet is one IP packet of a capture.
 type Packet struct {
-	Time   time.Time
-	Data   []byte // captured bytes from the IP header on; valid until the next call of Next
-	Length int    // bytes of the frame on the wire, from the IP header on
-	Raw    bool   // the frame has no link layer, as on a tun device
+	Time   time.Time // in UTC; the zero time if the capture has none
+	Data   []byte    // captured bytes from the IP header on; valid until the next call of Next
+	Length int       // bytes of the frame on the wire, from the IP header on
+	Raw    bool      // the frame has no link layer, as on a tun device
 	// Interface tells the interfaces of a capture apart: the same packet may be in it once
 	// for each. 0: the capture has only one; AnyInterface: it does not say.
 	Interface uint64
@@ -38,7 +39,7 @@ type Stats struct {
 	Frames      int // frames in the file
 	Packets     int // IP packets among them
 	Unsupported int // frames with an unsupported link type
-	FarTimes    int // frames whose time is outside the years 1 to 9999
+	FarTimes    int // frames whose time is outside the years 1678 to 2262
 }
 
 // DamageError says that a capture is damaged or cut off at some point. All complete
@@ -159,21 +160,24 @@ func (r *Reader) Close() error {
 	return failed
 }
 
+// Name returns the name that errors call the capture.
+func (r *Reader) Name() string { return r.name }
+
 // Stats returns the counts so far.
 func (r *Reader) Stats() Stats { return r.stats }
 
-// The times that RFC 3339 can write. A time outside them comes from a file whose writer
-// stated a wrong resolution.
+// The times that fit into ns since 1970, years 1678 to 2262. RFC 3339 could write those up
+// to the year 9999. A time outside them comes from a writer that stated a wrong resolution.
 var (
-	earliest = time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC)
-	latest   = time.Date(9999, 12, 31, 23, 59, 59, 999999999, time.UTC)
+	earliest = time.Unix(0, math.MinInt64+1).UTC()
+	latest   = time.Unix(0, math.MaxInt64).UTC()
 )
 
 // Warnings says what is wrong with the frames read so far.
 func (r *Reader) Warnings() []error {
 	var all []error
 	if n := r.stats.FarTimes; n > 0 {
-		all = append(all, fmt.Errorf("capture %q: the times of %d packets are outside the years 1 to 9999, so the nearest one is used: "+
+		all = append(all, fmt.Errorf("capture %q: the times of %d packets are outside the years 1678 to 2262, so the nearest one is used: "+
 			"its writer stated a wrong time resolution", r.name, n))
 	}
 	for _, unread := range r.Unread() {
@@ -215,7 +219,7 @@ func (r *Reader) Next() (Packet, error) {
 			continue
 		}
 		r.stats.Packets++
-		if f.time.Before(earliest) || f.time.After(latest) {
+		if !f.time.IsZero() && (f.time.Before(earliest) || f.time.After(latest)) {
 			r.stats.FarTimes++
 			if f.time.Before(earliest) {
 				f.time = earliest
