@@ -147,7 +147,7 @@ func classify(command *cobra.Command, g *cli.Globals, flags *classifyFlags, name
 }
 
 // gcPercent is how much the heap may grow before garbage is collected.
-const gcPercent = 25
+const gcPercent = 10
 
 // printer prints the flows of capture files.
 type printer struct {
