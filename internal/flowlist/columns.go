@@ -142,7 +142,7 @@ const maxNameShown = 32
 // nameCell shows a server name. If it is too long, its end is shown, which says whose it
 // is. A name that is only a conclusion has a question mark.
 func nameCell(r Row) tui.Cell {
-	name := printable(r.Name)
+	name := tui.Printable(r.Name)
 	if runes := []rune(name); len(runes) > maxNameShown {
 		name = "…" + string(runes[len(runes)-maxNameShown+1:])
 	}
@@ -155,12 +155,6 @@ func nameCell(r Row) tui.Cell {
 		return tui.Cell{Text: name + "?"}
 	}
 	return tui.Cell{Text: name}
-}
-
-// printable escapes what could control a terminal.
-func printable(text string) string {
-	quoted := strconv.Quote(text)
-	return quoted[1 : len(quoted)-1]
 }
 
 // confidence returns a probability in percent, and "" for a verdict that has none: a
