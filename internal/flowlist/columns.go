@@ -4,6 +4,7 @@ package flowlist
 
 import (
 	"cmp"
+	"iter"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -81,14 +82,27 @@ func Titles() []string {
 	return titles
 }
 
-// Table returns the lines of a table of live flows, the first of which has the titles.
-// Lines are cut to width; 0 means no limit.
-func Table(rows []Row, now time.Time, color bool, width int) []string {
+// writeTable hands the lines of a table of live flows to each, the first of which has the
+// titles. Lines are cut to width; 0 means no limit. It asks for the rows more than once.
+func writeTable(rows iter.Seq[Row], now time.Time, color bool, width int, each func(line string) error) error {
 	columns := liveColumns(now)
-	if slices.ContainsFunc(rows, func(r Row) bool { return r.Iface != rows[0].Iface }) {
+	if severalInterfaces(rows) {
 		columns = slices.Insert(columns, 0, Column{Title: "IFACE", Cell: func(r Row) tui.Cell { return tui.Cell{Text: r.Iface} }})
 	}
-	return tui.Table(columns, rows, color, width)
+	return tui.Lines(columns, rows, color, width, each)
+}
+
+func severalInterfaces(rows iter.Seq[Row]) bool {
+	first, several := "", false
+	for r := range rows {
+		if first == "" {
+			first = r.Iface
+		}
+		if several = r.Iface != first; several {
+			break
+		}
+	}
+	return several
 }
 
 func endpoint(addr netip.Addr, port uint16) string {
