@@ -265,7 +265,11 @@ static __always_inline __be16 with_dscp(__be16 old, __u8 dscp, const int family)
 	return bpf_htons(word);
 }
 
-/* Writes the DSCP and returns whether it changed. A correct IPv4 checksum stays correct (RFC 1624, equation 3). */
+/* Writes the DSCP and returns whether it changed. A correct IPv4 checksum stays correct (RFC 1624, equation 3).
+ *
+ * The kernel may have the sum over a received packet (CHECKSUM_COMPLETE), and has to be told what changes it. In IPv4
+ * nothing does, because the header's checksum makes up for the DSCP. XDP has no sum to change: drivers that run a
+ * program do not pass theirs on, because they could not know what the program has written. */
 static __always_inline bool set_dscp(const struct packet *p, __u8 dscp)
 {
 	__be16 old, new;
@@ -306,7 +310,7 @@ static __always_inline bool set_dscp(const struct packet *p, __u8 dscp)
 	if (p->family == 4 &&
 	    bpf_l3_csum_replace(p->ctx, p->l3_offset + offsetof(struct iphdr, check), old, new, sizeof(new)))
 		goto failed;
-	if (bpf_skb_store_bytes(p->ctx, p->l3_offset, &new, sizeof(new), 0))
+	if (bpf_skb_store_bytes(p->ctx, p->l3_offset, &new, sizeof(new), p->family == 6 ? BPF_F_RECOMPUTE_CSUM : 0))
 		goto failed;
 	return true;
 failed:
