@@ -44,6 +44,7 @@ func TestEndToEnd(t *testing.T) {
 		{"Verdict", testVerdict},
 		{"Police", testPolice},
 		{"Policy", testPolicy},
+		{"Checksum", testChecksum},
 		{"Evidence", testEvidence},
 		{"SSH", testSSH},
 		{"Usage", testUsage},

@@ -147,6 +147,9 @@ func TestLinkTypes(t *testing.T) {
 	tagged := func(tags ...uint16) func([]byte, uint16) []byte {
 		return func(packet []byte, _ uint16) []byte { return packettest.Ethernet(packet, tags...) }
 	}
+	shim := func(frame func([]byte) []byte) func([]byte, uint16) []byte {
+		return func(packet []byte, _ uint16) []byte { return frame(packet) }
+	}
 	for _, test := range []struct {
 		name     string
 		linkType int
@@ -157,6 +160,11 @@ func TestLinkTypes(t *testing.T) {
 		{"802.1Q", 1, tagged(0x8100), [][]byte{packet4, packet6}},
 		{"802.1ad", 1, tagged(0x88a8, 0x8100), [][]byte{packet4, packet6}},
 		{"old QinQ", 1, tagged(0x9100, 0x8100), [][]byte{packet4, packet6}},
+		{"PPPoE", 1, shim(func(packet []byte) []byte { return packettest.PPPoE(packet) }), [][]byte{packet4, packet6}},
+		{"PPPoE with two tags", 1, shim(func(packet []byte) []byte { return packettest.PPPoE(packet, 0x88a8, 0x8100) }), [][]byte{packet4, packet6}},
+		{"MPLS", 1, shim(func(packet []byte) []byte { return packettest.MPLS(packet, 1) }), [][]byte{packet4, packet6}},
+		{"MPLS of four labels with a tag", 1, shim(func(packet []byte) []byte { return packettest.MPLS(packet, 4, 0x8100) }), [][]byte{packet4, packet6}},
+		{"MPLS of five labels", 1, shim(func(packet []byte) []byte { return packettest.MPLS(packet, 5) }), [][]byte{}},
 		{"three tags", 1, tagged(0x8100, 0x8100, 0x8100), [][]byte{}},
 		{"raw", 101, head(), [][]byte{packet4, packet6}},
 		{"raw 12", 12, head(), [][]byte{packet4, packet6}},
