@@ -238,34 +238,23 @@ const (
 type bpfLimit uint32
 
 const (
-	bpfLimitSnapLen          bpfLimit = 1500
-	bpfLimitMaxRules         bpfLimit = 64
-	bpfLimitMaxSource        bpfLimit = 65536
-	bpfLimitMaxProtected     bpfLimit = 1024
-	bpfLimitMaxBatch         bpfLimit = 4096
-	bpfLimitMaxBatchUnrolled bpfLimit = 32
-	bpfLimitMaxEnded         bpfLimit = 4096
-	bpfLimitMaxLabels        bpfLimit = 2048
-	bpfLimitMaxMatches       bpfLimit = 1024
-	bpfLimitMaxEvidence      bpfLimit = 16384
-	bpfLimitMaxKept          bpfLimit = 4096
-	bpfLimitMaxAnswer        bpfLimit = 1232
-	bpfLimitMaxName          bpfLimit = 253
-	bpfLimitOwnLabels        bpfLimit = 128
-	bpfLimitNameLen          bpfLimit = 64
+	bpfLimitSnapLen           bpfLimit = 1500
+	bpfLimitMaxRules          bpfLimit = 64
+	bpfLimitMaxSource         bpfLimit = 65536
+	bpfLimitMaxProtected      bpfLimit = 1024
+	bpfLimitMaxProtectedFlows bpfLimit = 64
+	bpfLimitMaxBatch          bpfLimit = 4096
+	bpfLimitMaxBatchUnrolled  bpfLimit = 32
+	bpfLimitMaxEnded          bpfLimit = 4096
+	bpfLimitMaxLabels         bpfLimit = 2048
+	bpfLimitMaxMatches        bpfLimit = 1024
+	bpfLimitMaxEvidence       bpfLimit = 16384
+	bpfLimitMaxKept           bpfLimit = 4096
+	bpfLimitMaxAnswer         bpfLimit = 1232
+	bpfLimitMaxName           bpfLimit = 253
+	bpfLimitOwnLabels         bpfLimit = 128
+	bpfLimitNameLen           bpfLimit = 64
 )
-
-type bpfLpm4 struct {
-	_         structs.HostLayout
-	PrefixLen uint32
-	Addr      [4]uint8
-}
-
-type bpfLpm6 struct {
-	_         structs.HostLayout
-	PrefixLen uint32
-	Addr      [16]uint8
-}
 
 type bpfLpmName struct {
 	_         structs.HostLayout
@@ -274,13 +263,11 @@ type bpfLpmName struct {
 }
 
 type bpfMatching struct {
-	_      structs.HostLayout
-	Key    bpfFlowKey6
-	Prefix bpfLpm6
-	Host   bpfHostKey
-	_      [4]byte
-	In     uint64
-	Out    uint64
+	_    structs.HostLayout
+	Key  bpfFlowKey6
+	Host bpfHostKey
+	In   uint64
+	Out  uint64
 }
 
 type bpfNameSource uint8
@@ -341,7 +328,7 @@ type bpfProtectPort struct {
 	_     structs.HostLayout
 	Port  uint16
 	Proto uint8
-	Pad   uint8
+	Bank  uint8
 }
 
 type bpfProtocol uint8
@@ -617,7 +604,6 @@ const (
 	bpfMapPolicySource          = "policy_source"
 	bpfMapPorts                 = "ports"
 	bpfMapProtect               = "protect"
-	bpfMapProtect6              = "protect6"
 	bpfMapProtectFlows          = "protect_flows"
 	bpfMapProtectPorts          = "protect_ports"
 	bpfMapRuleStats             = "rule_stats"
@@ -720,7 +706,6 @@ type bpfMapSpecs struct {
 	PolicySource *ebpf.MapSpec `ebpf:"policy_source"`
 	Ports        *ebpf.MapSpec `ebpf:"ports"`
 	Protect      *ebpf.MapSpec `ebpf:"protect"`
-	Protect6     *ebpf.MapSpec `ebpf:"protect6"`
 	ProtectFlows *ebpf.MapSpec `ebpf:"protect_flows"`
 	ProtectPorts *ebpf.MapSpec `ebpf:"protect_ports"`
 	RuleStats    *ebpf.MapSpec `ebpf:"rule_stats"`
@@ -793,7 +778,6 @@ type bpfMaps struct {
 	PolicySource *ebpf.Map `ebpf:"policy_source"`
 	Ports        *ebpf.Map `ebpf:"ports"`
 	Protect      *ebpf.Map `ebpf:"protect"`
-	Protect6     *ebpf.Map `ebpf:"protect6"`
 	ProtectFlows *ebpf.Map `ebpf:"protect_flows"`
 	ProtectPorts *ebpf.Map `ebpf:"protect_ports"`
 	RuleStats    *ebpf.Map `ebpf:"rule_stats"`
@@ -829,7 +813,6 @@ func (m *bpfMaps) Close() error {
 		m.PolicySource,
 		m.Ports,
 		m.Protect,
-		m.Protect6,
 		m.ProtectFlows,
 		m.ProtectPorts,
 		m.RuleStats,
