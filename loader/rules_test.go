@@ -39,7 +39,7 @@ func isNumbered(p *flow.Policy, stats []RuleStats) error {
 		return err
 	}
 	want := numbered(n)
-	slices.SortFunc(p.Prefixes, netip.Prefix.Compare)
+	slices.SortFunc(p.Prefixes, func(a, b netip.Prefix) int { return strings.Compare(a.String(), b.String()) })
 	if len(stats) != n+1 || !slices.Equal(p.Prefixes, want.Prefixes) || !slices.Equal(p.Ports, want.Ports) || !slices.Equal(p.Flows, want.Flows) {
 		return fmt.Errorf("the text is of %q, with %d rules; protected %v %v %v", p.Source, len(stats), p.Prefixes, p.Ports, p.Flows)
 	}

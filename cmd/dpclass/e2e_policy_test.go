@@ -11,8 +11,10 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -21,6 +23,8 @@ import (
 	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/cli"
 	"github.com/dpclass/dpclass/lab"
+	"github.com/dpclass/dpclass/loader"
+	"github.com/dpclass/dpclass/policy"
 )
 
 const policyRules = `version: 1
@@ -301,6 +305,77 @@ func testBadPolicy(t *testing.T, s *suite, r *lab.Routed) {
 	s.run(t, r.Router, "policy", "apply", "eth1", save(t, "good.yaml", policyRules)).want(t, cli.ExitFailed, "eth1", "not attached")
 	if after := inForce(); after != before {
 		t.Errorf("the policy in force has changed: %s", after)
+	}
+}
+
+// testApplies has ten processes apply policies at once, fifty times, and one of them killed
+// on its way: rules, what is protected and the text are always of one policy, also as
+// "policy show" reads them meanwhile.
+func testApplies(t *testing.T, s *suite) {
+	const writers, rounds = 10, 50
+	near, _ := pair(t, false)
+	s.attach(t, near, "eth0", "--no-classify")
+	var files []string
+	for n := range writers {
+		text := fmt.Sprintf("version: 1\nprotect: [10.%d.0.0/16, \"fd%02x::/16\", udp/%d]\nrules:\n", n, n, 1000+n)
+		for rule := range n + 1 {
+			text += fmt.Sprintf("  - match: {host: 192.0.2.%d}\n    action: {dscp: %d}\n", rule, n)
+		}
+		files = append(files, save(t, fmt.Sprintf("policy%d.yaml", n), text))
+	}
+	// whole returns what is wrong with what is in force.
+	whole := func() error {
+		return near.Do(func() error {
+			iface, err := loader.Open("eth0")
+			if err != nil {
+				return err
+			}
+			defer iface.Close()
+			p, stats, err := iface.Rules().Policy()
+			if err != nil {
+				return err
+			}
+			want, _, err := policy.Parse("policy in force", p.Source, nil)
+			if err != nil {
+				return err
+			}
+			slices.SortFunc(p.Prefixes, func(a, b netip.Prefix) int { return strings.Compare(a.String(), b.String()) })
+			if len(stats) != len(want.Rules) || !slices.Equal(p.Prefixes, want.Prefixes) || !slices.Equal(p.Ports, want.Ports) {
+				return fmt.Errorf("%d rules, protected %v %v with the text\n%s", len(stats), p.Prefixes, p.Ports, p.Source)
+			}
+			return nil
+		})
+	}
+	s.run(t, near, "policy", "apply", "eth0", files[0]).want(t, cli.ExitDone)
+	for round := range rounds {
+		var applies []*lab.Process
+		for n := range files {
+			cmd, err := near.Command(testContext(t), s.binary, "policy", "apply", "eth0", files[(n+round)%writers])
+			if err != nil {
+				t.Fatal(err)
+			}
+			p, err := near.StartCommand(cmd)
+			if err != nil {
+				t.Fatal(err)
+			}
+			applies = append(applies, p)
+		}
+		killed := applies[round%writers]
+		shown := s.run(t, near, "policy", "show", "eth0", "-o", "json").want(t, cli.ExitDone).out
+		for line := range strings.Lines(shown) {
+			if !strings.Contains(line, `"counters"`) {
+				t.Errorf("a rule that the kernel does not have: %s", line)
+			}
+		}
+		killed.Signal(syscall.SIGKILL) // it may have ended
+		for _, p := range applies {
+			if err := p.Wait(); err != nil && p != killed {
+				t.Fatalf("%v: %s", err, p.Output())
+			}
+		}
+		if err := whole(); err != nil {
+			t.Fatalf("round %d: %v", round, err)
+		}
 	}
 }
 

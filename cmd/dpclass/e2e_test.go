@@ -44,6 +44,7 @@ func TestEndToEnd(t *testing.T) {
 		{"Verdict", testVerdict},
 		{"Police", testPolice},
 		{"Policy", testPolicy},
+		{"Applies", testApplies},
 		{"Evidence", testEvidence},
 		{"SSH", testSSH},
 		{"Usage", testUsage},
