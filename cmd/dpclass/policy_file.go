@@ -16,7 +16,7 @@ import (
 )
 
 // policyLimit is larger than any valid policy file; the rest of a file is not read.
-const policyLimit = 1 << 20
+const policyLimit = flow.MaxSource + 1
 
 // readPolicy reads and checks a policy file, or standard input for "-", and
 // prints its warnings.
