@@ -55,7 +55,7 @@ func inForce(iface *loader.Pins) (*flow.Policy, []loader.RuleStats, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	p.Applied = applied.Applied
+	p.Applied, p.Flows = applied.Applied, applied.Flows
 	return p, stats, nil
 }
 
