@@ -5,7 +5,6 @@ package main
 import (
 	"bufio"
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -175,7 +174,7 @@ type fileRecord struct {
 
 // json prints the flows of a file; name is "" for the only one.
 func (p *printer) json(name string, file *offline.File) error {
-	encoder := json.NewEncoder(p.out)
+	encoder := cli.NewEncoder(p.out)
 	for record := range p.kept(file) {
 		if err := encoder.Encode(fileRecord{name, record}); err != nil {
 			return err

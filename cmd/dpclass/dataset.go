@@ -15,6 +15,7 @@ import (
 	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/cli"
 	"github.com/dpclass/dpclass/internal/dataset"
+	"github.com/dpclass/dpclass/internal/tui"
 )
 
 func newDatasetCommand() *cobra.Command {
@@ -131,7 +132,7 @@ func buildDataset(command *cobra.Command, flags *datasetFlags) error {
 		}
 	}
 	_, err = fmt.Fprintf(out, "%s: %d packets of %d flows in %d captures, %.1f s\n",
-		flags.out, meta.Packets, meta.Flows, len(meta.Captures)-len(skipped.names), time.Since(began).Seconds())
+		tui.Printable(flags.out), meta.Packets, meta.Flows, len(meta.Captures)-len(skipped.names), time.Since(began).Seconds())
 	return errors.Join(err, skipped.err())
 }
 
@@ -141,7 +142,7 @@ const fewFlows = 20
 // printLabels prints how much data each label has, and warns about labels that a model
 // can hardly learn.
 func printLabels(out, warn io.Writer, captures []dataset.Capture, task flow.Task) error {
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	table := tabwriter.NewWriter(tui.Safe(out), 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(table, "LABEL\tCAPTURES\tFLOWS\tPACKETS\t")
 	var labels []string
 	counts := map[string][3]int{}

@@ -181,7 +181,7 @@ func printEval(screen io.Writer, r *offline.Result) error {
 	for _, line := range confusion(r, color) {
 		fmt.Fprintln(out, line)
 	}
-	fmt.Fprintf(out, "\n%s", r.LeftOut.Describe(r.Level))
+	fmt.Fprintf(out, "\n%s", tui.Printable(r.LeftOut.Describe(r.Level)))
 	if n := r.LeftOut.FlowsWithoutPayload; n > 0 {
 		fmt.Fprintf(out, "; %s without payload", tui.Plural(n, "flow"))
 	}

@@ -156,7 +156,7 @@ func printPages(out io.Writer, g *cli.Globals, pages []*explanation.Page, color 
 		return cli.PrintJSON(out, objects...)
 	}
 	if file != "" {
-		fmt.Fprintln(out, tui.Paint(file, tui.Bold, color))
+		fmt.Fprintln(out, tui.Paint(tui.Printable(file), tui.Bold, color))
 	}
 	for i, page := range pages {
 		if i > 0 || file != "" {

@@ -4,7 +4,6 @@ package main
 
 import (
 	"bufio"
-	"encoding/json"
 	"errors"
 	"runtime/debug"
 	"time"
@@ -127,7 +126,7 @@ func (f *flowsFlags) show(cmd *cobra.Command, g *cli.Globals, view *flowlist.Vie
 		return view.Watch(cmd.Context(), cmd.InOrStdin(), cmd.OutOrStdout())
 	case g.JSON():
 		out := bufio.NewWriterSize(cmd.OutOrStdout(), 1<<16)
-		encoder := json.NewEncoder(out)
+		encoder := cli.NewEncoder(out)
 		err := view.Records(cmd.Context(), !f.ended && f.sort == "rate", func(r *flow.Record) error { return encoder.Encode(r) })
 		return errors.Join(err, out.Flush())
 	}

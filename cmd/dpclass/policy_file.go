@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/fault"
 	"github.com/dpclass/dpclass/policy"
 )
 
@@ -41,7 +42,7 @@ func readPolicy(cmd *cobra.Command, file string, labels []string, options ...pol
 		return nil, err
 	}
 	for _, warning := range warnings {
-		if _, err := fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s\n", warning); err != nil {
+		if _, err := fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s\n", fault.Printable(fmt.Sprint(warning))); err != nil {
 			return nil, err
 		}
 	}

@@ -115,6 +115,6 @@ func showPolicy(out io.Writer, iface string, p *flow.Policy, stats []loader.Rule
 	if !p.Applied.IsZero() {
 		lines = append(lines, "applied "+p.Applied.Local().Format("2006-01-02 15:04:05"))
 	}
-	_, err := fmt.Fprintf(out, "%s\n\n%s\n", strings.TrimRight(string(p.Source), "\n"), strings.Join(lines, "\n"))
+	_, err := fmt.Fprintf(out, "%s\n\n%s\n", tui.PrintableLines(strings.TrimRight(string(p.Source), "\n")), strings.Join(lines, "\n"))
 	return err
 }

@@ -26,7 +26,6 @@ type list struct {
 	texts     []texts
 	textsAt   map[texts]uint32
 	ordered   []uint32 // rows that are kept, in order
-	total     int      // rows read
 	totalRate float64  // of the rows that are kept
 }
 

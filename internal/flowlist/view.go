@@ -111,11 +111,12 @@ func (v *View) readOnce(ctx context.Context, rates bool) error {
 		return v.read()
 	}
 	flows, err := v.flows()
-	n := v.rates.note(flows, time.Now())
+	began := time.Now()
+	n := v.rates.note(flows, began)
 	if *err != nil {
 		return *err
 	}
-	if n > 0 && !tui.Pause(ctx, v.interval(onceInterval)) {
+	if n > 0 && !tui.Pause(ctx, v.interval(onceInterval)-time.Since(began)) {
 		return ctx.Err()
 	}
 	return v.read()
