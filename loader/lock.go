@@ -6,10 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
-	"strings"
+	"path/filepath"
+	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/dpclass/dpclass/internal/fault"
 )
 
 // lockDir takes the lock that a live agent holds on its pin directory. The error
@@ -49,68 +52,42 @@ func isLocked(dir string) (bool, error) {
 	return wanted.Type != unix.F_UNLCK, nil
 }
 
-// isDir reports whether a path leads to the open directory.
-func isDir(open *os.File, path string) bool {
-	var have, want unix.Stat_t
-	err1, err2 := unix.Fstat(int(open.Fd()), &have), unix.Stat(path, &want)
-	return err1 == nil && err2 == nil && have.Dev == want.Dev && have.Ino == want.Ino
-}
+// A process changes a policy in a fraction of a second, unless it is stopped.
+const (
+	policyWait  = 10 * time.Second
+	policyRetry = 2 * time.Millisecond
+)
 
-// holders returns the processes that hold an exclusive flock on a directory in the file
-// system of dir, by inode. /proc/locks tells it to everybody; whose files are open is a
-// secret of the user, and of a program with capabilities even from its user.
-func holders(dir string) (map[uint64]int, error) {
-	var stat unix.Stat_t
-	if err := unix.Stat(dir, &stat); err != nil {
+// policyMutex is the lock of policies without pins.
+var policyMutex sync.Mutex
+
+// lockPolicies takes the lock that a process holds while it changes a policy. The kernel
+// releases it if the process dies. It is on the directory above the pins, because the
+// agent holds a lock on the pin directory as long as it runs. If another process has it,
+// lockPolicies waits for that long.
+func lockPolicies(dir string, wait time.Duration) (unlock func() error, err error) {
+	if dir == "" {
+		policyMutex.Lock()
+		return func() error { policyMutex.Unlock(); return nil }, nil
+	}
+	above := filepath.Dir(dir)
+	f, err := os.Open(above)
+	if err != nil {
 		return nil, fmt.Errorf("pin directory: %w", err)
 	}
-	text, err := os.ReadFile("/proc/locks")
-	if err != nil {
-		return nil, fmt.Errorf("who holds the pins: %w", err)
-	}
-	device := fmt.Sprintf("%02x:%02x", unix.Major(stat.Dev), unix.Minor(stat.Dev))
-	held := map[uint64]int{}
-	for line := range strings.Lines(string(text)) {
-		// 1: FLOCK  ADVISORY  WRITE 4711 00:1c:12345 0 EOF
-		f := strings.Fields(line)
-		if len(f) < 6 || f[1] != "FLOCK" || f[3] != "WRITE" {
-			continue
-		}
-		inode, ours := strings.CutPrefix(f[5], device+":")
-		number, err1 := strconv.ParseUint(inode, 10, 64)
-		pid, err2 := strconv.Atoi(f[4])
-		if ours && err1 == nil && err2 == nil {
-			held[number] = pid
+	for end := time.Now().Add(wait); ; time.Sleep(policyRetry) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case err == nil:
+			return f.Close, nil
+		case errors.Is(err, unix.EINTR):
+		case !errors.Is(err, unix.EWOULDBLOCK):
+			f.Close()
+			return nil, fmt.Errorf("lock %q: %w", above, err)
+		case time.Now().After(end):
+			f.Close()
+			return nil, fault.New(fmt.Sprintf("another process has been changing a policy for %v", wait),
+				`continue or end it: "pgrep -a dpclass" finds a process that was stopped`)
 		}
 	}
-	return held, nil
-}
-
-// holder returns the process that holds the lock of a pin directory, 0 if it is not known.
-func holder(dir string) int {
-	var stat unix.Stat_t
-	held, err := holders(dir)
-	if err != nil || unix.Stat(dir, &stat) != nil {
-		return 0
-	}
-	return held[stat.Ino]
-}
-
-// holdsAny reports whether a process holds a pin directory of the root.
-func (r root) holdsAny(pid int) bool {
-	places, err := os.ReadDir(string(r))
-	if err != nil {
-		return false
-	}
-	held, err := holders(string(r))
-	if err != nil {
-		return false
-	}
-	for _, entry := range places {
-		var stat unix.Stat_t
-		if unix.Stat(string(r)+"/"+entry.Name(), &stat) == nil && held[stat.Ino] == pid {
-			return true
-		}
-	}
-	return false
 }

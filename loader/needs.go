@@ -83,8 +83,8 @@ const errNotSupp = unix.Errno(524)
 // haveAtomics loads a program with a compare-and-exchange.
 func haveAtomics() error {
 	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, License: "GPL", Instructions: asm.Instructions{
-		asm.StoreImm(asm.RFP, -8, 0, asm.DWord),
 		asm.Mov.Imm(asm.R0, 0),
+		asm.StoreMem(asm.RFP, -8, asm.R0, asm.DWord),
 		asm.Mov.Imm(asm.R1, 1),
 		asm.CmpXchg.Mem(asm.RFP, asm.R1, asm.DWord, -8),
 		asm.Mov.Imm(asm.R0, 0),
