@@ -35,6 +35,7 @@ type shard struct {
 	length  int
 	table   *table
 	fresh   *runner // to be taken by the worker in place of its own
+	current *runner // the worker's own
 	filled  bool    // the worker waits for a full batch
 	skipped uint64  // samples that needed no network
 
@@ -245,6 +246,16 @@ func putDecision(decisions []flow.Decision, decision flow.Decision) []flow.Decis
 func (s *shard) restart(j *judge) {
 	s.length = 0
 	s.table.restart(j)
+}
+
+// stop stops the batch that the networks work on.
+func (s *shard) stop() {
+	s.mu.Lock()
+	r := s.current
+	s.mu.Unlock()
+	if r != nil {
+		r.stop()
+	}
 }
 
 func (s *shard) close() error { return unix.Close(s.wakeup) }
