@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/dpclass/dpclass/classifier/addressbook"
 	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/classifier/names"
@@ -260,9 +262,15 @@ func (c *Classifier) decider() *decider {
 	return c.engine.decider
 }
 
-// Swap replaces the models in use; where it fails, they stay. Final verdicts stay.
-// What is known of the others and the samples that wait are dropped: the caller has
-// these flows sampled again.
+// BudgetOf returns what Budget would be with these models: a swap to them needs a kernel
+// that samples as many packets.
+func (c *Classifier) BudgetOf(models []*model.Model) int {
+	return c.budget(newDecider(models, c.options.Samples, c.options.MinConfidence))
+}
+
+// Swap replaces the models in use; where it fails, they stay. Final verdicts stay, and what
+// the packets said by themselves. What the models said of the other flows is dropped: the
+// caller has these flows sampled again. Samples that wait are read by the new models.
 func (c *Classifier) Swap(models []*model.Model) error {
 	if err := check(models); err != nil {
 		return err
@@ -271,10 +279,19 @@ func (c *Classifier) Swap(models []*model.Model) error {
 	if err != nil {
 		return err
 	}
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		e.release()
+		return fmt.Errorf("read the clock: %w", err)
+	}
 	c.inUse.Lock()
 	defer c.inUse.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.engine == nil {
+		e.release()
+		return errors.New("the classifier is closed")
+	}
 	for _, s := range c.shards {
 		r := newRunner(e, c.options.Batch)
 		s.mu.Lock()
@@ -282,7 +299,7 @@ func (c *Classifier) Swap(models []*model.Model) error {
 			s.fresh.close()
 		}
 		s.fresh = r
-		s.restart(c.judge(e))
+		s.restart(c.judge(e), now.Nano())
 		s.mu.Unlock()
 	}
 	c.closeOffline()

@@ -103,6 +103,25 @@ const (
 	weakName      = "www.google.com"  // in the catalogue: weak
 )
 
+// A hello that waits while the models are swapped still names its flow: it does not come
+// again.
+func TestSwapKeepsHello(t *testing.T) {
+	c := open(t, Options{Workers: 1})
+	f := newTCPFlow(1, "192.0.2.1:443")
+	if !c.Submit(f.sample(true, hello(t, streamingName))) {
+		t.Fatal("shed")
+	}
+	if err := c.Swap(c.Models()); err != nil {
+		t.Fatal(err)
+	}
+	live := run(t, c)
+	live.settle(t)
+	live.stop(t)
+	if d, _ := live.decision(f.id); d.Verdicts[flow.App].Source != flow.SourceName || d.Evidence.Name != streamingName {
+		t.Errorf("%+v", d)
+	}
+}
+
 func TestNameDecides(t *testing.T) {
 	c := open(t, Options{Workers: 1})
 	f := newTCPFlow(1, "192.0.2.1:443")
