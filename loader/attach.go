@@ -167,7 +167,7 @@ func (a *Attachment) adopt(ctx context.Context, device netlink.Link, cfg *Config
 		return err
 	}
 	// The statistics are still those of the earlier process.
-	if err := putAgent(pinned["agent"], &AgentStats{PID: os.Getpid(), Started: time.Now(), Updated: time.Now()}); err != nil {
+	if err := putAgent(pinned["agent"], &AgentStats{PID: os.Getpid(), Started: time.Now()}); err != nil {
 		return err
 	}
 	if err := a.load(device, cfg, pinned); err != nil {
@@ -229,7 +229,7 @@ func (a *Attachment) begin() (err error) {
 		return err
 	}
 	// This lets Detach find this process. The agent reports later that it is ready.
-	return a.Publish(AgentStats{PID: os.Getpid(), Started: time.Now(), Updated: time.Now()})
+	return a.Publish(AgentStats{PID: os.Getpid(), Started: time.Now()})
 }
 
 // Ring returns the samples of the interface.
@@ -239,8 +239,17 @@ func (a *Attachment) Ring() *Ring { return a.ring }
 // for them.
 func (a *Attachment) DNS() *DNSRing { return a.dns }
 
-// Detach detaches what Attach attached, removes the pins and closes the attachment.
+// Detach detaches what Attach attached, removes the pins and closes the attachment. A
+// second call does nothing.
 func (a *Attachment) Detach() error {
+	if a.lock == nil {
+		return nil
+	}
+	if !a.holdsPins() {
+		if _, err := os.Stat(a.dir); err == nil {
+			return a.Close() // somebody removed the directory, and another process made its own
+		}
+	}
 	err := netns.In(a.net, func() error { return a.root.remove(a.dir, &a.info) })
 	return errors.Join(err, a.Close())
 }

@@ -46,3 +46,10 @@ func isLocked(dir string) (bool, error) {
 	}
 	return wanted.Type != unix.F_UNLCK, nil
 }
+
+// isSameDir reports whether a path leads to the open directory.
+func isSameDir(open *os.File, path string) bool {
+	var have, want unix.Stat_t
+	err1, err2 := unix.Fstat(int(open.Fd()), &have), unix.Stat(path, &want)
+	return err1 == nil && err2 == nil && have.Dev == want.Dev && have.Ino == want.Ino
+}
