@@ -255,7 +255,7 @@ func (f *attachFlags) attachAll(ctx context.Context, interfaces []string, config
 }
 
 // finish detaches the interfaces, or with --persist closes them and leaves them attached.
-func (f *attachFlags) finish(all []*served, log *slog.Logger) error {
+func (f *attachFlags) finish(all []*watched, log *slog.Logger) error {
 	var problems []error
 	for _, s := range all {
 		problems = append(problems, s.finish(f.persist, log))

@@ -17,8 +17,8 @@ import (
 	"github.com/dpclass/dpclass/loader"
 )
 
-// served is an interface that dpclass attach serves. It can be lost and attached again.
-type served struct {
+// watched is an interface that dpclass attach serves. It can be lost and attached again.
+type watched struct {
 	name      string
 	config    loader.Config
 	log       *slog.Logger
@@ -32,9 +32,9 @@ type served struct {
 
 // serve returns the attached interfaces as ones that can be lost. It runs in their network
 // namespace.
-func (f *attachFlags) serve(g *cli.Globals, attached []*loader.Attachment, config loader.Config, log *slog.Logger) (all []*served, err error) {
+func (f *attachFlags) serve(g *cli.Globals, attached []*loader.Attachment, config loader.Config, log *slog.Logger) (all []*watched, err error) {
 	for _, a := range attached {
-		s := &served{name: a.Name(), config: config, log: log, netns: g.Netns, attachment: a, namespace: netns.None()}
+		s := &watched{name: a.Name(), config: config, log: log, netns: g.Netns, attachment: a, namespace: netns.None()}
 		all = append(all, s)
 		namespace, problem := netns.Current()
 		if problem != nil {
@@ -47,13 +47,13 @@ func (f *attachFlags) serve(g *cli.Globals, attached []*loader.Attachment, confi
 }
 
 // port returns the interface for the agent. It is attached.
-func (s *served) port() agent.Port {
+func (s *watched) port() agent.Port {
 	p := agent.NewPort(s.attachment)
 	p.Lost, p.Release, p.Again = s.lost, s.release, s.again
 	return p
 }
 
-func (s *served) lost() (reason, err error) {
+func (s *watched) lost() (reason, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.netns != "" && !netns.IsNamed(s.namespace, s.netns) {
@@ -63,7 +63,7 @@ func (s *served) lost() (reason, err error) {
 }
 
 // release detaches the interface and keeps the policy for its return.
-func (s *served) release() error {
+func (s *watched) release() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	policy, _, err := inForce(s.attachment.Pins)
@@ -77,7 +77,7 @@ func (s *served) release() error {
 }
 
 // again attaches the interface that has the name now.
-func (s *served) again(ctx context.Context) (port agent.Port, err error) {
+func (s *watched) again(ctx context.Context) (port agent.Port, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err = netns.In(s.namespace, func() error {
@@ -102,7 +102,7 @@ func (s *served) again(ctx context.Context) (port agent.Port, err error) {
 }
 
 // finish detaches the interface, or closes it and leaves it attached.
-func (s *served) finish(persist bool, log *slog.Logger) (err error) {
+func (s *watched) finish(persist bool, log *slog.Logger) (err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.namespace.IsOpen() {
