@@ -14,11 +14,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dpclass/dpclass/classifier/internal/onnxtest"
 	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/classifier/ort"
 	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/fault/faulttest"
+	"github.com/dpclass/dpclass/internal/onnxtest"
 )
 
 // running is a classifier that runs.

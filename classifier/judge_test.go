@@ -13,9 +13,9 @@ import (
 
 	"golang.org/x/net/dns/dnsmessage"
 
-	"github.com/dpclass/dpclass/classifier/internal/onnxtest"
 	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/onnxtest"
 )
 
 // hello returns the bytes that a TLS client sends first. They fit into a segment.

@@ -8,8 +8,8 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/dpclass/dpclass/classifier/internal/onnxtest"
 	"github.com/dpclass/dpclass/internal/fault/faulttest"
+	"github.com/dpclass/dpclass/internal/onnxtest"
 	"github.com/dpclass/dpclass/internal/vector"
 )
 

@@ -55,7 +55,10 @@ func TestStatusText(t *testing.T) {
 		change func(*loader.Status)
 		want   []string
 	}{
-		{func(s *loader.Status) { s.State, s.Ready = loader.StateHung, false; s.Agent.Updated = now.Add(-12 * time.Second) },
+		{func(s *loader.Status) {
+			s.State, s.Ready = loader.StateHung, false
+			s.Agent.Updated = now.Add(-12 * time.Second)
+		},
 			[]string{"eth0  not ready", "it has not reported for 12s", "dpclass detach eth0"}},
 		{func(s *loader.Status) { *s = loader.Status{Iface: "eth0", State: loader.StateAttaching} }, []string{"eth0  attaching"}},
 		{func(s *loader.Status) { s.Agent.ReloadError = "no such file" }, []string{"eth0  ready", "the models were not changed: no such file"}},
