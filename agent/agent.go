@@ -83,6 +83,9 @@ const (
 // ErrGone is wrapped by the error that ends an agent that has lost all interfaces.
 var ErrGone = errors.New("no interface is left")
 
+// ErrStuck is wrapped by the error of Close if the classifier has not stopped.
+var ErrStuck = errors.New("the classifier has not stopped: a model does not return")
+
 // Agent serves some interfaces with one classifier.
 type Agent struct {
 	config  Config
@@ -98,11 +101,11 @@ type Agent struct {
 	alone   time.Time               // since when none is served; only checkPorts uses it
 	next    atomic.Int64            // index of the next port
 
-	deciders sync.WaitGroup      // the classifier
-	storing  sync.Mutex          // held while decisions are stored
-	shut     bool                // nothing is stored any more; guarded by storing
-	lacks    [flow.NumTasks]bool // tasks that a swap of models took away; guarded by storing
-	ending   atomic.Bool
+	decided chan struct{}       // closed unless the classifier runs; Run replaces it
+	storing sync.Mutex          // held while decisions are stored
+	shut    bool                // nothing is stored any more; guarded by storing
+	lacks   [flow.NumTasks]bool // tasks that a swap of models took away; guarded by storing
+	ending  atomic.Bool
 
 	publishing            sync.Mutex
 	reloadsBegun, reloads uint32 // guarded by publishing
@@ -130,7 +133,8 @@ func New(config Config) *Agent {
 	if config.Wait <= 0 {
 		config.Wait = DefaultWait
 	}
-	a := &Agent{config: config, log: config.Log, started: time.Now(), noted: map[string]string{}}
+	a := &Agent{config: config, log: config.Log, started: time.Now(), noted: map[string]string{}, decided: make(chan struct{})}
+	close(a.decided) // Run makes another one
 	ports := make([]*port, 0, len(config.Ports))
 	for _, p := range config.Ports {
 		ports = append(ports, a.newPort(p))
@@ -180,25 +184,31 @@ func (a *Agent) Run(ctx context.Context) error {
 	deciding, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	var watchers sync.WaitGroup
-	begin := func(ctx context.Context, group *sync.WaitGroup, what string, work func(context.Context) error) {
-		group.Go(func() {
-			if err := work(ctx); err != nil && ctx.Err() == nil {
-				fail(fmt.Errorf("%s: %w", what, err))
-			}
-		})
+	do := func(ctx context.Context, what string, work func(context.Context) error) {
+		if err := work(ctx); err != nil && ctx.Err() == nil {
+			fail(fmt.Errorf("%s: %w", what, err))
+		}
+	}
+	begin := func(what string, work func(context.Context) error) {
+		watchers.Go(func() { do(watching, what, work) })
 	}
 	if c := a.config.Classifier; c != nil {
-		begin(deciding, &a.deciders, "classifier", func(ctx context.Context) error { return c.Run(ctx, a.store) })
-		begin(watching, &watchers, "resample", every(resampleEvery, always(a.resample)))
-		begin(watching, &watchers, "keep", every(keepEvery, always(a.keep)))
+		decided := make(chan struct{})
+		a.decided = decided
+		go func() {
+			defer close(decided)
+			do(deciding, "classifier", func(ctx context.Context) error { return c.Run(ctx, a.store) })
+		}()
+		begin("resample", every(resampleEvery, always(a.resample)))
+		begin("keep", every(keepEvery, always(a.keep)))
 	}
 	for _, p := range a.serving() {
 		a.read(watching, p)
 	}
-	begin(watching, &watchers, "sweep", every(sweepEvery, always(a.sweep)))
-	begin(watching, &watchers, "statistics", a.publishLoop)
-	begin(watching, &watchers, "interfaces", every(lostEvery, func() error { return a.checkPorts(watching) }))
-	begin(watching, &watchers, "reload", a.reloadLoop)
+	begin("sweep", every(sweepEvery, always(a.sweep)))
+	begin("statistics", a.publishLoop)
+	begin("interfaces", every(lostEvery, func() error { return a.checkPorts(watching) }))
+	begin("reload", a.reloadLoop)
 
 	<-watching.Done()
 	watchers.Wait()
@@ -206,7 +216,9 @@ func (a *Agent) Run(ctx context.Context) error {
 		p.readers.Wait()
 	}
 	stop()
-	a.awaitClassifier(lastBatch)
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastBatch)
+	a.awaitClassifier(limited)
+	cancel()
 	a.storing.Lock()
 	a.shut = true
 	a.storing.Unlock()
@@ -219,17 +231,17 @@ func (a *Agent) Run(ctx context.Context) error {
 	return nil
 }
 
-// awaitClassifier waits until the classifier has stopped, but not longer than the limit.
-func (a *Agent) awaitClassifier(limit time.Duration) (stopped bool) {
-	done := make(chan struct{})
-	go func() {
-		a.deciders.Wait()
-		close(done)
-	}()
+// awaitClassifier waits until the classifier has stopped, or the context ends.
+func (a *Agent) awaitClassifier(ctx context.Context) (stopped bool) {
 	select {
-	case <-done:
+	case <-a.decided: // even if the time is up, because a sink used it
 		return true
-	case <-time.After(limit):
+	default:
+	}
+	select {
+	case <-a.decided:
+		return true
+	case <-ctx.Done():
 		return false
 	}
 }
@@ -292,8 +304,8 @@ func (a *Agent) Close(ctx context.Context) error {
 	for _, q := range a.queues {
 		errs = append(errs, q.finish(ctx))
 	}
-	if deadline, ok := ctx.Deadline(); ok && !a.awaitClassifier(max(time.Until(deadline), 0)) {
-		errs = append(errs, errors.New("the classifier has not stopped: a model does not return"))
+	if !a.awaitClassifier(ctx) {
+		errs = append(errs, ErrStuck)
 	}
 	return errors.Join(errs...)
 }

@@ -169,8 +169,10 @@ func attach(cmd *cobra.Command, g *cli.Globals, f *attachFlags, interfaces []str
 	defer func() {
 		// Detach first: the reader of the log may be slow or gone, and a model may not return.
 		err = errors.Join(err, f.finish(all, log))
-		if lost := a.Close(context.WithoutCancel(cmd.Context())); lost != nil {
-			log.Warn("not everything was finished", "error", lost)
+		if lost := a.Close(context.WithoutCancel(cmd.Context())); errors.Is(lost, agent.ErrStuck) {
+			log.Warn("the end did not wait for a model", "error", lost)
+		} else if lost != nil {
+			log.Warn("the flow log is not complete", "error", lost)
 		}
 	}()
 	if err := f.announce(cmd.OutOrStdout(), log, attached, models); err != nil {
