@@ -9,4 +9,4 @@ package loader
 const ABI = 5
 
 // abiFingerprint is internal/abi's fingerprint of the maps of that ABI.
-const abiFingerprint = "973e4ae21dbc8240"
+const abiFingerprint = "cc2b1e790e97f49a"

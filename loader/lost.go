@@ -5,8 +5,10 @@ package loader
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/dpclass/dpclass/internal/netns"
 )
@@ -75,4 +77,11 @@ func allStale(hooks []Hook) bool {
 // holdsPins reports whether the pin directory is still the one that this process holds.
 func (a *Attachment) holdsPins() bool {
 	return a.lock != nil && isSameDir(a.lock, a.dir)
+}
+
+// isSameDir reports whether a path leads to the open directory.
+func isSameDir(open *os.File, path string) bool {
+	var have, want unix.Stat_t
+	err1, err2 := unix.Fstat(int(open.Fd()), &have), unix.Stat(path, &want)
+	return err1 == nil && err2 == nil && have.Dev == want.Dev && have.Ino == want.Ino
 }

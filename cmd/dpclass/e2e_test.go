@@ -44,6 +44,8 @@ func TestEndToEnd(t *testing.T) {
 		{"Verdict", testVerdict},
 		{"Police", testPolice},
 		{"Policy", testPolicy},
+		{"Checksum", testChecksum},
+		{"Applies", testApplies},
 		{"Evidence", testEvidence},
 		{"SSH", testSSH},
 		{"Usage", testUsage},

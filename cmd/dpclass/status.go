@@ -160,10 +160,10 @@ func agentText(add func(title, format string, args ...any), s loader.Status, now
 	}
 	defer func() {
 		if a.ReloadError != "" {
-			add("reload", "%s", tui.Paint("the models were not changed: "+a.ReloadError, tui.Red, color))
+			add("reload", "%s", tui.Paint("the models were not changed: "+tui.Printable(a.ReloadError), tui.Red, color))
 		}
 		if a.LastError != "" {
-			add("error", "%s", tui.Paint(a.LastError, tui.Red, color))
+			add("error", "%s", tui.Paint(tui.Printable(a.LastError), tui.Red, color))
 		}
 	}()
 	if !a.Classify {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 
 	"github.com/dpclass/dpclass/agent"
@@ -15,6 +16,7 @@ import (
 	"github.com/dpclass/dpclass/internal/cli"
 	"github.com/dpclass/dpclass/internal/netns"
 	"github.com/dpclass/dpclass/loader"
+	"github.com/dpclass/dpclass/policy"
 )
 
 // watched is an interface that dpclass attach serves. It can be lost and attached again.
@@ -66,11 +68,11 @@ func (s *watched) lost() (reason, err error) {
 func (s *watched) release() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	policy, _, err := inForce(s.attachment.Pins)
-	if policy != nil {
-		protectSSH(policy)
+	rules, _, err := inForce(s.attachment.Pins)
+	if rules != nil {
+		rules.Flows = policy.FindSession(os.Getpid()).Flows
 	}
-	s.policy = policy
+	s.policy = rules
 	err = errors.Join(err, s.attachment.Detach())
 	s.attachment = nil
 	return err
