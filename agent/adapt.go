@@ -5,6 +5,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/dpclass/dpclass/classifier"
 	"github.com/dpclass/dpclass/classifier/model"
@@ -13,29 +14,17 @@ import (
 )
 
 // NewPort returns the port of an attached interface. The caller keeps the interface
-// and detaches it after [Agent.Run] has returned.
+// and detaches it after [Agent.Run] has returned. If it is lost before, the agent detaches
+// it and continues without it, unless the caller sets Again.
 func NewPort(a *loader.Attachment) Port {
 	p := Port{
-		Name: a.Name(), Source: a.Ring(), Table: a.Table(), Labels: a.Labels(), Publish: a.Publish,
-		Gone: func() (bool, error) {
-			hooks, err := a.Hooks()
-			return allStale(hooks), err
-		},
+		Name: a.Name(), Source: a.Ring(), Table: a.Table(), Labels: a.Labels(), Samples: a.Samples(), Publish: a.Publish,
+		Lost: a.Lost, Release: a.Detach,
 	}
 	if dns := a.DNS(); dns != nil {
 		p.DNS = dns
 	}
 	return p
-}
-
-// allStale reports whether every hook has lost its interface.
-func allStale(hooks []loader.Hook) bool {
-	for _, hook := range hooks {
-		if hook.State != loader.HookStale {
-			return false
-		}
-	}
-	return len(hooks) > 0
 }
 
 // NewClassifier returns c in the form that [Config] takes, and nil if c is nil. load
@@ -66,10 +55,16 @@ func (n *networks) Load(context.Context) (Models, error) {
 	if err != nil {
 		return Models{}, err
 	}
-	return Models{
-		Names: ModelNames(models), Labels: model.NewLabels(models),
+	loaded := Models{
+		Names: ModelNames(models), Labels: model.NewLabels(models), Samples: n.BudgetOf(models),
 		Use: func() error { return n.Swap(models) },
-	}, nil
+	}
+	for _, task := range flow.Tasks {
+		if slices.ContainsFunc(models, func(m *model.Model) bool { return m.Has(task) }) {
+			loaded.Tasks = append(loaded.Tasks, task)
+		}
+	}
+	return loaded, nil
 }
 
 // Health sums up the classifier's counters.

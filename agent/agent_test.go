@@ -7,11 +7,13 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/loader"
 )
 
 // A port may have undecided flows of an earlier agent: they are sampled again
@@ -148,7 +150,7 @@ func TestFaultsAreLoggedOnce(t *testing.T) {
 		for _, p := range r.ports {
 			p.with(func() { p.goneErr = errTest })
 		}
-		time.Sleep(5 * goneEvery)
+		time.Sleep(5 * lostEvery)
 		synctest.Wait()
 		if n := r.log.count(errTest.Error()); n != len(r.ports) {
 			t.Errorf("%d log lines for %d ports", n, len(r.ports))
@@ -213,8 +215,10 @@ func TestReload(t *testing.T) {
 		again   int // times that each port is sampled again
 		log     string
 	}{
-		{name: "right", models: Models{Names: []string{"new"}, Labels: []string{"web"}}, used: 1, again: 1, log: "models changed"},
+		{name: "right", models: Models{Names: []string{"new"}, Labels: []string{"web"}, Tasks: flow.Tasks[:], Samples: 8}, used: 1, again: 1, log: "models changed"},
+		{name: "a task less", models: Models{Names: []string{"new"}, Tasks: []flow.Task{flow.Category}}, used: 1, again: 1, log: "models changed"},
 		{name: "label missing", models: Models{Labels: []string{"web", "racing"}}, log: `label \"racing\"`},
+		{name: "more samples", models: Models{Samples: 9}, log: "read 9 packets of a flow"},
 		{name: "not loaded", loadErr: errTest, log: errTest.Error()},
 		{name: "not used", models: Models{Names: []string{"new"}}, useErr: errTest, used: 1, log: errTest.Error()},
 	} {
@@ -230,7 +234,8 @@ func TestReload(t *testing.T) {
 				r.classifier.models, r.classifier.loadErr = test.models, test.loadErr
 				// The second port knows every label, so that each port counts.
 				r.start()
-				r.agent.ports[1].Labels = append(r.agent.ports[1].Labels, "racing")
+				second := r.agent.serving()[1]
+				second.Labels, second.Samples = append(second.Labels, "racing"), 9
 				r.journal.take()
 				r.reload <- struct{}{}
 				synctest.Wait()
@@ -242,15 +247,28 @@ func TestReload(t *testing.T) {
 						t.Errorf("%s was sampled again %d times, want %d", p.name, get(&p.mu, &p.all)-1, test.again)
 					}
 				}
-				if events := r.journal.take(); test.again > 0 && (len(events) != 3 || events[0] != "use") {
+				if events := r.journal.take(); test.again > 0 && (events[0] != "use" || events[len(events)-1] != "eth1: resample all") {
 					t.Errorf("flows are to be sampled again after the change: %q", events)
+				}
+				// What the old models said of a task that the new ones lack does not stay.
+				var want []flow.Task
+				for _, task := range flow.Tasks {
+					if test.again > 0 && !slices.Contains(test.models.Tasks, task) {
+						want = append(want, task)
+					}
+				}
+				for _, p := range r.ports {
+					if got := get(&p.mu, &p.withdrawn); !slices.Equal(got, want) {
+						t.Errorf("%s: verdicts on %v are withdrawn, want %v", p.name, got, want)
+					}
 				}
 				if r.log.count(test.log) != 1 {
 					t.Errorf("no %s in the log: %s", test.log, &r.log.text)
 				}
 				time.Sleep(publishEvery)
 				synctest.Wait()
-				if s := r.ports[0].last(); (s.LastError == "") != (test.again > 0) {
+				s := r.ports[0].last()
+				if (s.ReloadError == "") != (test.again > 0) || s.ReloadsBegun != 1 || s.Reloads != 1 || s.LastError != "" || !s.Ready {
 					t.Errorf("published %+v", s)
 				}
 				r.end()
@@ -272,7 +290,7 @@ func TestShutdownOrder(t *testing.T) {
 		r.classifier.run = func(ctx context.Context, store func([]flow.Decision)) error {
 			<-ctx.Done()
 			r.journal.add("classifier: told to end")
-			time.Sleep(2 * time.Second) // the batch at work
+			time.Sleep(lastBatch / 2) // the batch at work
 			store([]flow.Decision{{ID: id(0, 1)}})
 			return nil
 		}
@@ -300,46 +318,205 @@ func TestShutdownOrder(t *testing.T) {
 	})
 }
 
-// An interface that goes away is reported once; the others are served on, until
-// the last one is gone too.
-func TestGone(t *testing.T) {
+// A verdict of the old models on a task that the new ones lack, which was on its way during
+// the change, is not stored.
+func TestReloadDropsLateVerdicts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, "eth0")
+		r.classifier.models = Models{Tasks: []flow.Task{flow.Category}, Use: func() error { return nil }}
+		r.start()
+		r.reload <- struct{}{}
+		synctest.Wait()
+		late := flow.Verdict{Label: "netflix", Source: flow.SourceModel}
+		final, named := late, late
+		final.Final, named.Source = true, flow.SourceName
+		for _, v := range []flow.Verdict{late, final, named} {
+			r.classifier.decisions <- []flow.Decision{{ID: id(0, 1), Verdicts: flow.Verdicts{flow.Category: late, flow.App: v}}}
+		}
+		synctest.Wait()
+		var got []flow.Verdict
+		for _, d := range get(&r.ports[0].mu, &r.ports[0].applied) {
+			got = append(got, d.Verdicts[flow.App])
+			if d.Verdicts[flow.Category] != late {
+				t.Errorf("category %+v", d.Verdicts[flow.Category])
+			}
+		}
+		if want := []flow.Verdict{{}, final, named}; !slices.Equal(got, want) {
+			t.Errorf("applications %+v, want %+v", got, want)
+		}
+		r.end()
+	})
+}
+
+// Models that never load do not keep the agent from ending, and change nothing later.
+func TestReloadHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, "eth0")
+		release := make(chan struct{})
+		r.classifier.models = Models{Use: func() error { <-release; return nil }}
+		r.start()
+		r.reload <- struct{}{}
+		synctest.Wait()
+		if s := r.ports[0].last(); s.ReloadsBegun != 1 || s.Reloads != 0 {
+			t.Errorf("published %+v", s)
+		}
+		r.end()
+		all := get(&r.ports[0].mu, &r.ports[0].all)
+		close(release)
+		synctest.Wait()
+		if got := get(&r.ports[0].mu, &r.ports[0].all); got != all {
+			t.Error("flows are sampled again after Run has returned")
+		}
+	})
+}
+
+// A model that never returns does not hold up Run, and its decisions are not stored later.
+// Close says that it does not return.
+func TestClassifierHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, "eth0")
+		release := make(chan struct{})
+		r.classifier.run = func(_ context.Context, store func([]flow.Decision)) error {
+			<-release
+			store([]flow.Decision{{ID: id(0, 1)}})
+			return nil
+		}
+		r.start()
+		start := time.Now()
+		r.stop()
+		if took := time.Since(start); took != lastBatch {
+			t.Errorf("Run took %v to end, want %v", took, lastBatch)
+		}
+		if s := r.ports[0].last(); s.Ready || !s.Ending {
+			t.Errorf("published %+v", s)
+		}
+		if err := r.agent.Close(t.Context()); err == nil || !strings.Contains(err.Error(), "a model does not return") {
+			t.Errorf("Close: %v", err)
+		}
+		if took := time.Since(start); took != lastBatch+DefaultDrain {
+			t.Errorf("the end took %v", took)
+		}
+		close(release)
+		synctest.Wait()
+		if got := get(&r.ports[0].mu, &r.ports[0].applied); len(got) > 0 {
+			t.Errorf("stored after Run has returned: %+v", got)
+		}
+	})
+}
+
+// The agent lets go of an interface that is gone, once, and serves the others. When it
+// returns, it is attached again, and has a number of its own: what was said of the flows of
+// the old one is not stored.
+func TestLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, "eth0", "eth1")
+		back := &fakePort{name: "eth0", journal: &r.journal, samples: make(chan flow.Sample)}
+		var isBack atomic.Bool
+		r.ports[0].again = func(context.Context) (Port, error) {
+			if !isBack.Load() {
+				return Port{}, ErrNotYet
+			}
+			return back.port(), nil
+		}
 		r.start()
-		r.ports[0].with(func() { r.ports[0].gone = true })
-		r.ports[1].with(func() { r.ports[1].goneErr = errTest; r.ports[1].gone = true }) // not known: not gone
-		time.Sleep(3 * goneEvery)
+		r.ports[0].with(func() { r.ports[0].gone = loader.ErrDeviceGone })
+		r.ports[1].with(func() { r.ports[1].goneErr, r.ports[1].gone = errTest, loader.ErrDeviceGone }) // not known: not gone
+		time.Sleep(3 * lostEvery)
 		synctest.Wait()
-		if r.log.count("was removed") != 1 || r.log.count("iface=eth0") != 1 {
+		if !get(&r.ports[0].mu, &r.ports[0].released) || r.log.count("let go") != 1 || r.log.count("iface=eth0") != 1 || r.log.count("was removed") != 1 {
 			t.Errorf("log: %s", &r.log.text)
 		}
 		r.ports[1].samples <- flow.Sample{ID: id(0, 1)}
-		r.classifier.decisions <- []flow.Decision{{ID: id(1, 1)}}
+		r.classifier.decisions <- []flow.Decision{{ID: id(1, 1)}, {ID: id(0, 1)}}
 		synctest.Wait()
-		if len(get(&r.ports[1].mu, &r.ports[1].applied)) != 1 {
+		if len(get(&r.ports[1].mu, &r.ports[1].applied)) != 1 || get(&r.ports[1].mu, &r.ports[1].released) {
 			t.Error("the interface that is left is not served")
 		}
-		r.ports[1].with(func() { r.ports[1].goneErr = nil })
-		time.Sleep(goneEvery)
+		isBack.Store(true)
+		time.Sleep(lostEvery)
 		synctest.Wait()
-		select {
-		case err := <-r.result:
-			if !errors.Is(err, ErrGone) || !strings.Contains(err.Error(), "eth0, eth1") {
-				t.Errorf("Run: %v", err)
+		back.samples <- flow.Sample{ID: id(0, 2)}
+		r.classifier.decisions <- []flow.Decision{{ID: id(0, 1)}, {ID: id(2, 2)}}
+		time.Sleep(sweepEvery)
+		synctest.Wait()
+		if got := get(&back.mu, &back.applied); len(got) != 1 || got[0].ID != id(2, 2) {
+			t.Errorf("stored %+v, want only what is about the new interface", got)
+		}
+		if !back.last().Ready || get(&back.mu, &back.sweeps) == 0 || r.log.count("attached an interface again") != 1 {
+			t.Errorf("the interface that returned is not served: %+v, %s", back.last(), &r.log.text)
+		}
+		r.end()
+	})
+}
+
+// Without an interface the agent waits for one for a while, and then ends. It does not wait
+// for one that somebody took away on purpose.
+func TestNoneLeft(t *testing.T) {
+	for name, test := range map[string]struct {
+		reason error
+		want   time.Duration
+	}{
+		"removed": {loader.ErrDeviceGone, lostEvery + DefaultWait}, "moved": {loader.ErrDeviceLeft, lostEvery + DefaultWait},
+		"pins removed": {loader.ErrPinsGone, lostEvery}, "namespace deleted": {loader.ErrNetnsGone, lostEvery},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, "eth0", "eth1")
+				for _, p := range r.ports {
+					p.again = func(context.Context) (Port, error) { return Port{}, ErrNotYet }
+				}
+				r.start()
+				for _, p := range r.ports {
+					p.with(func() { p.gone = test.reason })
+				}
+				start := time.Now()
+				err := <-r.result
+				if !errors.Is(err, ErrGone) || !strings.Contains(err.Error(), "eth0 ("+test.reason.Error()) || !strings.Contains(err.Error(), "eth1 (") {
+					t.Errorf("Run: %v", err)
+				}
+				if took := time.Since(start); took != test.want {
+					t.Errorf("it ended after %v, want %v", took, test.want)
+				}
+				if err := r.agent.Close(t.Context()); err != nil {
+					t.Errorf("Close: %v", err)
+				}
+			})
+		})
+	}
+}
+
+// A source that fails is tried again. Meanwhile the other interfaces are served, and the
+// status of this one says why it is not ready.
+func TestSourceFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, "eth0", "eth1")
+		calls := 0
+		r.ports[0].source = func(ctx context.Context) error {
+			if calls++; calls <= 2 {
+				return errTest
 			}
-		default:
-			t.Fatal("the agent goes on without an interface")
+			<-ctx.Done()
+			return nil
 		}
-		if err := r.agent.Close(t.Context()); err != nil {
-			t.Errorf("Close: %v", err)
+		r.start()
+		time.Sleep(publishEvery)
+		synctest.Wait()
+		if s := r.ports[0].last(); s.Ready || !strings.Contains(s.LastError, errTest.Error()) || !r.ports[1].last().Ready {
+			t.Errorf("published %+v and %+v", s, r.ports[1].last())
 		}
+		r.ports[1].samples <- flow.Sample{ID: id(0, 1)}
+		time.Sleep(4 * retryEvery)
+		synctest.Wait()
+		if calls != 3 || !r.ports[0].last().Ready || r.log.count(errTest.Error()) != 1 {
+			t.Errorf("%d calls, published %+v, log %s", calls, r.ports[0].last(), &r.log.text)
+		}
+		r.end()
 	})
 }
 
 // What cannot be repaired ends the agent, in order too.
 func TestFailures(t *testing.T) {
 	for name, breakIt := range map[string]func(*rig){
-		`samples of "eth0"`: func(r *rig) { r.ports[0].source = func(context.Context) error { return errTest } },
 		"classifier": func(r *rig) {
 			r.classifier.run = func(context.Context, func([]flow.Decision)) error { return errTest }
 		},

@@ -63,7 +63,10 @@ type fakePort struct {
 	resampleAll func() error // nil: it succeeds
 	applyErr    error
 	publishErr  error
-	gone        bool
+	gone        error
+	released    bool
+	again       func(context.Context) (Port, error) // nil: it does not return
+	withdrawn   []flow.Task
 	goneErr     error
 	stale       int
 	applied     []flow.Decision
@@ -114,6 +117,9 @@ func (p *fakePort) Apply(decisions []flow.Decision) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.journal.add("%s: apply", p.name)
+	if p.released {
+		panic("a table is used after Release")
+	}
 	if p.applyErr != nil {
 		return 0, p.applyErr
 	}
@@ -161,10 +167,21 @@ func (p *fakePort) ResampleAll() error {
 	return nil
 }
 
+func (p *fakePort) Withdraw(task flow.Task) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.journal.add("%s: withdraw %s", p.name, task)
+	p.withdrawn = append(p.withdrawn, task)
+	return nil
+}
+
 func (p *fakePort) Sweep() ([]flow.Record, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.journal.add("%s: sweep", p.name)
+	if p.released {
+		panic("a table is used after Release")
+	}
 	p.sweeps++
 	ended := p.ended
 	p.ended = nil
@@ -173,12 +190,20 @@ func (p *fakePort) Sweep() ([]flow.Record, error) {
 
 func (p *fakePort) port() Port {
 	return Port{
-		Name: p.name, Source: p, DNS: p, Table: p, Labels: append([]string{"web"}, flow.Vocabulary...),
-		Gone: func() (bool, error) {
+		Name: p.name, Source: p, DNS: p, Table: p, Labels: append([]string{"web"}, flow.Vocabulary...), Samples: 8,
+		Lost: func() (error, error) {
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			return p.gone, p.goneErr
 		},
+		Release: func() error {
+			p.journal.add("%s: release", p.name)
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.released = true
+			return nil
+		},
+		Again: p.again,
 		Publish: func(s loader.AgentStats) error {
 			p.mu.Lock()
 			defer p.mu.Unlock()

@@ -23,10 +23,20 @@ type keeper struct {
 	samples []flow.Sample
 	packets [keepBatch][1500]byte
 	spent   int // samples kept in this tick, of keepPerTick
+	round   int // how often the flows were sampled again from the start
 }
 
-// add copies a sample, and reports whether a batch is full.
-func (k *keeper) add(s *flow.Sample) (full bool) {
+// again says that the flows are sampled again from the start. What was kept of them stays:
+// a flow's name is in its first packets.
+func (k *keeper) again() {
+	k.mu.Lock()
+	k.round++
+	k.mu.Unlock()
+}
+
+// add copies a sample, and reports whether a batch is full. budget is the number of samples
+// that the kernel takes of a flow, 0 if it is not known.
+func (k *keeper) add(s *flow.Sample, budget int) (full bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.spent == keepPerTick || len(k.samples) == keepBatch {
@@ -36,6 +46,10 @@ func (k *keeper) add(s *flow.Sample) (full bool) {
 	room := &k.packets[len(k.samples)]
 	kept := *s
 	kept.Packet = room[:copy(room[:], s.Packet)]
+	if budget > 0 {
+		// After the samples of earlier rounds, as long as there is room.
+		kept.Index += k.round % max(1, flow.MaxSamples/budget) * budget
+	}
 	k.samples = append(k.samples, kept)
 	return len(k.samples) == keepBatch
 }

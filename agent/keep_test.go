@@ -46,6 +46,36 @@ func TestKeep(t *testing.T) {
 	})
 }
 
+// Samples that are taken again after a change of the models do not replace the first ones
+// of their flow, which have its name.
+func TestKeepAfterReload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, "eth0")
+		r.classifier.models = Models{Tasks: flow.Tasks[:], Use: func() error { return nil }}
+		r.start()
+		p := r.ports[0]
+		const rounds = 4
+		for range rounds {
+			p.samples <- flow.Sample{ID: id(0, 1), Index: 0, Packet: []byte{0x45}}
+			time.Sleep(keepEvery)
+			synctest.Wait()
+			r.reload <- struct{}{}
+			synctest.Wait()
+		}
+		places := map[int]bool{}
+		for _, s := range get(&p.mu, &p.kept) {
+			places[s.Index] = true
+			if s.Index < 0 || s.Index >= flow.MaxSamples {
+				t.Errorf("a sample is kept at place %d of %d", s.Index, flow.MaxSamples)
+			}
+		}
+		if len(places) != rounds {
+			t.Errorf("%d samples in %d places", rounds, len(places))
+		}
+		r.end()
+	})
+}
+
 // Samples of flows that begin with the agent are kept too.
 func TestKeepBeforeTheFirstTick(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -4,8 +4,10 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/loader"
@@ -43,6 +45,9 @@ type Table interface {
 	// ResampleAll takes back all samples of every flow without a final verdict.
 	ResampleAll() error
 
+	// Withdraw takes back the models' verdicts on a task that are not final.
+	Withdraw(task flow.Task) error
+
 	// Sweep ends idle flows and returns the flows that ended since the last call.
 	Sweep() ([]flow.Record, error)
 }
@@ -75,11 +80,13 @@ type Classifier interface {
 
 // Models is a set of loaded models.
 type Models struct {
-	Names  []string // for the log
-	Labels []string // beyond flow.Vocabulary; the label table of every port must have them
+	Names   []string    // for the log
+	Labels  []string    // beyond flow.Vocabulary; the label table of every port must have them
+	Tasks   []flow.Task // that they have a verdict on
+	Samples int         // payload packets of a flow that they look at; every port must sample as many
 
 	// Use replaces the models in use by these. If it returns an error, it has changed
-	// nothing. Flows without a final verdict start again without evidence.
+	// nothing. What models have said of flows without a final verdict is forgotten.
 	Use func() error
 }
 
@@ -93,24 +100,36 @@ type Health struct {
 // Port is what the agent needs to serve one interface. [NewPort] makes one from an
 // attached interface.
 type Port struct {
-	Name   string // name of the interface, for messages
-	Source Source
-	DNS    Answers // nil: DNS answers are not read
-	Table  Table
-	Labels []string // labels that the kernel's label table has
+	Name    string // name of the interface, for messages
+	Source  Source
+	DNS     Answers // nil: DNS answers are not read
+	Table   Table
+	Labels  []string // labels that the kernel's label table has
+	Samples int      // payload packets that the kernel samples of a flow
 
-	// Gone reports whether the interface was removed, so that no more packets can
-	// come.
-	Gone func() (bool, error)
+	// Lost returns why the interface can be served no longer, and nil if it can. err says
+	// that this is not known. If reason wraps [loader.ErrPinsGone] or [loader.ErrNetnsGone],
+	// somebody wants it so, and the agent does not call Again.
+	Lost func() (reason, err error)
+
+	// Release detaches an interface that was lost. Nothing uses the port after that.
+	Release func() error
+
+	// Again attaches the interface that has the name now. The error wraps [ErrNotYet] if
+	// there is none. If Again is nil, a lost interface does not return.
+	Again func(context.Context) (Port, error)
 
 	// Publish stores the agent's statistics where "dpclass status" reads them.
 	Publish func(loader.AgentStats) error
 }
 
+// ErrNotYet is wrapped by the error of Again as long as there is no interface to attach.
+var ErrNotYet = errors.New("the interface has not returned")
+
 // port is a Port with the agent's own state.
 type port struct {
 	Port
-	index int // flow.ID.Iface
+	index int // flow.ID.Iface; no other port of the agent has or had it
 
 	samples, verdicts, shed, batches atomic.Uint64
 
@@ -121,7 +140,37 @@ type port struct {
 
 	decisions []flow.Decision // decisions of the batch being stored; only store uses it
 	rates     rates           // only publish uses it
-	gone      bool            // only checkPorts uses it
+
+	stop    context.CancelFunc // ends the readers
+	readers sync.WaitGroup
+	failed  atomic.Int64 // when a source failed last, in ns since 1970; 0: never
+
+	use      sync.RWMutex // held for reading while the table or Publish is in use
+	released bool
+}
+
+// with calls fn, which uses the table or Publish, unless the port was released.
+func (p *port) with(fn func() error) error {
+	p.use.RLock()
+	defer p.use.RUnlock()
+	if p.released {
+		return nil
+	}
+	return fn()
+}
+
+// release lets go of the interface.
+func (p *port) release() error {
+	p.use.Lock()
+	defer p.use.Unlock()
+	p.released = true
+	return p.Release()
+}
+
+// isFailing reports whether a source has failed lately.
+func (p *port) isFailing(now time.Time) bool {
+	failed := p.failed.Load()
+	return failed != 0 && now.UnixNano()-failed < int64(2*retryEvery)
 }
 
 // submit hands a sample to the classifier. If the sample is shed, it remembers the

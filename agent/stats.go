@@ -19,21 +19,25 @@ import (
 
 // publish stores the statistics of every port.
 func (a *Agent) publish(ready bool) error {
+	a.publishing.Lock()
+	defer a.publishing.Unlock()
 	var health Health
 	if a.config.Classifier != nil {
 		health = a.config.Classifier.Health()
 	}
 	p50, p99 := a.latency.quantiles()
 	var problems []error
-	for _, p := range a.ports {
+	for _, p := range a.serving() {
+		now := time.Now()
 		stats := loader.AgentStats{
-			PID: os.Getpid(), Started: a.started, Updated: time.Now(), Ready: ready,
+			PID: os.Getpid(), Started: a.started, Ready: ready && !p.isFailing(now), Ending: a.ending.Load(),
 			Classify: a.config.Classifier != nil, Model: health.Models, BatchMean: health.BatchMean,
 			Samples: p.samples.Load(), Verdicts: p.verdicts.Load(), Shed: p.shed.Load(), Batches: p.batches.Load(),
 			P50: loader.Milliseconds(p50), P99: loader.Milliseconds(p99), LastError: a.problem(health),
+			TakesReload: a.config.SignalReload, ReloadsBegun: a.reloadsBegun, Reloads: a.reloads, ReloadError: a.reloadError,
 		}
-		stats.SamplesPerSecond, stats.VerdictsPerSecond = p.rates.next(stats.Updated, stats.Samples, stats.Verdicts)
-		if err := p.Publish(stats); err != nil {
+		stats.SamplesPerSecond, stats.VerdictsPerSecond = p.rates.next(now, stats.Samples, stats.Verdicts)
+		if err := p.with(func() error { return p.Publish(stats) }); err != nil {
 			problems = append(problems, fmt.Errorf("statistics of %q: %w", p.Name, err))
 		}
 	}

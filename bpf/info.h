@@ -44,7 +44,7 @@ struct interface_info {
 /* What a live agent reports about itself, once a second. */
 struct agent_stats {
 	__u64 started_ns; /* CLOCK_REALTIME */
-	__u64 updated_ns;
+	__u64 updated_ns; /* CLOCK_MONOTONIC: a step of the wall clock is no hung agent */
 	__u64 samples;
 	__u64 verdicts;
 	__u64 shed;
@@ -57,11 +57,15 @@ struct agent_stats {
 	__u64 ring_bytes;
 	__u64 ring_used;
 	__u32 pid;
+	__u32 reloads_begun; /* times that it began to load its models again */
+	__u32 reloads; /* times that it ended that, with success or not */
 	__u8 classify;
 	__u8 ready;
-	__u8 pad[2];
+	__u8 ending; /* it is about to let go of the interface */
+	__u8 takes_reload; /* SIGUSR1 makes it load its models again */
 	__u8 model[2][name_len];
 	__u8 last_error[128];
+	__u8 reload_error[256]; /* of the last reload that ended; empty if it changed the models */
 };
 
 /* Key 0 to where and how the programs are attached. */

@@ -29,14 +29,16 @@ type shard struct {
 	delay time.Duration
 	clock func() time.Duration
 
-	mu      sync.Mutex
-	queue   []slot // a ring
-	head    int
-	length  int
-	table   *table
-	fresh   *runner // to be taken by the worker in place of its own
-	filled  bool    // the worker waits for a full batch
-	skipped uint64  // samples that needed no network
+	mu        sync.Mutex
+	queue     []slot // a ring
+	head      int
+	length    int
+	table     *table
+	fresh     *runner // to be taken by the worker in place of its own
+	current   *runner // the worker's own
+	filled    bool    // the worker waits for a full batch
+	skipped   uint64  // samples that needed no network
+	restarted int64   // when restart was called last; 0: never
 
 	pending chan struct{} // holds a token once the queue is not empty
 	wakeup  int           // eventfd: the batch that the worker waits for is full, or the context ended
@@ -199,7 +201,7 @@ func (s *shard) take(r *runner, tickets []ticket, decisions []flow.Decision) ([]
 // and no more: where samples were lost on the way here, its last one must be the last one
 // here too.
 func (s *shard) isLast(t *ticket) bool {
-	return t.state.missed && t.index >= s.table.judge.budget-1
+	return t.state.missed && t.time >= s.restarted && t.index >= s.table.judge.budget-1
 }
 
 // conclude appends the decision on a ticket's flow.
@@ -241,11 +243,22 @@ func putDecision(decisions []flow.Decision, decision flow.Decision) []flow.Decis
 	return append(decisions, decision)
 }
 
-// restart drops what was sampled for the models before, samples that wait included:
-// their index in the flow says nothing once the flow is sampled again.
-func (s *shard) restart(j *judge) {
-	s.length = 0
+// restart takes new models. Samples that wait stay: a hello among them does not come again.
+// Their flows are sampled again, so none of them is the last of its flow, whatever its index
+// says. now is in ns of CLOCK_MONOTONIC, as the times of samples.
+func (s *shard) restart(j *judge, now int64) {
+	s.restarted = now
 	s.table.restart(j)
+}
+
+// stop stops the batch that the networks work on.
+func (s *shard) stop() {
+	s.mu.Lock()
+	r := s.current
+	s.mu.Unlock()
+	if r != nil {
+		r.stop()
+	}
 }
 
 func (s *shard) close() error { return unix.Close(s.wakeup) }

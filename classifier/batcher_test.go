@@ -281,20 +281,24 @@ func TestRestart(t *testing.T) {
 		t.Fatalf("%+v is not final", frozen)
 	}
 	decide(2, unsure, even)
-	s.put(sample(2, 4)) // its last one, which waits
+	waiting := sample(4, 4) // the last one of a flow whose first ones went elsewhere
+	s.put(waiting)
 
 	next := testDecider(true)
 	next.heads[flow.Category].model, next.heads[flow.App].model = "next", "next"
 	next.heads[flow.Category].labels = []string{"email", "voip"}
-	s.restart(modelJudge(next))
-	if tickets, _ := s.take(r, nil, nil); len(tickets) != 0 {
-		t.Errorf("%+v: samples from before are still there", tickets)
-	}
+	s.restart(modelJudge(next), waiting.Time+1)
 	s.put(sample(0, 0))
-	if tickets, _ := s.take(r, nil, nil); len(tickets) != 0 {
-		t.Errorf("%+v: a decided flow is decided again", tickets)
-	}
 	r = testRunner(t, next, 4)
+	fill(r, []float32{.4, .6}, even)
+	tickets, _ := s.take(r, nil, nil)
+	if len(tickets) != 1 || tickets[0].id != waiting.ID {
+		t.Fatalf("%+v: want the sample that waited, and not that of a decided flow", tickets)
+	}
+	// More of this flow come, although its index says that it is the last one.
+	if d := s.decide(r, tickets, nil)[0]; d.Settled || d.Verdicts[flow.Category].Model != "next" {
+		t.Errorf("the sample that waited: %+v", d)
+	}
 	for _, n := range []int{1, 2} {
 		d := decide(n, []float32{.4, .6}, even)
 		if d.Samples != 1 || d.Settled || d.Verdicts[flow.App].Model != "next" || d.Verdicts[flow.App].Final {

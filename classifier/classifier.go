@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/dpclass/dpclass/classifier/addressbook"
 	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/classifier/names"
@@ -71,6 +73,8 @@ type Classifier struct {
 	sinkMu sync.Mutex // sink takes one batch at a time
 
 	submitted atomic.Uint64
+
+	abandoned atomic.Bool // Run returned although a network did not: the models are not freed
 
 	statsMu    sync.Mutex
 	batches    uint64
@@ -171,8 +175,20 @@ func (c *Classifier) open(models []*model.Model) (*engine, error) {
 	return e, nil
 }
 
-// Close frees the models. Run must have returned; nothing may be called after.
+// stopTime is how long a batch may take once Run is to end, before it is stopped, and how
+// long the stop may take.
+const stopTime = 500 * time.Millisecond
+
+// ErrStuck is wrapped by the error of Run if a network did not return although it was
+// stopped.
+var ErrStuck = errors.New("a network does not return")
+
+// Close frees the models. Run must have returned; nothing may be called after. If Run
+// returned [ErrStuck], the memory of the models stays in use.
 func (c *Classifier) Close() error {
+	if c.abandoned.Load() {
+		return nil
+	}
 	c.inUse.Lock()
 	defer c.inUse.Unlock()
 	c.mu.Lock()
@@ -246,9 +262,15 @@ func (c *Classifier) decider() *decider {
 	return c.engine.decider
 }
 
-// Swap replaces the models in use; where it fails, they stay. Final verdicts stay.
-// What is known of the others and the samples that wait are dropped: the caller has
-// these flows sampled again.
+// BudgetOf returns what Budget would be with these models: a swap to them needs a kernel
+// that samples as many packets.
+func (c *Classifier) BudgetOf(models []*model.Model) int {
+	return c.budget(newDecider(models, c.options.Samples, c.options.MinConfidence))
+}
+
+// Swap replaces the models in use; where it fails, they stay. Final verdicts stay, and what
+// the packets said by themselves. What the models said of the other flows is dropped: the
+// caller has these flows sampled again. Samples that wait are read by the new models.
 func (c *Classifier) Swap(models []*model.Model) error {
 	if err := check(models); err != nil {
 		return err
@@ -257,10 +279,19 @@ func (c *Classifier) Swap(models []*model.Model) error {
 	if err != nil {
 		return err
 	}
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		e.release()
+		return fmt.Errorf("read the clock: %w", err)
+	}
 	c.inUse.Lock()
 	defer c.inUse.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.engine == nil {
+		e.release()
+		return errors.New("the classifier is closed")
+	}
 	for _, s := range c.shards {
 		r := newRunner(e, c.options.Batch)
 		s.mu.Lock()
@@ -268,7 +299,7 @@ func (c *Classifier) Swap(models []*model.Model) error {
 			s.fresh.close()
 		}
 		s.fresh = r
-		s.restart(c.judge(e))
+		s.restart(c.judge(e), now.Nano())
 		s.mu.Unlock()
 	}
 	c.closeOffline()
@@ -301,8 +332,9 @@ func (c *Classifier) shard(id flow.ID) *shard {
 
 // Run classifies what Submit queues until the context ends, and hands the
 // decisions to sink, one call at a time. The slice is used again after the
-// call. A batch that fails is dropped, and [Stats] has its error: its flows stay
-// undecided.
+// call. A batch that fails or takes longer than 30 seconds is dropped, and [Stats] has its
+// error: its flows stay undecided. Run returns at most a second after the end of the context,
+// whatever a network does.
 func (c *Classifier) Run(ctx context.Context, sink func([]flow.Decision)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -316,11 +348,51 @@ func (c *Classifier) Run(ctx context.Context, sink func([]flow.Decision)) error 
 			results <- err
 		}()
 	}
+	over := make(chan struct{})
+	defer close(over)
+	late := c.stopAfter(ctx, over)
 	var err error
 	for range c.shards {
-		err = errors.Join(err, <-results)
+		select {
+		case one := <-results:
+			err = errors.Join(err, one)
+		case <-late:
+			c.abandoned.Store(true)
+			return errors.Join(err, ErrStuck)
+		}
 	}
 	return err
+}
+
+// stopAfter stops the batches that are still at work some time after the end of the
+// context, and closes late if that does not help. It ends with over.
+func (c *Classifier) stopAfter(ctx context.Context, over <-chan struct{}) (late chan struct{}) {
+	late = make(chan struct{})
+	pause := func() (ended bool) {
+		select {
+		case <-over:
+			return true
+		case <-time.After(stopTime):
+			return false
+		}
+	}
+	go func() {
+		select {
+		case <-ctx.Done():
+		case <-over:
+			return
+		}
+		if pause() {
+			return
+		}
+		for _, s := range c.shards {
+			s.stop()
+		}
+		if !pause() {
+			close(late)
+		}
+	}()
+	return late
 }
 
 // work is one worker's loop.
@@ -352,12 +424,15 @@ func (c *Classifier) work(ctx context.Context, s *shard, sink func([]flow.Decisi
 				r.close()
 			}
 			r, s.fresh = s.fresh, nil
+			s.current = r
 		}
 		tickets, decisions = s.take(r, tickets, decisions)
 		s.mu.Unlock()
 		if len(tickets) > 0 {
-			err := r.run(len(tickets))
-			c.count(len(tickets), err)
+			err := r.run(len(tickets), batchLimit)
+			if ctx.Err() == nil || !errors.Is(err, ort.ErrStopped) {
+				c.count(len(tickets), err)
+			}
 			s.mu.Lock()
 			// Where the models were swapped meanwhile, these flows are sampled again.
 			if err == nil && s.fresh == nil {
@@ -365,7 +440,7 @@ func (c *Classifier) work(ctx context.Context, s *shard, sink func([]flow.Decisi
 			}
 			s.mu.Unlock()
 		}
-		if len(decisions) == 0 {
+		if len(decisions) == 0 || c.abandoned.Load() {
 			continue
 		}
 		c.sinkMu.Lock()

@@ -4,18 +4,21 @@ package classifier
 
 import (
 	"context"
+	"errors"
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/dpclass/dpclass/classifier/internal/onnxtest"
 	"github.com/dpclass/dpclass/classifier/model"
+	"github.com/dpclass/dpclass/classifier/ort"
 	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/fault/faulttest"
+	"github.com/dpclass/dpclass/internal/onnxtest"
 )
 
 // running is a classifier that runs.
@@ -190,7 +193,7 @@ func TestBatchIndependence(t *testing.T) {
 				for i := range n {
 					copy(r.vector(i)[:], vectorOf(sample(i, i%5)))
 				}
-				if err := r.run(n); err != nil {
+				if err := r.run(n, batchLimit); err != nil {
 					t.Fatal(err)
 				}
 				for i := range n {
@@ -396,6 +399,65 @@ func TestSwap(t *testing.T) {
 		case n >= settled && !old.Final && (category.Model != "test" || d.Samples != 1):
 			t.Errorf("flow %d: %+v, want it by the new model from one sample", n, d)
 		}
+	}
+}
+
+// endless returns a network that never returns if a packet begins with the byte.
+func endless(first byte) onnxtest.Network {
+	network := onnxtest.Fitting()
+	network.Outputs[0].Endless = first
+	return network
+}
+
+// A network that never returns is stopped at the end of Run, which does not store what it
+// left behind. Close frees it.
+func TestEndlessNetwork(t *testing.T) {
+	c := open(t, Options{Workers: 1, Models: []*model.Model{loadNetwork(t, endless(0x45), "chat", "voip", "email")}})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() {
+		done <- c.Run(ctx, func(decisions []flow.Decision) { t.Errorf("decisions %+v", decisions) })
+	}()
+	if !c.Submit(sample(1, 0)) {
+		t.Fatal("shed")
+	}
+	for running := false; !running; time.Sleep(time.Millisecond) {
+		s := c.shards[0]
+		s.mu.Lock()
+		r := s.current
+		s.mu.Unlock()
+		if r != nil {
+			r.mu.Lock()
+			running = r.running
+			r.mu.Unlock()
+		}
+	}
+	cancel()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("Run does not return")
+	}
+	if s := c.Stats(); s.LastError != "" {
+		t.Errorf("the end is no error of a batch: %+v", s)
+	}
+}
+
+// A batch that takes too long is dropped, and the next one is classified.
+func TestBatchLimit(t *testing.T) {
+	c := open(t, Options{Workers: 1, Models: []*model.Model{loadNetwork(t, endless(0x45), "chat", "voip", "email")}})
+	r := newRunner(c.engine, 2)
+	defer r.close()
+	r.vector(0)[0] = 0x45
+	if err := r.run(1, 50*time.Millisecond); !errors.Is(err, ort.ErrStopped) || !strings.Contains(err.Error(), `"test"`) {
+		t.Errorf("an endless batch: %v", err)
+	}
+	r.vector(0)[0] = 0x60
+	if err := r.run(1, time.Minute); err != nil {
+		t.Errorf("the next one: %v", err)
 	}
 }
 

@@ -3,9 +3,12 @@
 package classifier
 
 import (
+	"errors"
 	"fmt"
 	"math"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/classifier/ort"
@@ -78,7 +81,18 @@ type runner struct {
 	outputs [flow.NumTasks][]float32
 	width   [flow.NumTasks]int
 	bound   [][]*ort.Binding // by net, then by batch size - 1; made when first used
+	brake   *ort.Brake       // made when first used
+
+	mu      sync.Mutex
+	running bool // the brake acts on a run under way
 }
+
+// How long a batch may take. The largest of the paper's networks takes a tenth of a second
+// for 32 packets; a network that contains an endless loop takes forever.
+const (
+	batchLimit = 30 * time.Second
+	probeLimit = 10 * time.Second // for two packets
+)
 
 func newRunner(e *engine, batch int) *runner {
 	e.acquire()
@@ -111,8 +125,23 @@ func (r *runner) row(i int) (rows [flow.NumTasks][]float32) {
 	return rows
 }
 
-// run runs the first n vectors through every model.
-func (r *runner) run(n int) error {
+// run runs the first n vectors through every model. It fails if that takes longer than
+// the limit.
+func (r *runner) run(n int, limit time.Duration) error {
+	if r.brake == nil {
+		var err error
+		if r.brake, err = ort.NewBrake(); err != nil {
+			return err
+		}
+	}
+	r.setRunning(true)
+	timer := time.AfterFunc(limit, r.stop)
+	defer func() {
+		timer.Stop()
+		r.setRunning(false)
+		r.brake.Release()
+	}()
+	began := time.Now()
 	for i, net := range r.engine.nets {
 		bound := r.bound[i][n-1]
 		if bound == nil {
@@ -122,11 +151,30 @@ func (r *runner) run(n int) error {
 			}
 			r.bound[i][n-1] = bound
 		}
-		if err := bound.Run(); err != nil {
+		err := bound.Run(r.brake)
+		if errors.Is(err, ort.ErrStopped) {
+			err = fmt.Errorf("%w after %s", err, time.Since(began).Round(100*time.Millisecond))
+		}
+		if err != nil {
 			return fmt.Errorf("model %s: batch of %d: %w", modelName(net.model), n, err)
 		}
 	}
 	return nil
+}
+
+// stop stops the run under way, if there is one. It may be called from any goroutine.
+func (r *runner) stop() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.running {
+		r.brake.Stop()
+	}
+}
+
+func (r *runner) setRunning(running bool) {
+	r.mu.Lock()
+	r.running = running
+	r.mu.Unlock()
 }
 
 // bind binds a model to the runner's buffers, for batches of n.
@@ -147,6 +195,9 @@ func (r *runner) close() {
 			}
 		}
 	}
+	if r.brake != nil {
+		r.brake.Close()
+	}
 	r.engine.release()
 }
 
@@ -160,7 +211,11 @@ func (r *runner) probe() error {
 			v[j] = byte(i * (j + 7) * 31)
 		}
 	}
-	if err := r.run(n); err != nil {
+	err := r.run(n, probeLimit)
+	if errors.Is(err, ort.ErrStopped) {
+		return fault.Advise(err, "it must return within %s: export it without loops", probeLimit)
+	}
+	if err != nil {
 		return fault.Advise(err, "its outputs must be as wide as its manifest has labels: list one label for each output, or export it again")
 	}
 	for i := range n {

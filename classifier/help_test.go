@@ -12,10 +12,10 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/dpclass/dpclass/classifier/internal/onnxtest"
 	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/classifier/ort"
 	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/onnxtest"
 )
 
 // paper is the folder of the paper's networks.

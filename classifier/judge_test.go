@@ -13,9 +13,9 @@ import (
 
 	"golang.org/x/net/dns/dnsmessage"
 
-	"github.com/dpclass/dpclass/classifier/internal/onnxtest"
 	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/onnxtest"
 )
 
 // hello returns the bytes that a TLS client sends first. They fit into a segment.
@@ -102,6 +102,25 @@ const (
 	streamingName = "www.netflix.com" // in the catalogue: strong
 	weakName      = "www.google.com"  // in the catalogue: weak
 )
+
+// A hello that waits while the models are swapped still names its flow: it does not come
+// again.
+func TestSwapKeepsHello(t *testing.T) {
+	c := open(t, Options{Workers: 1})
+	f := newTCPFlow(1, "192.0.2.1:443")
+	if !c.Submit(f.sample(true, hello(t, streamingName))) {
+		t.Fatal("shed")
+	}
+	if err := c.Swap(c.Models()); err != nil {
+		t.Fatal(err)
+	}
+	live := run(t, c)
+	live.settle(t)
+	live.stop(t)
+	if d, _ := live.decision(f.id); d.Verdicts[flow.App].Source != flow.SourceName || d.Evidence.Name != streamingName {
+		t.Errorf("%+v", d)
+	}
+}
 
 func TestNameDecides(t *testing.T) {
 	c := open(t, Options{Workers: 1})

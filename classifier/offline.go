@@ -272,7 +272,7 @@ func (r *runner) runVectors(vectors [][]byte) error {
 	for i, v := range vectors {
 		copy(r.vector(i)[:], v)
 	}
-	return r.run(len(vectors))
+	return r.run(len(vectors), batchLimit)
 }
 
 // runners returns the offline runners, one for each CPU.

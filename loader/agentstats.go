@@ -15,7 +15,7 @@ type AgentStats struct {
 	PID               int          `json:"pid"`
 	Model             []string     `json:"model"` // at most two
 	Started           time.Time    `json:"started"`
-	Updated           time.Time    `json:"updated"`
+	Updated           time.Time    `json:"updated"` // set by Publish
 	Samples           uint64       `json:"samples"`
 	Verdicts          uint64       `json:"verdicts"`
 	Shed              uint64       `json:"shed"` // samples that the classifier did not accept
@@ -29,8 +29,21 @@ type AgentStats struct {
 	RingUsed          uint64       `json:"ring_used"`  // bytes in it that are not yet read
 	Classify          bool         `json:"classify"`
 	Ready             bool         `json:"ready"`
+	Ending            bool         `json:"-"` // it is about to let go of the interface
 	LastError         string       `json:"last_error,omitempty"`
+
+	TakesReload  bool   `json:"-"`                      // SIGUSR1 makes it load its models again
+	ReloadsBegun uint32 `json:"-"`                      // of the models
+	Reloads      uint32 `json:"reloads"`                // that ended, with success or not
+	ReloadError  string `json:"reload_error,omitempty"` // of the last one; "" if it changed the models
 }
+
+// hungAfter is the age of the statistics after which their agent counts as hung. A live one
+// publishes them every second.
+const hungAfter = 5 * time.Second
+
+// isHung reports whether the agent has not reported for a while.
+func (s *AgentStats) isHung(now time.Time) bool { return now.Sub(s.Updated) > hungAfter }
 
 // Publish stores the agent's statistics, so that Status works in any process. It fills
 // in the figures of the ring.
@@ -40,41 +53,49 @@ func (a *Attachment) Publish(s AgentStats) error {
 }
 
 func putAgent(m *ebpf.Map, s *AgentStats) error {
+	now, err := newClock(0)
+	if err != nil {
+		return err
+	}
 	raw := bpfAgentStats{
-		StartedNs: uint64(s.Started.UnixNano()), UpdatedNs: uint64(s.Updated.UnixNano()),
+		StartedNs: uint64(s.Started.UnixNano()), UpdatedNs: uint64(now.mono),
 		Samples: s.Samples, Verdicts: s.Verdicts, Shed: s.Shed, Batches: s.Batches,
 		SamplesPerSecondMilli:  uint64(s.SamplesPerSecond * 1e3),
 		VerdictsPerSecondMilli: uint64(s.VerdictsPerSecond * 1e3),
 		BatchMeanMilli:         uint64(s.BatchMean * 1e3),
 		P50Ns:                  uint64(s.P50), P99Ns: uint64(s.P99), RingBytes: s.RingBytes, RingUsed: s.RingUsed,
-		Pid: uint32(s.PID), Classify: bit(s.Classify), Ready: bit(s.Ready),
+		Pid: uint32(s.PID), Classify: bit(s.Classify), Ready: bit(s.Ready), Ending: bit(s.Ending),
+		TakesReload: bit(s.TakesReload), ReloadsBegun: s.ReloadsBegun, Reloads: s.Reloads,
 	}
 	for n, name := range s.Model[:min(len(s.Model), len(raw.Model))] {
 		copy(raw.Model[n][:len(raw.Model[n])-1], name)
 	}
 	copy(raw.LastError[:len(raw.LastError)-1], s.LastError)
+	copy(raw.ReloadError[:len(raw.ReloadError)-1], s.ReloadError)
 	if err := m.Put(uint32(0), &raw); err != nil {
 		return fmt.Errorf("publish the agent's statistics: %w", err)
 	}
 	return nil
 }
 
-// agent returns what the live agent reports, nil if none is alive.
-func (p *Pins) agent() (*AgentStats, error) {
-	if live, err := isLocked(p.dir); err != nil || !live {
+// readAgent returns what the last agent of a map reported.
+func readAgent(m *ebpf.Map) (*AgentStats, error) {
+	now, err := newClock(0)
+	if err != nil {
 		return nil, err
 	}
 	var raw bpfAgentStats
-	if err := p.maps.Agent.Lookup(uint32(0), &raw); err != nil {
+	if err := m.Lookup(uint32(0), &raw); err != nil {
 		return nil, fmt.Errorf("statistics of the agent: %w", err)
 	}
 	s := &AgentStats{
-		PID: int(raw.Pid), Model: []string{}, Started: time.Unix(0, int64(raw.StartedNs)).UTC(), Updated: time.Unix(0, int64(raw.UpdatedNs)).UTC(),
+		PID: int(raw.Pid), Model: []string{}, Started: time.Unix(0, int64(raw.StartedNs)).UTC(), Updated: now.time(int64(raw.UpdatedNs)),
 		Samples: raw.Samples, Verdicts: raw.Verdicts, Shed: raw.Shed, Batches: raw.Batches,
 		SamplesPerSecond: float64(raw.SamplesPerSecondMilli) / 1e3, VerdictsPerSecond: float64(raw.VerdictsPerSecondMilli) / 1e3,
 		BatchMean: float64(raw.BatchMeanMilli) / 1e3, P50: Milliseconds(raw.P50Ns), P99: Milliseconds(raw.P99Ns),
-		RingBytes: raw.RingBytes, RingUsed: raw.RingUsed, Classify: raw.Classify != 0, Ready: raw.Ready != 0,
-		LastError: cString(raw.LastError[:]),
+		RingBytes: raw.RingBytes, RingUsed: raw.RingUsed, Classify: raw.Classify != 0, Ready: raw.Ready != 0, Ending: raw.Ending != 0,
+		LastError: cString(raw.LastError[:]), TakesReload: raw.TakesReload != 0,
+		ReloadsBegun: raw.ReloadsBegun, Reloads: raw.Reloads, ReloadError: cString(raw.ReloadError[:]),
 	}
 	for n := range raw.Model {
 		if name := cString(raw.Model[n][:]); name != "" {
@@ -84,16 +105,29 @@ func (p *Pins) agent() (*AgentStats, error) {
 	return s, nil
 }
 
+// agent returns what the live agent reports, nil if none is alive.
+func (p *Pins) agent() (*AgentStats, error) {
+	if live, err := isLocked(p.dir); err != nil || !live {
+		return nil, err
+	}
+	return readAgent(p.maps.Agent)
+}
+
+// agentOf returns what the agent of a pin directory reported last.
+func agentOf(dir string) (*AgentStats, error) {
+	m, err := ebpf.LoadPinnedMap(filepath.Join(dir, "agent"), &ebpf.LoadPinOptions{ReadOnly: true})
+	if err != nil {
+		return nil, fmt.Errorf("pinned map %q: %w", "agent", err)
+	}
+	defer m.Close()
+	return readAgent(m)
+}
+
 // agentPID returns the id of the last process that reported serving the pins, or 0.
 func agentPID(dir string) int {
-	m, err := ebpf.LoadPinnedMap(filepath.Join(dir, "agent"), &ebpf.LoadPinOptions{ReadOnly: true})
+	stats, err := agentOf(dir)
 	if err != nil {
 		return 0
 	}
-	defer m.Close()
-	var stats bpfAgentStats
-	if err := m.Lookup(uint32(0), &stats); err != nil {
-		return 0
-	}
-	return int(stats.Pid)
+	return stats.PID
 }

@@ -268,7 +268,7 @@ func (a *Attachment) adopt(ctx context.Context, device netlink.Link, cfg *Config
 		pinned[name] = m
 	}
 	// The statistics are still those of the earlier process.
-	if err := putAgent(pinned["agent"], &AgentStats{PID: os.Getpid(), Started: time.Now(), Updated: time.Now()}); err != nil {
+	if err := putAgent(pinned["agent"], &AgentStats{PID: os.Getpid(), Started: time.Now()}); err != nil {
 		return err
 	}
 	if err := a.load(device, cfg, pinned); err != nil {
@@ -352,7 +352,7 @@ func (a *Attachment) begin() (err error) {
 		return err
 	}
 	// This lets Detach find this process. The agent reports later that it is ready.
-	return a.Publish(AgentStats{PID: os.Getpid(), Started: time.Now(), Updated: time.Now()})
+	return a.Publish(AgentStats{PID: os.Getpid(), Started: time.Now()})
 }
 
 // record stores how the programs are attached, for other processes.
@@ -379,8 +379,12 @@ func (a *Attachment) Ring() *Ring { return a.ring }
 // for them.
 func (a *Attachment) DNS() *DNSRing { return a.dns }
 
-// Detach detaches what Attach attached, removes the pins and closes the attachment.
+// Detach detaches what Attach attached, removes the pins and closes the attachment. A
+// second call does nothing.
 func (a *Attachment) Detach() error {
+	if a.lock == nil {
+		return nil
+	}
 	// Take the programs off first: no packet must find a map missing.
 	errs := []error{a.takeOff()}
 	// If somebody removed the directory, another process may have one with the same name.

@@ -29,11 +29,15 @@ type bpfAgentStats struct {
 	RingBytes              uint64
 	RingUsed               uint64
 	Pid                    uint32
+	ReloadsBegun           uint32
+	Reloads                uint32
 	Classify               uint8
 	Ready                  uint8
-	Pad                    [2]uint8
+	Ending                 uint8
+	TakesReload            uint8
 	Model                  [2][64]uint8
 	LastError              [128]uint8
+	ReloadError            [256]uint8
 }
 
 type bpfAnswerCopy struct {

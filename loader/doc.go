@@ -17,6 +17,7 @@ import "errors"
 // Errors that callers can check for with errors.Is.
 var (
 	ErrNotAttached = errors.New("dpclass is not attached")
+	ErrAttaching   = errors.New("dpclass is being attached")
 	ErrNoFlow      = errors.New("no such flow")
 	ErrBusy        = errors.New("another agent is attached")
 	ErrForeignXDP  = errors.New("another XDP program is attached")

@@ -5,6 +5,7 @@ package loader
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -75,21 +76,76 @@ func openPlace(found *place, iface string) (*Pins, error) {
 	return p, nil
 }
 
-// open opens the maps and reads what they say about the interface.
-func (p *Pins) open() (err error) {
-	for name, m := range pinnedMaps(&p.maps) {
-		if *m, err = openMap(p.dir, name); err != nil {
-			return fault.Advise(fmt.Errorf("the pins are incomplete: %w", err), "remove them: dpclass detach %s", p.name)
+// open opens the maps and reads what they say about the interface. It may look a second
+// time, if the pins were being made when it looked first.
+func (p *Pins) open() error {
+	err := p.openMaps()
+	if err != nil {
+		var complete bool
+		if err, complete = p.incomplete(err); complete {
+			if err = p.openMaps(); err != nil {
+				err, _ = p.incomplete(err)
+			}
 		}
 	}
-	if err := p.maps.Interface.Lookup(uint32(0), &p.info); err != nil {
-		return fmt.Errorf("read how it is attached: %w", err)
+	if err != nil {
+		return err
 	}
 	if err := p.labels.load(p.maps.Labels); err != nil {
 		return err
 	}
 	p.serve(DefaultTimeouts)
 	return nil
+}
+
+func (p *Pins) openMaps() error {
+	for name, m := range pinnedMaps(&p.maps) {
+		opened, err := openMap(p.dir, name)
+		if err != nil {
+			return err
+		}
+		if *m != nil {
+			(*m).Close()
+		}
+		*m = opened
+	}
+	if err := p.maps.Interface.Lookup(uint32(0), &p.info); err != nil {
+		return fmt.Errorf("read how it is attached: %w", err)
+	}
+	if p.info.AttachedNs == 0 {
+		return errors.New("they do not say how it is attached")
+	}
+	return nil
+}
+
+// incomplete returns the error for pins that could not be opened. While a process holds
+// them, it makes or removes them. complete reports that a process has made them meanwhile.
+func (p *Pins) incomplete(problem error) (err error, complete bool) {
+	live, err := isLocked(p.dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return ErrNotAttached, false
+	case err == nil && live:
+		if isEnding(p.dir) {
+			return fmt.Errorf("%w: it is being detached", ErrNotAttached), false
+		}
+		if info, err := readInfo(p.dir); err == nil && info.AttachedNs != 0 && arePinned(p.dir) {
+			return problem, true
+		}
+		return fault.Advise(ErrAttaching, "try again in a moment"), false
+	}
+	return fault.Advise(fmt.Errorf("the pins are incomplete: %w", problem), "remove them: dpclass detach %s", p.name), false
+}
+
+// isEnding reports whether the process that holds the pins is removing them. It removes
+// that of its statistics first.
+func isEnding(dir string) bool {
+	stats, err := agentOf(dir)
+	if err == nil {
+		return stats.Ending
+	}
+	info, err := readInfo(dir)
+	return err == nil && info.AttachedNs != 0
 }
 
 // serve creates the objects that work on the maps. It needs the maps, info and labels.
@@ -112,6 +168,9 @@ func (p *Pins) Rules() *Rules { return p.rules }
 
 // Labels returns the labels that a verdict of this interface may have, by number.
 func (p *Pins) Labels() []string { return p.labels.list() }
+
+// Samples returns how many payload packets of a flow the kernel samples.
+func (p *Pins) Samples() int { return int(p.info.Samples) }
 
 // Close closes the maps. The programs stay attached.
 func (p *Pins) Close() error {

@@ -27,10 +27,45 @@ type Status struct {
 	Rules      int               `json:"rules"` // of the policy in force
 	Agent      *AgentStats       `json:"agent"` // nil: none is alive
 	Ready      bool              `json:"ready"`
+	State      string            `json:"state"` // StateReady, or why it is not ready
+}
+
+// States of an interface.
+const (
+	StateReady     = "ready"
+	StateAttaching = "attaching" // the agent has begun to attach it, or takes it over
+	StateHook      = "hook"      // a program is not attached
+	StateAgent     = "no agent"
+	StateHung      = "hung"    // the agent has not reported for five seconds: it hangs or was stopped
+	StateFailing   = "failing" // the agent cannot do its work on the interface: see its LastError
+	StateEnding    = "ending"  // the agent is about to let go of the interface
+)
+
+// state returns the state of an interface with these hooks and agent.
+func (s *Status) state(now time.Time) string {
+	a := s.Agent
+	switch {
+	case a == nil:
+		return StateAgent
+	case a.isHung(now):
+		return StateHung
+	case a.Ending:
+		return StateEnding
+	case !a.Ready && a.LastError != "":
+		return StateFailing
+	case !a.Ready:
+		return StateAttaching
+	}
+	for _, h := range s.Hooks {
+		if h.State != HookAttached {
+			return StateHook
+		}
+	}
+	return StateReady
 }
 
 // Status returns the state of the interface. It is ready if the hooks are attached and
-// a live agent reports that it is ready.
+// a live agent has reported within the last five seconds that it is ready.
 func (p *Pins) Status() (Status, error) {
 	s := Status{
 		Iface: p.name, Mode: TC, Clsact: p.info.Tc != bpfTcKindTcTcx, Driver: cString(p.info.Driver[:]),
@@ -72,9 +107,7 @@ func (p *Pins) Status() (Status, error) {
 	if s.Agent, err = p.agent(); err != nil {
 		return s, err
 	}
-	s.Ready = s.Agent != nil && s.Agent.Ready
-	for _, h := range s.Hooks {
-		s.Ready = s.Ready && h.State == HookAttached
-	}
+	s.State = s.state(time.Now())
+	s.Ready = s.State == StateReady
 	return s, nil
 }

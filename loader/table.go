@@ -128,6 +128,30 @@ func (t *Table) ResampleAll() error {
 	return err
 }
 
+// Withdraw takes back the verdicts of models on a task that are not final. It is for models
+// that have been replaced by ones that have no verdict on the task.
+func (t *Table) Withdraw(task flow.Task) error {
+	entries, err := t.read()
+	if err != nil {
+		return err
+	}
+	entries = slices.DeleteFunc(entries, func(e entry) bool {
+		v := &e.flow.Category
+		if task == flow.App {
+			v = &e.flow.App
+		}
+		return v.Source != bpfSourceSourceModel || v.Final != 0 || v.Label == bpfLabelUndecided
+	})
+	var none flow.Verdicts
+	none[task].Source = flow.SourceModel
+	_, err = t.inbox.run(len(entries), func(n int, op *bpfOp) error {
+		op.Key, op.Family = wideKey(entries[n].key)
+		op.Generation = entries[n].flow.Generation
+		return t.fillVerdicts(op, &none)
+	}, nil)
+	return err
+}
+
 // Flows returns the flows of the interface in the order of their first packets. Ended
 // flows are included as long as they are in the table.
 func (t *Table) Flows() ([]flow.Record, error) {

@@ -25,8 +25,12 @@ func (t *nameTable) encodeVerdict(v *flow.Verdict) (bpfVerdict, error) {
 	}, nil
 }
 
-// decodeVerdict returns a verdict as the kernel holds it.
+// decodeVerdict returns a verdict as the kernel holds it; a model's verdict that was
+// withdrawn is none.
 func (t *nameTable) decodeVerdict(v *bpfVerdict) flow.Verdict {
+	if v.Source == bpfSourceSourceModel && v.Label == bpfLabelUndecided {
+		return flow.Verdict{}
+	}
 	return flow.Verdict{
 		Label: t.name(uint16(v.Label)), Confidence: decodeConfidence(v.Confidence),
 		Source: flow.Source(v.Source), Model: t.name(v.Model), Final: v.Final != 0,

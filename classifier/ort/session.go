@@ -164,8 +164,8 @@ func (s *Session) Close() error { return s.session.Destroy() }
 // writes the buffers directly, without a copy.
 type Binding struct {
 	session *Session
-	binding *onnx.IoBinding
-	tensors []onnx.Value
+	inputs  []onnx.Value
+	outputs []onnx.Value
 	pins    runtime.Pinner // ONNX Runtime keeps the addresses of the buffers
 }
 
@@ -181,47 +181,44 @@ func (s *Session) Bind(n int, input []byte, outputs [][]float32) (*Binding, erro
 	return b, nil
 }
 
-func (b *Binding) bind(n int, input []byte, outputs [][]float32) (err error) {
-	if b.binding, err = b.session.session.CreateIoBinding(); err != nil {
-		return err
-	}
+func (b *Binding) bind(n int, input []byte, outputs [][]float32) error {
 	b.pins.Pin(&input[0])
 	in, err := onnx.NewTensor(onnx.NewShape(int64(n), vector.Size), input)
 	if err != nil {
 		return err
 	}
-	b.tensors = append(b.tensors, in)
-	if err := b.binding.BindInput(Input, in); err != nil {
-		return err
-	}
+	b.inputs = append(b.inputs, in)
 	for i, output := range b.session.outputs {
 		b.pins.Pin(&outputs[i][0])
 		out, err := onnx.NewTensor(onnx.NewShape(int64(n), int64(output.Width)), outputs[i])
 		if err != nil {
 			return err
 		}
-		b.tensors = append(b.tensors, out)
-		if err := b.binding.BindOutput(output.Name, out); err != nil {
-			return err
-		}
+		b.outputs = append(b.outputs, out)
 	}
 	return nil
 }
 
-// Run runs the network over the input buffer and fills the output buffers.
-func (b *Binding) Run() error {
-	if err := b.session.session.RunWithBinding(b.binding); err != nil {
-		return errors.New(oneLine(err.Error()))
+// Run runs the network over the input buffer and fills the output buffers. The error
+// wraps ErrStopped if the brake stopped it. brake may be nil.
+func (b *Binding) Run(brake *Brake) error {
+	var options *onnx.RunOptions
+	if brake != nil {
+		options = brake.options
 	}
-	return nil
+	err := b.session.session.RunWithOptions(b.inputs, b.outputs, options)
+	switch {
+	case err == nil:
+		return nil
+	case brake != nil && brake.stopped():
+		return ErrStopped
+	}
+	return errors.New(oneLine(err.Error()))
 }
 
 // Close frees the binding, but not the buffers. Freeing cannot fail.
 func (b *Binding) Close() {
-	if b.binding != nil {
-		_ = b.binding.Destroy()
-	}
-	for _, tensor := range b.tensors {
+	for _, tensor := range append(b.inputs, b.outputs...) {
 		_ = tensor.Destroy()
 	}
 	b.pins.Unpin()

@@ -8,8 +8,8 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/dpclass/dpclass/classifier/internal/onnxtest"
 	"github.com/dpclass/dpclass/internal/fault/faulttest"
+	"github.com/dpclass/dpclass/internal/onnxtest"
 	"github.com/dpclass/dpclass/internal/vector"
 )
 
@@ -54,7 +54,7 @@ func TestRun(t *testing.T) {
 						input[i*vector.Size] = byte(part*100 + round*10 + i)
 						input[i*vector.Size+1] = byte(n)
 					}
-					if err := binding.Run(); err != nil {
+					if err := binding.Run(nil); err != nil {
 						t.Error(err)
 					}
 					for i := range n {
@@ -94,7 +94,7 @@ func TestRunRefusesWidth(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer binding.Close()
-	if err := binding.Run(); err == nil {
+	if err := binding.Run(nil); err == nil {
 		t.Error("an output of 4 fitted into a buffer of 3")
 	}
 }

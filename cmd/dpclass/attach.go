@@ -55,8 +55,13 @@ flows until SIGINT or SIGTERM. Then detach and leave nothing behind, unless
 --persist is given. Several interfaces share one classifier.
 
 --mode auto uses native XDP if the driver supports it, else tc; the output says
-which. Packets are never held up: if something fails, they pass. On SIGHUP, attach
-loads the models that "dpclass models use" chose and samples undecided flows again.
+which. Packets are never held up: if something fails, they pass. "dpclass reload" changes
+the models without detaching.
+
+If an interface is deleted and created again, attach lets go of the old one and attaches
+the new one, with the policy of the old one. If no interface is left for 10 seconds, attach
+ends with exit code 1. The end of the terminal ends attach too. Without a terminal, as a
+service, SIGHUP means reload.
 
 What decides a flow, in this order: its server name, if the catalogue lists it; its
 protocol, if that says what the flow is; else the model. --evidence model leaves all
@@ -141,28 +146,37 @@ func attach(cmd *cobra.Command, g *cli.Globals, f *attachFlags, interfaces []str
 			log.Info("the SSH connection is never dropped or policed", "flow", key.String())
 		}
 	}
-	attached, err := f.attachAll(cmd.Context(), interfaces, f.config(engine, append(labels, knownApps(catalogue)...)), rules, log)
+	reload := cli.Reloads(cmd.Context()) // early: the signal must not end this process
+	defer cli.HoldSignals()()            // detaching must not be cut short
+	config := f.config(engine, append(labels, knownApps(catalogue)...))
+	attached, err := f.attachAll(cmd.Context(), interfaces, config, rules, log)
 	if err != nil || len(attached) == 0 {
 		return err
+	}
+	all, err := f.serve(g, attached, config, log)
+	if err != nil {
+		return errors.Join(err, f.finish(all, log))
 	}
 	// If the reader of the log goes away, the write fails, and the agent continues.
 	signal.Ignore(syscall.SIGPIPE)
 	exporter, err := sink.New(f.logFormat, cmd.OutOrStdout(), log)
 	if err != nil {
-		return errors.Join(err, f.finish(attached, log))
+		return errors.Join(err, f.finish(all, log))
 	}
 	var ports []agent.Port
-	for _, iface := range attached {
-		ports = append(ports, agent.NewPort(iface))
+	for _, s := range all {
+		ports = append(ports, s.port())
 	}
 	a := agent.New(agent.Config{
-		Ports: ports, Log: log, Sinks: []agent.Sink{exporter}, Reload: cli.Hangups(cmd.Context()),
+		Ports: ports, Log: log, Sinks: []agent.Sink{exporter}, Reload: reload, SignalReload: true,
 		Classifier: agent.NewClassifier(engine, func() ([]*model.Model, error) { return loadModels(f.models) }),
 	})
 	defer func() {
-		// Detach first: the reader of the log may be slow or gone.
-		err = errors.Join(err, f.finish(attached, log))
-		if lost := a.Close(context.WithoutCancel(cmd.Context())); lost != nil {
+		// Detach first: the reader of the log may be slow or gone, and a model may not return.
+		err = errors.Join(err, f.finish(all, log))
+		if lost := a.Close(context.WithoutCancel(cmd.Context())); errors.Is(lost, agent.ErrStuck) {
+			log.Warn("the end did not wait for a model", "error", lost)
+		} else if lost != nil {
 			log.Warn("the flow log is not complete", "error", lost)
 		}
 	}()
@@ -248,19 +262,10 @@ func (f *attachFlags) attachAll(ctx context.Context, interfaces []string, config
 }
 
 // finish detaches the interfaces, or with --persist closes them and leaves them attached.
-func (f *attachFlags) finish(attached []*loader.Attachment, log *slog.Logger) error {
+func (f *attachFlags) finish(all []*watched, log *slog.Logger) error {
 	var problems []error
-	for _, iface := range attached {
-		if f.persist {
-			problems = append(problems, iface.Close())
-			log.Info("the agent ended; programs, flows and policy stay", "iface", iface.Name())
-			continue
-		}
-		if err := iface.Detach(); err != nil {
-			problems = append(problems, fmt.Errorf("detach %q: %w", iface.Name(), err))
-			continue
-		}
-		log.Info("detached", "iface", iface.Name())
+	for _, s := range all {
+		problems = append(problems, s.finish(f.persist, log))
 	}
 	return errors.Join(problems...)
 }

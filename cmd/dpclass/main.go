@@ -33,6 +33,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.`,
 	root.AddCommand(
 		newAttachCommand(g),
 		newDetachCommand(g),
+		newReloadCommand(g),
 		newStatusCommand(g),
 		newFlowsCommand(g),
 		newPolicyCommand(g),

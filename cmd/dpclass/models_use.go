@@ -23,8 +23,8 @@ func newModelsUseCommand(g *cli.Globals) *cobra.Command {
 eval without --model. The models are verified first. Root's choice applies to every
 user and is kept in /etc/dpclass/model; another user's choice is kept in
 $XDG_CONFIG_HOME/dpclass/model (~/.config/dpclass/model) and overrides root's.
-An agent that was started without --model loads the choice on SIGHUP: it samples
-flows without a final verdict again, and keeps final verdicts.`,
+An agent that was started without --model loads the choice on "dpclass reload": it
+samples flows without a final verdict again, and keeps final verdicts.`,
 		Example: `  sudo dpclass models use cnn-app cnn-traffic
   dpclass models use ./mine.onnx
   dpclass models use --reset`,
@@ -74,7 +74,7 @@ flows without a final verdict again, and keeps final verdicts.`,
 				return err
 			}
 			_, err = fmt.Fprintf(out, "%s will be used if --model is not given (%s)\n"+
-				"agents that run without --model load it on SIGHUP\n", baseNames(args), file)
+				"agents that run without --model load it on \"dpclass reload --all\"\n", baseNames(args), file)
 			return err
 		},
 	}

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -25,14 +26,14 @@ tables and the ring are, samples and verdicts per second, batch size, the time
 from a packet to its verdict, and counts of packets that could not be handled.
 It only reads pinned maps, so it works without an agent.
 
-The exit code is 0 if hooks, policy and model are ready, else 1.`,
+The exit code is 0 if hooks, policy and model are ready, else 1. "attaching" means that
+the agent has not finished its start; an agent that has not reported for five seconds
+hangs, or was stopped.`,
 		Example:           "  dpclass status\n  dpclass status eth0 -o json | jq .agent.p50_ms\n  until dpclass status eth0 > /dev/null; do sleep .1; done",
 		Args:              cli.Between(0, "IFACE"),
 		ValidArgsFunction: completeAttached(g, cobra.ShellCompDirectiveNoFileComp),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withInterfaces(g, args, func(all []*loader.Pins) error {
-				return printStatus(cmd.OutOrStdout(), g.JSON(), all)
-			})
+			return g.InNetns(func() error { return printStatus(cmd.OutOrStdout(), g.JSON(), args) })
 		},
 	}
 }
@@ -40,8 +41,14 @@ The exit code is 0 if hooks, policy and model are ready, else 1.`,
 // errNotReady is the outcome of status if an interface is not ready.
 var errNotReady = cli.Quiet("not ready")
 
-func printStatus(out io.Writer, asJSON bool, all []*loader.Pins) error {
-	if len(all) == 0 {
+// printStatus prints the status of the named interfaces, without a name of all.
+func printStatus(out io.Writer, asJSON bool, names []string) (err error) {
+	if len(names) == 0 {
+		if names, err = loader.List(); err != nil {
+			return err
+		}
+	}
+	if len(names) == 0 {
 		if !asJSON {
 			if _, err := fmt.Fprintln(out, "nothing is attached in this network namespace; attach with: dpclass attach IFACE"); err != nil {
 				return err
@@ -50,8 +57,8 @@ func printStatus(out io.Writer, asJSON bool, all []*loader.Pins) error {
 		return errNotReady
 	}
 	ready := true
-	for i, iface := range all {
-		status, err := iface.Status()
+	for i, name := range names {
+		status, err := readStatus(name)
 		if err != nil {
 			return err
 		}
@@ -74,15 +81,35 @@ func printStatus(out io.Writer, asJSON bool, all []*loader.Pins) error {
 	return nil
 }
 
+// readStatus reads the status of an interface. Of one that an agent is attaching, there is
+// only the state.
+func readStatus(name string) (status loader.Status, err error) {
+	iface, err := open(name)
+	if errors.Is(err, loader.ErrAttaching) {
+		return loader.Status{Iface: name, State: loader.StateAttaching}, nil
+	}
+	if err != nil {
+		return status, err
+	}
+	status, err = iface.Status()
+	return status, errors.Join(err, iface.Close())
+}
+
 // statusText is the status of an interface for people.
 func statusText(s loader.Status, now time.Time, color bool) []string {
 	head := tui.Cell{Text: "ready", Style: tui.Green}
-	if !s.Ready {
+	switch {
+	case s.State == loader.StateAttaching:
+		head = tui.Cell{Text: "attaching", Style: tui.Yellow}
+	case !s.Ready:
 		head = tui.Cell{Text: "not ready", Style: tui.Red}
 	}
 	lines := []string{tui.Paint(s.Iface, tui.Bold, color) + "  " + tui.Paint(head.Text, head.Style, color)}
 	add := func(title, format string, args ...any) {
 		lines = append(lines, fmt.Sprintf("  %-9s ", title)+fmt.Sprintf(format, args...))
+	}
+	if len(s.Hooks) == 0 && s.State == loader.StateAttaching {
+		return lines
 	}
 	filters := ""
 	if s.Clsact {
@@ -128,6 +155,21 @@ func agentText(add func(title, format string, args ...any), s loader.Status, now
 		return
 	}
 	add("agent", "pid %d, up %s", a.PID, tui.Age(now.Sub(a.Started)))
+	switch s.State {
+	case loader.StateHung:
+		add("", "%s", tui.Paint(fmt.Sprintf("it has not reported for %s: it hangs or was stopped (continue it, or: dpclass detach %s)",
+			tui.Age(now.Sub(a.Updated)), s.Iface), tui.Red, color))
+	case loader.StateEnding:
+		add("", "%s", tui.Paint("it is ending", tui.Yellow, color))
+	}
+	defer func() {
+		if a.ReloadError != "" {
+			add("reload", "%s", tui.Paint("the models were not changed: "+tui.Printable(a.ReloadError), tui.Red, color))
+		}
+		if a.LastError != "" {
+			add("error", "%s", tui.Paint(tui.Printable(a.LastError), tui.Red, color))
+		}
+	}()
 	if !a.Classify {
 		add("model", "none (--no-classify)")
 		return
@@ -138,9 +180,6 @@ func agentText(add func(title, format string, args ...any), s loader.Status, now
 	add("latency", "p50 %.2f ms, p99 %.2f ms from packet to verdict", a.P50.Float(), a.P99.Float())
 	if a.RingBytes > 0 {
 		add("ring", "%.1f %% of %s", 100*float64(a.RingUsed)/float64(a.RingBytes), tui.Bytes(a.RingBytes))
-	}
-	if a.LastError != "" {
-		add("error", "%s", tui.Paint(tui.Printable(a.LastError), tui.Red, color))
 	}
 }
 

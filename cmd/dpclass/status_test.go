@@ -17,7 +17,7 @@ import (
 // served is the status of an interface that an agent serves.
 func served(now time.Time) loader.Status {
 	return loader.Status{
-		Iface: "eth0", Mode: "native", Driver: "veth", Ready: true, Samples: 5, Rules: 2,
+		Iface: "eth0", Mode: "native", Driver: "veth", Ready: true, State: loader.StateReady, Samples: 5, Rules: 2,
 		Hooks: []loader.Hook{
 			{Name: "ingress", Program: "dpclass_xdp", ProgID: 11, LinkID: 4, State: "attached"},
 			{Name: "egress", Program: "dpclass_out", ProgID: 12, LinkID: 5, State: "attached"},
@@ -51,6 +51,27 @@ func TestStatusText(t *testing.T) {
 	if got := strings.Join(statusText(served(now), now, false), "\n"); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
+	for _, test := range []struct {
+		change func(*loader.Status)
+		want   []string
+	}{
+		{func(s *loader.Status) {
+			s.State, s.Ready = loader.StateHung, false
+			s.Agent.Updated = now.Add(-12 * time.Second)
+		},
+			[]string{"eth0  not ready", "it has not reported for 12s", "dpclass detach eth0"}},
+		{func(s *loader.Status) { *s = loader.Status{Iface: "eth0", State: loader.StateAttaching} }, []string{"eth0  attaching"}},
+		{func(s *loader.Status) { s.Agent.ReloadError = "no such file" }, []string{"eth0  ready", "the models were not changed: no such file"}},
+	} {
+		s := served(now)
+		test.change(&s)
+		text := strings.Join(statusText(s, now, false), "\n")
+		for _, want := range test.want {
+			if !strings.Contains(text, want) {
+				t.Errorf("%q is missing in\n%s", want, text)
+			}
+		}
+	}
 	alone := served(now)
 	alone.Agent, alone.Ready, alone.Counters, alone.Hooks[1].State = nil, false, nil, "stale"
 	got := strings.Join(statusText(alone, now, false), "\n")
@@ -64,7 +85,7 @@ func TestStatusText(t *testing.T) {
 // TestStatusJSON holds the names of the fields, which scripts rely on.
 func TestStatusJSON(t *testing.T) {
 	want := served(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
-	want.Agent.LastError = "slow"
+	want.Agent.LastError, want.Agent.ReloadError = "slow", "no such file"
 	data, err := json.Marshal(want)
 	if err != nil {
 		t.Fatal(err)
@@ -77,9 +98,9 @@ func TestStatusJSON(t *testing.T) {
 		of   any
 		want string
 	}{
-		{fields, "agent attached clsact counters driver ended flows flows_max hooks iface mode netns pending pending_max ready rules samples vlan"},
+		{fields, "agent attached clsact counters driver ended flows flows_max hooks iface mode netns pending pending_max ready rules samples state vlan"},
 		{fields["hooks"].([]any)[0], "link_id name prog_id program state"},
-		{fields["agent"], "batch_mean batches classify last_error model p50_ms p99_ms pid ready ring_bytes ring_used samples samples_per_s " +
+		{fields["agent"], "batch_mean batches classify last_error model p50_ms p99_ms pid ready reload_error reloads ring_bytes ring_used samples samples_per_s " +
 			"shed started updated verdicts verdicts_per_s"},
 	} {
 		if got := strings.Join(slices.Sorted(maps.Keys(test.of.(map[string]any))), " "); got != test.want {

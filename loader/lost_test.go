@@ -14,11 +14,11 @@ import (
 	"github.com/dpclass/dpclass/lab"
 )
 
-// presence holds what has become of the interface.
-func presence(t *testing.T, a *Attachment, want Presence, name string) {
+// isLost holds why the attachment says that it has lost its interface.
+func isLost(t *testing.T, a *Attachment, want error) {
 	t.Helper()
-	if got, now, err := a.Presence(); err != nil || got != want || now != name {
-		t.Errorf("presence %q as %q, %v; want %q as %q", got, now, err, want, name)
+	if got, err := a.Lost(); err != nil || !errors.Is(got, want) {
+		t.Errorf("lost: %v, %v; want %v", got, err, want)
 	}
 }
 
@@ -28,21 +28,21 @@ func deviceOf(t *testing.T, h *lab.Host, name string) (device netlink.Link) {
 	return device
 }
 
-// TestPresence: an attachment knows what became of its interface.
-func TestPresence(t *testing.T) {
+// TestLost: an attachment knows what became of its interface.
+func TestLost(t *testing.T) {
 	for name, cfg := range map[string]Config{"native": {}, "tcx": {Mode: TC}, "persist": {Persist: true}} {
 		t.Run(name, func(t *testing.T) {
 			h, peer := wired(t)
 			a := attached(t, h, cfg)
-			presence(t, a, Present, "eth0")
+			isLost(t, a, nil)
 			device := deviceOf(t, h, "eth0")
 			in(t, h, func() error {
 				return errors.Join(netlink.LinkSetDown(device), netlink.LinkSetName(device, "wan0"), netlink.LinkSetUp(device))
 			})
-			presence(t, a, Present, "wan0")
+			isLost(t, a, nil)
 			third := newHost(t, h.Lab(), "third")
 			moveTo(t, h, device, third)
-			presence(t, a, Moved, "eth0")
+			isLost(t, a, ErrDeviceLeft)
 			if err := a.Detach(); err != nil {
 				t.Error(err)
 			}
@@ -54,7 +54,7 @@ func TestPresence(t *testing.T) {
 
 			b := attached(t, peer, cfg)
 			in(t, peer, func() error { return netlink.LinkDel(deviceOf(t, peer, "eth0")) })
-			eventually(t, "gone", func() bool { p, _, err := b.Presence(); return err == nil && p == Gone })
+			eventually(t, "gone", func() bool { reason, err := b.Lost(); return err == nil && errors.Is(reason, ErrDeviceGone) })
 			if err := b.Detach(); err != nil {
 				t.Error(err)
 			}
@@ -74,28 +74,28 @@ func moveTo(t *testing.T, h *lab.Host, device netlink.Link, to *lab.Host) {
 	in(t, h, func() error { return netlink.LinkSetNsFd(device, int(ns)) })
 }
 
-// TestUnpinned: an attachment whose pins somebody removed knows it, and leaves those alone
+// TestPinsGone: an attachment whose pins somebody removed knows it, and leaves those alone
 // that another process put in their place.
-func TestUnpinned(t *testing.T) {
+func TestPinsGone(t *testing.T) {
 	h, _ := wired(t)
 	first := attached(t, h, Config{Mode: TC})
 	if err := os.Remove(filepath.Join(first.dir, "interface")); err != nil {
 		t.Fatal(err)
 	}
-	presence(t, first, Unpinned, "eth0")
+	isLost(t, first, ErrPinsGone)
 	if err := errors.Join(unpinAll(first.dir), os.Remove(first.dir)); err != nil {
 		t.Fatal(err)
 	}
-	presence(t, first, Unpinned, "eth0")
+	isLost(t, first, ErrPinsGone)
 	second := attached(t, h, Config{Mode: TC})
 	if second.dir != first.dir {
 		t.Fatalf("at %q, not %q", second.dir, first.dir)
 	}
-	presence(t, first, Unpinned, "eth0")
+	isLost(t, first, ErrPinsGone)
 	if err := first.Detach(); err != nil {
 		t.Error(err)
 	}
-	presence(t, second, Present, "eth0")
+	isLost(t, second, nil)
 	for _, hook := range states(t, second) {
 		if hook.State != HookAttached {
 			t.Errorf("%s is %s", hook.Name, hook.State)

@@ -6,6 +6,7 @@ package onnxtest
 
 import (
 	"encoding/binary"
+	"math"
 	"slices"
 )
 
@@ -39,6 +40,9 @@ type Output struct {
 	// Raw makes the output the first Width bytes of the packet. Before the network
 	// runs, nothing says how many they are.
 	Raw bool
+	// Endless is a byte: the network never returns if a packet of its batch begins with
+	// it. 0 takes that away.
+	Endless byte
 }
 
 // Network is a network whose outputs all come from its first input.
@@ -85,7 +89,10 @@ func (n Network) Encode() []byte {
 			}
 			graph = slices.Concat(graph, weight("weights of "+out.Name, Float, dims, make([]byte, 4*size)),
 				node("MatMul", []string{"float", "weights of " + out.Name}, "sums of "+out.Name),
-				node("Softmax", []string{"sums of " + out.Name}, last))
+				loop(&out), node("Softmax", []string{"looped sums of " + out.Name}, last))
+		}
+		if out.Endless != 0 { // what follows a loop has no inferred shape
+			shape = []int64{-1, out.Width}
 		}
 		graph = slices.Concat(graph, node("Cast", []string{last}, out.Name, integer("to", uint64(out.Type))),
 			message(12, valueInfo(Value{out.Name, out.Type, shape})))
@@ -94,6 +101,32 @@ func (n Network) Encode() []byte {
 		graph = append(graph, message(11, valueInfo(in))...)
 	}
 	return slices.Concat(number(1, 8), message(7, graph), message(8, number(2, 17)))
+}
+
+// loop passes the sums of an output on, or never, as its Endless says. It is a Loop without
+// a limit, whose body returns the condition that it gets.
+func loop(out *Output) []byte {
+	from, to := "sums of "+out.Name, "looped sums of "+out.Name
+	if out.Endless == 0 {
+		return node("Identity", []string{from}, to)
+	}
+	first := binary.LittleEndian.AppendUint32(nil, math.Float32bits(float32(out.Endless)))
+	sums := []int64{-1, out.Width}
+	body := slices.Concat(message(2, []byte("body")),
+		node("Identity", []string{"condition"}, "same condition"), node("Identity", []string{"value"}, "same value"),
+		message(11, valueInfo(Value{"iteration", Int64, []int64{}})),
+		message(11, valueInfo(Value{"condition", Bool, []int64{}})),
+		message(11, valueInfo(Value{"value", Float, sums})),
+		message(12, valueInfo(Value{"same condition", Bool, []int64{}})),
+		message(12, valueInfo(Value{"same value", Float, sums})))
+	return slices.Concat(
+		weight("first column", Int64, []int64{}, make([]byte, 8)), weight("endless", Float, []int64{}, first),
+		node("Gather", []string{"float", "first column"}, "first bytes", integer("axis", 1)),
+		node("Equal", []string{"first bytes", "endless"}, "matches"),
+		node("Cast", []string{"matches"}, "matches as numbers", integer("to", uint64(Float))),
+		node("ReduceMax", []string{"matches as numbers"}, "number", integer("keepdims", 0)),
+		node("Cast", []string{"number"}, "loops", integer("to", uint64(Bool))),
+		node("Loop", []string{"", "loops", from}, to, slices.Concat(message(1, []byte("body")), message(6, body), number(20, 5))))
 }
 
 // The encoding of protobuf: a field is its number and type, and its value.

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+
+	"github.com/dpclass/dpclass/agent"
+	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/cli"
+	"github.com/dpclass/dpclass/internal/netns"
+	"github.com/dpclass/dpclass/loader"
+	"github.com/dpclass/dpclass/policy"
+)
+
+// watched is an interface that dpclass attach serves. It can be lost and attached again.
+type watched struct {
+	name      string
+	config    loader.Config
+	log       *slog.Logger
+	namespace netns.Handle // of the interface
+	netns     string       // its name, "" if --netns was not given
+
+	mu         sync.Mutex
+	attachment *loader.Attachment // nil while the interface is lost
+	policy     *flow.Policy       // that was in force when it was lost
+}
+
+// serve returns the attached interfaces as ones that can be lost. It runs in their network
+// namespace.
+func (f *attachFlags) serve(g *cli.Globals, attached []*loader.Attachment, config loader.Config, log *slog.Logger) (all []*watched, err error) {
+	for _, a := range attached {
+		s := &watched{name: a.Name(), config: config, log: log, netns: g.Netns, attachment: a, namespace: netns.None()}
+		all = append(all, s)
+		namespace, problem := netns.Current()
+		if problem != nil {
+			err = fmt.Errorf("network namespace: %w", problem)
+			continue
+		}
+		s.namespace = namespace
+	}
+	return all, err
+}
+
+// port returns the interface for the agent. It is attached.
+func (s *watched) port() agent.Port {
+	p := agent.NewPort(s.attachment)
+	p.Lost, p.Release, p.Again = s.lost, s.release, s.again
+	return p
+}
+
+func (s *watched) lost() (reason, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.netns != "" && !netns.IsNamed(s.namespace, s.netns) {
+		return loader.ErrNetnsGone, nil
+	}
+	return s.attachment.Lost()
+}
+
+// release detaches the interface and keeps the policy for its return.
+func (s *watched) release() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	rules, _, err := inForce(s.attachment.Pins)
+	if rules != nil {
+		rules.Flows = policy.FindSession(os.Getpid()).Flows
+	}
+	s.policy = rules
+	err = errors.Join(err, s.attachment.Detach())
+	s.attachment = nil
+	return err
+}
+
+// again attaches the interface that has the name now.
+func (s *watched) again(ctx context.Context) (port agent.Port, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err = netns.In(s.namespace, func() error {
+		device, err := net.InterfaceByName(s.name)
+		if err != nil || device.Flags&net.FlagUp == 0 {
+			return agent.ErrNotYet
+		}
+		s.attachment, err = loader.Attach(ctx, s.name, s.config, s.log)
+		if err != nil || s.policy == nil {
+			return err
+		}
+		if err := s.attachment.Rules().Set(s.policy); err != nil {
+			return errors.Join(fmt.Errorf("policy on %q: %w", s.name, err), s.attachment.Detach())
+		}
+		return nil
+	})
+	if err != nil {
+		s.attachment = nil
+		return port, err
+	}
+	return s.port(), nil
+}
+
+// finish detaches the interface, or closes it and leaves it attached.
+func (s *watched) finish(persist bool, log *slog.Logger) (err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.namespace.IsOpen() {
+		defer func() { err = errors.Join(err, s.namespace.Close()) }()
+	}
+	switch {
+	case s.attachment == nil: // lost
+		return nil
+	case persist:
+		err := s.attachment.Close()
+		log.Info("the agent ended; programs, flows and policy stay", "iface", s.name)
+		return err
+	}
+	if err := s.attachment.Detach(); err != nil {
+		return fmt.Errorf("detach %q: %w", s.name, err)
+	}
+	log.Info("detached", "iface", s.name)
+	return nil
+}
