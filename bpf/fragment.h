@@ -53,7 +53,7 @@ struct {
 struct headers {
 	struct datagram_key key;
 	struct dropped_datagram dropped;
-	struct lpm6 prefix;
+	struct host_key host;
 	__u32 epoch; /* of the policy */
 	enum policy_flag flags; /* of the policy */
 	__u32 length; /* IP bytes */
@@ -205,8 +205,8 @@ __noinline int drop_without_flow(int direction, enum reason reason)
 	count(reason);
 	if (!(h->flags & policy_drops_unparsed) || (later && !overlaps_tcp(h)))
 		return false;
-	if (is_protected_addr(&h->prefix, h->key.src, h->key.family) ||
-	    is_protected_addr(&h->prefix, h->key.dst, h->key.family))
+	host_prefix(&h->host, h->epoch & 1, h->key.family);
+	if (is_protected_addr(&h->host, h->key.src) || is_protected_addr(&h->host, h->key.dst))
 		return false;
 	count(reason_unparsed);
 	return true;

@@ -9,7 +9,8 @@ enum limit {
 	snap_len = 1500, /* bytes of a packet that a sample holds, from the IP header on (paper, section 3.2) */
 	max_rules = 64, /* of a policy */
 	max_source = 65536, /* bytes of a policy file */
-	max_protected = 1024, /* prefixes of each IP version, and ports, that a policy protects */
+	max_protected = 1024, /* prefixes, and as many ports, that a policy protects */
+	max_protected_flows = 64, /* flows that a policy protects */
 	max_batch = 4096, /* operations in the inbox */
 	max_batch_unrolled = 32, /* operations in one run without bpf_loop */
 	max_ended = 4096, /* ended flows that are remembered */

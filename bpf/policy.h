@@ -121,10 +121,10 @@ struct {
 	__type(value, __u64);
 } buckets SEC(".maps");
 
-/* Key 0 to the text of the policy file. */
+/* Bank to the text of the policy file. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, 2);
 	__uint(key_size, sizeof(__u32));
 	__uint(value_size, max_source);
 } policy_source SEC(".maps");
@@ -212,7 +212,7 @@ __noinline int find_rules(struct flow *f, __u32 epoch, int family, int direction
 		return 0;
 	m->in = 0;
 	m->out = 0;
-	if (is_protected(&m->key, &m->prefix, family))
+	if (is_protected(&m->key, &m->host, bank, family))
 		__sync_fetch_and_or(&f->state, state_protected);
 	else
 		__sync_fetch_and_and(&f->state, ~state_protected);

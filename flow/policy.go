@@ -9,10 +9,11 @@ import (
 
 // Limits of a policy.
 const (
-	MaxRules     = 64
-	MaxProtected = 1024     // prefixes, and as many ports, that it protects
-	MaxSource    = 64 << 10 // bytes of its text, which the kernel keeps in a map
-	MaxMatches   = 1024     // names, and as many hosts, that all of its rules match
+	MaxRules          = 64
+	MaxProtected      = 1024     // prefixes, and as many ports, that it protects
+	MaxProtectedFlows = 64       // flows that it protects
+	MaxSource         = 64 << 10 // bytes of its text, which the kernel keeps in a map
+	MaxMatches        = 1024     // names, and as many hosts, that all of its rules match
 )
 
 // Scope says which packets share a token bucket.

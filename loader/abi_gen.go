@@ -9,4 +9,4 @@ package loader
 const ABI = 5
 
 // abiFingerprint is internal/abi's fingerprint of the maps of that ABI.
-const abiFingerprint = "59500f8f5ff44245"
+const abiFingerprint = "3cdad1f5a29bc0e7"

@@ -178,7 +178,7 @@ type bpfHeaders struct {
 	_        structs.HostLayout
 	Key      bpfDatagramKey
 	Dropped  bpfDroppedDatagram
-	Prefix   bpfLpm6
+	Host     bpfHostKey
 	Epoch    uint32
 	Flags    bpfPolicyFlag
 	Length   uint32
@@ -193,6 +193,7 @@ type bpfHeaders struct {
 		Offset   uint16
 		Id       uint32
 	}
+	_ [4]byte
 }
 
 type bpfHostKey struct {
@@ -277,35 +278,24 @@ const (
 type bpfLimit uint32
 
 const (
-	bpfLimitSnapLen          bpfLimit = 1500
-	bpfLimitMaxRules         bpfLimit = 64
-	bpfLimitMaxSource        bpfLimit = 65536
-	bpfLimitMaxProtected     bpfLimit = 1024
-	bpfLimitMaxBatch         bpfLimit = 4096
-	bpfLimitMaxBatchUnrolled bpfLimit = 32
-	bpfLimitMaxEnded         bpfLimit = 4096
-	bpfLimitMaxLabels        bpfLimit = 2048
-	bpfLimitMaxMatches       bpfLimit = 1024
-	bpfLimitMaxEvidence      bpfLimit = 16384
-	bpfLimitMaxKept          bpfLimit = 4096
-	bpfLimitMaxDatagrams     bpfLimit = 8192
-	bpfLimitMaxAnswer        bpfLimit = 1232
-	bpfLimitMaxName          bpfLimit = 253
-	bpfLimitOwnLabels        bpfLimit = 128
-	bpfLimitNameLen          bpfLimit = 64
+	bpfLimitSnapLen           bpfLimit = 1500
+	bpfLimitMaxRules          bpfLimit = 64
+	bpfLimitMaxSource         bpfLimit = 65536
+	bpfLimitMaxProtected      bpfLimit = 1024
+	bpfLimitMaxProtectedFlows bpfLimit = 64
+	bpfLimitMaxBatch          bpfLimit = 4096
+	bpfLimitMaxBatchUnrolled  bpfLimit = 32
+	bpfLimitMaxEnded          bpfLimit = 4096
+	bpfLimitMaxLabels         bpfLimit = 2048
+	bpfLimitMaxMatches        bpfLimit = 1024
+	bpfLimitMaxEvidence       bpfLimit = 16384
+	bpfLimitMaxKept           bpfLimit = 4096
+	bpfLimitMaxDatagrams      bpfLimit = 8192
+	bpfLimitMaxAnswer         bpfLimit = 1232
+	bpfLimitMaxName           bpfLimit = 253
+	bpfLimitOwnLabels         bpfLimit = 128
+	bpfLimitNameLen           bpfLimit = 64
 )
-
-type bpfLpm4 struct {
-	_         structs.HostLayout
-	PrefixLen uint32
-	Addr      [4]uint8
-}
-
-type bpfLpm6 struct {
-	_         structs.HostLayout
-	PrefixLen uint32
-	Addr      [16]uint8
-}
 
 type bpfLpmName struct {
 	_         structs.HostLayout
@@ -314,13 +304,11 @@ type bpfLpmName struct {
 }
 
 type bpfMatching struct {
-	_      structs.HostLayout
-	Key    bpfFlowKey6
-	Prefix bpfLpm6
-	Host   bpfHostKey
-	_      [4]byte
-	In     uint64
-	Out    uint64
+	_    structs.HostLayout
+	Key  bpfFlowKey6
+	Host bpfHostKey
+	In   uint64
+	Out  uint64
 }
 
 type bpfNameSource uint8
@@ -390,7 +378,7 @@ type bpfProtectPort struct {
 	_     structs.HostLayout
 	Port  uint16
 	Proto uint8
-	Pad   uint8
+	Bank  uint8
 }
 
 type bpfProtocol uint8
@@ -670,7 +658,6 @@ const (
 	bpfMapPolicySource          = "policy_source"
 	bpfMapPorts                 = "ports"
 	bpfMapProtect               = "protect"
-	bpfMapProtect6              = "protect6"
 	bpfMapProtectFlows          = "protect_flows"
 	bpfMapProtectPorts          = "protect_ports"
 	bpfMapRuleStats             = "rule_stats"
@@ -775,7 +762,6 @@ type bpfMapSpecs struct {
 	PolicySource *ebpf.MapSpec `ebpf:"policy_source"`
 	Ports        *ebpf.MapSpec `ebpf:"ports"`
 	Protect      *ebpf.MapSpec `ebpf:"protect"`
-	Protect6     *ebpf.MapSpec `ebpf:"protect6"`
 	ProtectFlows *ebpf.MapSpec `ebpf:"protect_flows"`
 	ProtectPorts *ebpf.MapSpec `ebpf:"protect_ports"`
 	RuleStats    *ebpf.MapSpec `ebpf:"rule_stats"`
@@ -850,7 +836,6 @@ type bpfMaps struct {
 	PolicySource *ebpf.Map `ebpf:"policy_source"`
 	Ports        *ebpf.Map `ebpf:"ports"`
 	Protect      *ebpf.Map `ebpf:"protect"`
-	Protect6     *ebpf.Map `ebpf:"protect6"`
 	ProtectFlows *ebpf.Map `ebpf:"protect_flows"`
 	ProtectPorts *ebpf.Map `ebpf:"protect_ports"`
 	RuleStats    *ebpf.Map `ebpf:"rule_stats"`
@@ -888,7 +873,6 @@ func (m *bpfMaps) Close() error {
 		m.PolicySource,
 		m.Ports,
 		m.Protect,
-		m.Protect6,
 		m.ProtectFlows,
 		m.ProtectPorts,
 		m.RuleStats,

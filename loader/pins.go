@@ -71,7 +71,7 @@ func (p *Pins) serve(timeouts Timeouts) {
 		iface: p.name, maps: &p.maps, labels: &p.labels, tick: p.info.TickNs, timeouts: p.info.Timeouts,
 		keep: timeouts.Ended, inbox: inbox{maps: &p.maps}, evidence: newEvidenceTable(p.maps.Evidence),
 	}
-	p.rules = &Rules{maps: &p.maps, labels: &p.labels}
+	p.rules = &Rules{maps: &p.maps, labels: &p.labels, dir: p.dir}
 }
 
 // Name returns the name of the interface.
@@ -105,7 +105,7 @@ func pinnedMaps(maps *bpfMaps) map[string]**ebpf.Map {
 		"flows": &maps.Flows, "flows6": &maps.Flows6, "pending": &maps.Pending, "pending6": &maps.Pending6,
 		"samples": &maps.Samples, "counters": &maps.Counters, "policy": &maps.Policy, "rules": &maps.Rules,
 		"rule_stats": &maps.RuleStats, "buckets": &maps.Buckets, "policy_source": &maps.PolicySource,
-		"protect": &maps.Protect, "protect6": &maps.Protect6, "protect_ports": &maps.ProtectPorts,
+		"protect": &maps.Protect, "protect_ports": &maps.ProtectPorts,
 		"protect_flows": &maps.ProtectFlows, "ended": &maps.Ended, "sequence": &maps.Sequence,
 		"fragments": &maps.Fragments, "evidence": &maps.Evidence, "kept": &maps.Kept, "dns": &maps.Dns,
 		"names0": &maps.Names0, "names1": &maps.Names1, "hosts": &maps.Hosts, "ports": &maps.Ports,

@@ -134,7 +134,12 @@ func attach(cmd *cobra.Command, g *cli.Globals, f *attachFlags, interfaces []str
 		if rules, err = readPolicy(cmd, f.policy, labels, policy.WithApps(knownApps(catalogue))); err != nil {
 			return err
 		}
-		protectSSH(rules)
+		if err := protectSSH(cmd, rules); err != nil {
+			return err
+		}
+		for _, key := range rules.Flows {
+			log.Info("the SSH connection is never dropped or policed", "flow", key.String())
+		}
 	}
 	attached, err := f.attachAll(cmd.Context(), interfaces, f.config(engine, append(labels, knownApps(catalogue)...)), rules, log)
 	if err != nil || len(attached) == 0 {

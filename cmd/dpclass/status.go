@@ -136,7 +136,7 @@ func agentText(add func(title, format string, args ...any), s loader.Status, now
 		add("ring", "%.1f %% of %s", 100*float64(a.RingUsed)/float64(a.RingBytes), tui.Bytes(a.RingBytes))
 	}
 	if a.LastError != "" {
-		add("error", "%s", tui.Paint(a.LastError, tui.Red, color))
+		add("error", "%s", tui.Paint(tui.Printable(a.LastError), tui.Red, color))
 	}
 }
 

@@ -94,9 +94,10 @@ type Packet struct {
 
 // Sampled reports whether a model reads the packet: it has at least one captured payload
 // byte and is not DNS.
-func (p *Packet) Sampled() bool {
-	return p.Captured > 0 && p.Src.Port() != dnsPort && p.Dst.Port() != dnsPort
-}
+func (p *Packet) Sampled() bool { return p.Captured > 0 && !p.IsDNS() }
+
+// IsDNS reports whether either end is a DNS server.
+func (p *Packet) IsDNS() bool { return p.Src.Port() == dnsPort || p.Dst.Port() == dnsPort }
 
 // VectorPayload returns the offset of the payload in the packet's vector.
 func (p *Packet) VectorPayload() int {
