@@ -45,6 +45,7 @@ func TestEndToEnd(t *testing.T) {
 		{"Police", testPolice},
 		{"Policy", testPolicy},
 		{"Checksum", testChecksum},
+		{"Fragments", testFragments},
 		{"Applies", testApplies},
 		{"Evidence", testEvidence},
 		{"SSH", testSSH},
