@@ -190,7 +190,7 @@ func sees(t *testing.T, s *suite, h *lab.Host, ifaces ...string) {
 				continue
 			}
 			index[device.Name] = uint16(device.Index)
-			if err := send(device.Index, port+uint16(device.Index)); err != nil {
+			if err := sendFrame(device.Index, port+uint16(device.Index)); err != nil {
 				return fmt.Errorf("send on %s: %w", device.Name, err)
 			}
 		}
@@ -213,7 +213,7 @@ func sees(t *testing.T, s *suite, h *lab.Host, ifaces ...string) {
 }
 
 // send sends a UDP packet with that source port on an interface.
-func send(ifindex int, port uint16) error {
+func sendFrame(ifindex int, port uint16) error {
 	packet := packettest.Spec{
 		Proto: unix.IPPROTO_UDP, Payload: 8,
 		Src: netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), port), Dst: netip.MustParseAddrPort("10.0.0.2:9"),
