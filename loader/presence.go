@@ -12,6 +12,7 @@ import (
 // Presence says what has become of an attached interface and of its pins.
 type Presence int
 
+// What can have become of an interface.
 const (
 	Present  Presence = iota
 	Gone              // the interface was deleted
