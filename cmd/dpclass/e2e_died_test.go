@@ -61,12 +61,17 @@ func testDied(t *testing.T, s *suite) {
 			})
 		}
 		t.Run(mode+"/persist", func(t *testing.T) {
-			near, _ := pair(t, false)
+			near, far := pair(t, false)
 			rules := save(t, "policy.yaml", policyRules)
 			kill(t, s.attach(t, near, "eth0", "--mode", mode, "--no-classify", "--persist", "--policy", rules))
 			if got := s.status(t, near, "eth0"); got.Rules == 0 || got.Hooks[0].State != loader.HookAttached || got.Hooks[1].State != loader.HookAttached {
 				t.Errorf("%+v", got)
 			}
+			// Of what an agent left that died, another that fails leaves nothing either.
+			kill(t, s.attach(t, far, "eth0", "--mode", mode, "--no-classify"))
+			s.run(t, far, "attach", "eth0", "none0", "--mode", mode, "--no-classify", "--persist").want(t, cli.ExitFailed, "none0")
+			noPrograms(t, far)
+			s.run(t, far, "status", "eth0").want(t, cli.ExitFailed, "not attached")
 			// Taken over by one that is not to leave anything.
 			last := s.attach(t, near, "eth0", "--mode", mode, "--no-classify")
 			if got := s.status(t, near, "eth0"); got.Rules == 0 {

@@ -48,7 +48,7 @@ func testLife(t *testing.T, s *suite) {
 			t.Errorf("status without an agent: exit %d, %s%s", got.code, got.out, got.err)
 		}
 		s.run(t, near, "flows", "eth0").want(t, cli.ExitDone)
-		// Another agent takes over.
+		// Another agent can attach.
 		again := s.attach(t, near, "eth0", "--no-classify")
 		if got := s.status(t, near, "eth0"); got.Agent == nil || got.Agent.PID != again.Pid() {
 			t.Errorf("%+v", got.Agent)
@@ -266,7 +266,7 @@ func testTakeover(t *testing.T, s *suite) {
 	}
 	testOtherLabels(t, s, r)
 	// Final by the budget alone: two samples are counted by the first agent, which takes its sums with it.
-	first := s.attach(t, r.Router, "eth0", "--min-confidence", "1")
+	first := s.attach(t, r.Router, "eth0", "--min-confidence", "1", "--persist")
 	half := newTalk(t, r, r.ClientAddr4, r.ServerAddr4, 6401)
 	half.ask(t, 1)
 	if err := lab.Until(testContext(t), "a verdict that is not final", func() (bool, error) {

@@ -44,8 +44,16 @@ func isAttached(name string) bool {
 	if err != nil {
 		return false
 	}
-	iface.Close() // nothing was written
-	return true
+	defer iface.Close() // nothing was written
+	runs, err := hasPrograms(iface)
+	return err == nil && runs
+}
+
+// hasPrograms reports whether a program is attached to the interface. An agent that died
+// leaves only its tables.
+func hasPrograms(iface *loader.Pins) (bool, error) {
+	hooks, err := iface.Hooks()
+	return slices.ContainsFunc(hooks, func(h loader.Hook) bool { return h.State == loader.HookAttached }), err
 }
 
 // withInterface runs fn with an attached interface in the namespace of --netns.
@@ -60,14 +68,14 @@ func withInterface(g *cli.Globals, name string, fn func(*loader.Pins) error) err
 }
 
 // changeInterface is withInterface for a verb that changes what the programs do. It is an
-// error if there are none: an agent that died leaves its tables.
+// error if there are none.
 func changeInterface(g *cli.Globals, name string, fn func(*loader.Pins) error) error {
 	return withInterface(g, name, func(iface *loader.Pins) error {
-		hooks, err := iface.Hooks()
+		runs, err := hasPrograms(iface)
 		if err != nil {
 			return err
 		}
-		if !slices.ContainsFunc(hooks, func(h loader.Hook) bool { return h.State == loader.HookAttached }) {
+		if !runs {
 			return fault.Advise(fmt.Errorf("nothing is attached to %q: its agent died and left only its tables", name),
 				"attach it again: dpclass attach %s", name)
 		}

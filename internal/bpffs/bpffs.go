@@ -19,6 +19,7 @@ const Path = "/sys/fs/bpf"
 // State says what is at Path.
 type State int
 
+// The states.
 const (
 	Mounted State = iota
 	Missing       // no BPF file system; one can be mounted
