@@ -292,7 +292,8 @@ func (f *attachFlags) announce(out io.Writer, log *slog.Logger, attached []*load
 		}
 		if _, err := fmt.Fprintf(out, "%s: attached, mode %s, driver %s, hooks %s; model %s, %d samples per flow; %d policy rules\n",
 			iface.Name(), status.Mode, tui.OrNone(status.Driver), strings.Join(hooks, " and "), model, status.Samples, status.Rules); err != nil {
-			return err
+			// Whoever reads the output may be gone: that is no reason to end.
+			log.Warn("cannot print how the interface is attached", "iface", iface.Name(), "error", err)
 		}
 	}
 	return nil
