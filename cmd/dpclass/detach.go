@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dpclass/dpclass/internal/cli"
+	"github.com/dpclass/dpclass/internal/fault"
 	"github.com/dpclass/dpclass/loader"
 )
 
@@ -47,7 +48,7 @@ interface in every network namespace.`,
 					if g.JSON() {
 						continue
 					}
-					if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s: detached\n", name); err != nil {
+					if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s: detached\n", fault.Printable(name)); err != nil {
 						return err
 					}
 				}
