@@ -226,7 +226,39 @@ func (k *kernel) flows() []flow.Record {
 	if err != nil {
 		k.t.Fatal(err)
 	}
+	k.sameEach(all)
 	return all
+}
+
+// sameEach checks that Each hands out the flows that Flows returns.
+func (k *kernel) sameEach(all []flow.Record) {
+	k.t.Helper()
+	type part struct {
+		key        flow.Key
+		generation uint32
+		category   string
+	}
+	packets := map[part]uint64{}
+	for i := range all {
+		packets[part{all[i].Key(), all[i].Generation, all[i].Category}] += all[i].Packets
+	}
+	err := k.table.Each(func(r *flow.Record) bool {
+		packets[part{r.Key(), r.Generation, r.Category}] -= r.Packets
+		return true
+	})
+	for of, left := range packets {
+		if left != 0 {
+			k.t.Errorf("Each and Flows differ by %d packets of %+v", int64(left), of)
+		}
+	}
+	n := 0
+	err = errors.Join(err, k.table.Each(func(*flow.Record) bool {
+		n++
+		return false
+	}))
+	if err != nil || n != min(1, len(all)) {
+		k.t.Errorf("Each was not ended: %d flows, %v", n, err)
+	}
 }
 
 func (k *kernel) ended() []flow.Record {

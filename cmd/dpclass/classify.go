@@ -53,7 +53,8 @@ why, as dpclass explain does.
 All packets of a 5-tuple in one file are one flow. A verdict with a question mark
 is provisional: the flow has fewer payload packets than the model reads, and the
 model is not sure. Link types: Ethernet, raw IP, Linux cooked (v1 and v2), null and
-loop.
+loop. A file that cannot be read is skipped, the others are read, and the exit code
+is 1. A packet that a capture has from several interfaces counts once.
 
 ` + flowlist.FilterHelp,
 		Example: `  dpclass classify capture.pcap

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dpclass/dpclass/internal/cli"
+	"github.com/dpclass/dpclass/internal/fault"
 	"github.com/dpclass/dpclass/loader"
 )
 
@@ -69,9 +70,9 @@ in every network namespace.`,
 // detachedText says what was done about an interface.
 func detachedText(done loader.Detached) string {
 	if !done.Attached {
-		return done.Iface + ": nothing was attached"
+		return fault.Printable(done.Iface) + ": nothing was attached"
 	}
-	text := done.Iface + ": detached"
+	text := fault.Printable(done.Iface) + ": detached"
 	switch {
 	case done.Killed:
 		text += fmt.Sprintf("; its agent, process %d, did not end when asked to, and was killed", done.Agent)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/dpclass/dpclass/classifier/names"
 	"github.com/dpclass/dpclass/internal/cli"
+	"github.com/dpclass/dpclass/internal/tui"
 )
 
 // nameProblem is what -o json prints for a line of a file.
@@ -54,7 +55,7 @@ func checkNames(out io.Writer, g *cli.Globals, files []string) error {
 		return cli.PrintJSON(out, loaded...)
 	}
 	for _, file := range loaded {
-		if _, err := fmt.Fprintf(out, "%s: rules: %d, applications: %d, rules overridden: %d, removed: %d\n",
+		if _, err := fmt.Fprintf(tui.Safe(out), "%s: rules: %d, applications: %d, rules overridden: %d, removed: %d\n",
 			file.Name, file.Rules, file.Apps, file.Overridden, file.Removed); err != nil {
 			return err
 		}
@@ -75,7 +76,7 @@ func printNameProblems(out io.Writer, g *cli.Globals, level string, problems []*
 		if level != "error" {
 			text = level + ": " + text
 		}
-		if _, err := fmt.Fprintf(out, "%s\n  %s\n", text, problem.Do); err != nil {
+		if _, err := fmt.Fprintf(tui.Safe(out), "%s\n  %s\n", text, problem.Do); err != nil {
 			return err
 		}
 	}

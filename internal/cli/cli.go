@@ -48,7 +48,7 @@ func (g *Globals) Logger(w io.Writer, format string) *slog.Logger {
 		options.Level = slog.LevelDebug
 	}
 	if format == "json" {
-		return slog.New(slog.NewJSONHandler(w, options))
+		return slog.New(slog.NewJSONHandler(asciiControls{w}, options))
 	}
 	return slog.New(slog.NewTextHandler(w, options))
 }

@@ -133,6 +133,9 @@ func (l *list) add(r *flow.Record) *row {
 
 // number returns the place of a value in a list without repetition.
 func number[T comparable](all *[]T, at map[T]uint32, value T) uint32 {
+	if last := len(*all) - 1; last >= 0 && (*all)[last] == value {
+		return uint32(last) // most often; to hash it takes longer
+	}
 	n, known := at[value]
 	if !known {
 		n = uint32(len(*all))

@@ -150,29 +150,41 @@ func (l *layout[T]) fit(width int) {
 // line pads the cells of a row to the columns.
 func (l *layout[T]) line(cells []Cell, color bool, width int) string {
 	var out strings.Builder
+	out.Grow(192)
 	used := 0
 	for i, c := range cells {
-		right := l.columns[i].Right
-		text := padded(Printable(c.Text), l.widths[i], right)
 		if i > 0 {
-			text, used = "  "+text, used+2
-		}
-		if i == len(cells)-1 && !right {
-			text = strings.TrimRight(text, " ")
+			used += 2
 		}
 		used += l.widths[i]
 		if width > 0 && used > width {
 			break
 		}
-		out.WriteString(Paint(text, c.Style, color))
+		text, styled := Printable(c.Text), color && c.Style != Plain
+		if styled {
+			out.WriteString("\x1b[" + string(c.Style) + "m")
+		}
+		if i > 0 {
+			out.WriteString("  ")
+		}
+		space := max(l.widths[i]-utf8.RuneCountInString(text), 0)
+		if l.columns[i].Right {
+			pad(&out, space)
+		}
+		out.WriteString(text)
+		if !l.columns[i].Right && i < len(cells)-1 {
+			pad(&out, space)
+		}
+		if styled {
+			out.WriteString("\x1b[0m")
+		}
 	}
 	return strings.TrimRight(out.String(), " ")
 }
 
-func padded(text string, width int, right bool) string {
-	space := strings.Repeat(" ", max(width-utf8.RuneCountInString(text), 0))
-	if right {
-		return space + text
+// pad writes spaces.
+func pad(out *strings.Builder, n int) {
+	for range n {
+		out.WriteByte(' ')
 	}
-	return text + space
 }
