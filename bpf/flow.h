@@ -242,6 +242,8 @@ static __always_inline struct flow *begin(const struct packet *p, const struct t
 		f.state |= state_first_b;
 	if (p->proto == IPPROTO_TCP && !(p->tcp_flags & TCP_SYN))
 		f.state |= state_midstream;
+	if (is_dns(p)) /* known without a sample, of which there is none */
+		f.protocol = protocol_dns;
 	/* Another CPU may have begun the same flow: then both count into that one. */
 	bpf_map_update_elem(t->pending, p->key, &f, BPF_NOEXIST);
 	return bpf_map_lookup_elem(t->pending, p->key);

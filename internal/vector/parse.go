@@ -5,6 +5,8 @@ package vector
 import (
 	"encoding/binary"
 	"net/netip"
+
+	"github.com/dpclass/dpclass/flow"
 )
 
 // The protocols that have flows (IANA protocol numbers).
@@ -29,8 +31,6 @@ const (
 	// maxOffset is the largest offset of a TCP or UDP header after IPv6 extension
 	// headers. Beyond it, the vector could not hold the whole header.
 	maxOffset = 1480
-
-	dnsPort = 53
 )
 
 // Reason says why a packet belongs to no flow. Names and meanings are the same as in
@@ -91,7 +91,7 @@ type Packet struct {
 // Sampled reports whether a model reads the packet: it has at least one captured payload
 // byte and is not DNS.
 func (p *Packet) Sampled() bool {
-	return p.Captured > 0 && p.Src.Port() != dnsPort && p.Dst.Port() != dnsPort
+	return p.Captured > 0 && p.Src.Port() != flow.DNSPort && p.Dst.Port() != flow.DNSPort
 }
 
 // VectorPayload returns the offset of the payload in the packet's vector.

@@ -57,6 +57,9 @@ func (r *Reader) Classify(ctx context.Context, name string, tick func(packets in
 			record.SetVerdicts(&verdicts)
 			record.SetEvidence(&evidence)
 			record.Samples = samples
+		} else if f.Key.IsDNS() { // as bpf/flow.h does
+			dns, _ := flow.ParseProtocol("dns")
+			record.SetEvidence(&flow.Evidence{Protocol: dns})
 		}
 		file.Records = append(file.Records, record)
 	}
