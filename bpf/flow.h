@@ -16,6 +16,8 @@
 #include "parse.h"
 #include "protocols.h"
 
+#define CAS_TRIES 4 /* of a compare-and-swap that competes with other CPUs */
+
 /* Bits of flow.state. */
 enum flow_state {
 	state_syn = 1, /* SYN or SYN-ACK seen */
@@ -179,6 +181,22 @@ static __always_inline bool begins_again(const struct flow *f, const struct pack
 	if (has_ended(state))
 		return true;
 	return (__s64)(now - f->last_jiffies) > (__s64)idle_timeout(state, p->proto);
+}
+
+/* Takes back up to n of the flow's samples, but never more than it has: other CPUs may be changing the number. Global, so
+ * that the verifier checks it only once. */
+__noinline int take_back(struct flow *f, __u32 n)
+{
+	if (!f)
+		return 0;
+#pragma unroll
+	for (int i = 0; i < CAS_TRIES; i++) {
+		__u32 old = *(volatile __u32 *)&f->samples;
+
+		if (__sync_val_compare_and_swap(&f->samples, old, old > n ? old - n : 0) == old)
+			return 0;
+	}
+	return 0; /* lost: the flow has fewer samples than its budget */
 }
 
 static __always_inline __u64 *sequence_at(enum sequence_slot slot)

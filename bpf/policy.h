@@ -20,7 +20,6 @@
 #include "protect.h"
 #include "protocols.h"
 
-#define CAS_TRIES 4
 #define COARSE_TICKS 16 /* bursts this long are measured in ticks, which makes them at most one tick longer */
 #define MAX_LINK_LEN 63 /* link layer with tags, as a mask */
 
