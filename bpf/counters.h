@@ -26,6 +26,7 @@ enum reason {
 	reason_copy, /* packet could not be copied or changed */
 	reason_dns_full, /* DNS answer not queued */
 	reason_policer, /* passed because several CPUs used the policer's bucket at once */
+	reason_reused, /* counted in another flow: its entry was evicted and used again at that moment */
 	reason_count,
 };
 

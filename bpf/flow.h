@@ -131,6 +131,7 @@ struct {
 enum sequence_slot {
 	sequence_ends, /* number of ends so far */
 	sequence_generations, /* number of generations given out */
+	sequence_unborn, /* generations without a flow: there was no room, or another CPU began the same flow */
 	sequence_count,
 };
 
@@ -245,10 +246,10 @@ static __always_inline void retire(const struct packet *p, const struct tables *
 /* Begins a flow with its first packet. NULL if there is no room. */
 static __always_inline struct flow *begin(const struct packet *p, const struct tables *t, __u64 now)
 {
-	__u64 *generations = sequence_at(sequence_generations);
+	__u64 *generations = sequence_at(sequence_generations), *unborn = sequence_at(sequence_unborn);
 	struct flow f = {};
 
-	if (!generations)
+	if (!generations || !unborn)
 		return NULL;
 	f.generation = __sync_fetch_and_add(generations, 1) + 1;
 	if (!f.generation)
@@ -263,7 +264,8 @@ static __always_inline struct flow *begin(const struct packet *p, const struct t
 	if (is_dns(p)) /* known without a sample, of which there is none */
 		f.protocol = protocol_dns;
 	/* Another CPU may have begun the same flow: then both count into that one. */
-	bpf_map_update_elem(t->pending, p->key, &f, BPF_NOEXIST);
+	if (bpf_map_update_elem(t->pending, p->key, &f, BPF_NOEXIST))
+		__sync_fetch_and_add(unborn, 1);
 	return bpf_map_lookup_elem(t->pending, p->key);
 }
 

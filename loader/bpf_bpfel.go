@@ -472,7 +472,8 @@ const (
 	bpfReasonReasonCopy         bpfReason = 15
 	bpfReasonReasonDnsFull      bpfReason = 16
 	bpfReasonReasonPolicer      bpfReason = 17
-	bpfReasonReasonCount        bpfReason = 18
+	bpfReasonReasonReused       bpfReason = 18
+	bpfReasonReasonCount        bpfReason = 19
 )
 
 type bpfRule struct {
@@ -559,7 +560,8 @@ type bpfSequenceSlot uint32
 const (
 	bpfSequenceSlotSequenceEnds        bpfSequenceSlot = 0
 	bpfSequenceSlotSequenceGenerations bpfSequenceSlot = 1
-	bpfSequenceSlotSequenceCount       bpfSequenceSlot = 2
+	bpfSequenceSlotSequenceUnborn      bpfSequenceSlot = 2
+	bpfSequenceSlotSequenceCount       bpfSequenceSlot = 3
 )
 
 type bpfSource uint8

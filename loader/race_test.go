@@ -5,9 +5,12 @@ package loader
 import (
 	"errors"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/cilium/ebpf"
 
 	"github.com/dpclass/dpclass/flow"
 )
@@ -88,4 +91,88 @@ func TestTableAfterClose(t *testing.T) {
 	}
 	closed.Store(true)
 	writers.Wait()
+}
+
+// TestEntriesGoInTwoSweeps: a packet may hold the entry that it has just found while the sweep takes the flow out. An entry
+// that another flow could get at once would count that packet in the wrong flow, or end it with the packet's RST.
+func TestEntriesGoInTwoSweeps(t *testing.T) {
+	t.Parallel()
+	k := newKernel(t, Config{Timeouts: Timeouts{Ended: 1}}, ethernet)
+	for n, c := range []conn{tcp(1), tcp6(1)} {
+		inMap := func() bool {
+			entries, err := k.table.read()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return slices.ContainsFunc(entries, func(e entry) bool { return e.key == c.key() })
+		}
+		k.pass(progXDP, c.sent(syn, 0), c.sent(rst, 0))
+		first := k.id(c.key())
+		ended := len(k.ended())
+		k.age(c.key(), 2*settle)
+		k.sweep()
+		if f, _ := k.entry(c.key()); !flowState(f.State).has(bpfFlowStateStateIdle) {
+			t.Fatalf("the sweep left the entry open: state %#x", f.State)
+		}
+		if r := k.flow(c.key()); r.Ended != "rst" || len(k.ended()) != ended+1 {
+			t.Errorf("ended %q, %d records", r.Ended, len(k.ended()))
+		}
+		if n == 0 { // a packet that comes between the sweeps begins a flow
+			k.pass(progXDP, c.sent(ack, 0))
+			if r := k.flow(c.key()); r.Generation == first.Generation || r.Packets != 1 {
+				t.Errorf("%+v", r.Live)
+			}
+			continue
+		}
+		k.sweep()
+		if inMap() {
+			t.Error("the second sweep left the entry")
+		}
+	}
+	// A flow that is decided: its pending entry goes in the second sweep.
+	c := udp(2)
+	k.pass(progXDP, c.sent(0, 10))
+	k.decide(k.id(c.key()), "chat", 1, true)
+	var f bpfFlow
+	k.sweep()
+	if err := k.maps.Pending.Lookup(narrowKey(c.key()), &f); err != nil {
+		t.Errorf("after one sweep: %v", err)
+	}
+	k.sweep()
+	if err := k.maps.Pending.Lookup(narrowKey(c.key()), &f); !errors.Is(err, ebpf.ErrKeyNotExist) {
+		t.Errorf("after two sweeps: %v", err)
+	}
+	if r := k.flow(c.key()); r.Packets != 1 {
+		t.Errorf("%d packets", r.Packets)
+	}
+}
+
+// TestEvicted: flows that a full table loses are counted, and no others.
+func TestEvicted(t *testing.T) {
+	t.Parallel()
+	k := newKernel(t, Config{MaxPending: 256, Timeouts: Timeouts{Ended: 1}}, ethernet)
+	k.pass(progXDP, tcp(1).sent(syn, 0), tcp(2).sent(syn, 0), tcp(2).sent(rst, 0), tcp6(3).sent(syn, 0), tcp6(3).sent(rst, 0), udp(4).sent(0, 10), udp6(5).sent(0, 10))
+	k.pass(progXDP, tcp(2).sent(syn, 0)) // retires the one before
+	k.decide(k.id(udp(4).key()), "chat", 1, true)
+	k.decide(k.id(udp6(5).key()), "chat", 1, true)
+	k.age(tcp6(3).key(), 2*settle)
+	for n := range 4 {
+		if got := k.evicted(); got != 0 {
+			t.Errorf("%d evicted after %d sweeps, want 0", got, n)
+		}
+		k.sweep()
+	}
+	const flood = 2000
+	for n := range flood {
+		k.pass(progXDP, udp(100+n).sent(0, 10))
+	}
+	left := -2 // those of flows 4 and 5
+	for _, r := range k.flows() {
+		if r.Ended == "" {
+			left++
+		}
+	}
+	if got, want := k.evicted(), uint64(flood+2-left); got != want || left >= 300 {
+		t.Errorf("%d evicted, want %d: %d of %d flows are left", got, want, left, flood)
+	}
 }

@@ -22,6 +22,7 @@ type Status struct {
 	Pending    int               `json:"pending"`
 	PendingMax int               `json:"pending_max"`
 	Ended      uint64            `json:"ended"`
+	Evicted    uint64            `json:"evicted"` // undecided flows that left a full table, without a record
 	Samples    int               `json:"samples"` // budget of a flow
 	VLAN       bool              `json:"vlan"`
 	Rules      int               `json:"rules"` // of the policy in force
@@ -49,6 +50,10 @@ func (p *Pins) Status() (Status, error) {
 	if s.Counters, err = p.Counters(); err != nil {
 		return s, err
 	}
+	born, err := p.table.born()
+	if err != nil {
+		return s, err
+	}
 	entries, err := p.table.read()
 	if err != nil {
 		return s, err
@@ -62,6 +67,9 @@ func (p *Pins) Status() (Status, error) {
 		}
 	}
 	if s.Ended, err = p.table.ends(); err != nil {
+		return s, err
+	}
+	if s.Evicted, err = p.table.evicted(born, entries); err != nil {
 		return s, err
 	}
 	_, rules, err := p.rules.Policy()

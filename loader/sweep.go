@@ -18,6 +18,43 @@ func (t *Table) ends() (uint64, error) {
 	return n, nil
 }
 
+// born is how many generations had been given out at some time.
+type born struct {
+	generations, unborn uint64 // unborn: those that no flow got
+}
+
+func (t *Table) born() (b born, err error) {
+	for slot, n := range map[bpfSequenceSlot]*uint64{
+		bpfSequenceSlotSequenceUnborn: &b.unborn, bpfSequenceSlotSequenceGenerations: &b.generations,
+	} {
+		if err := t.maps.Sequence.Lookup(slot, n); err != nil {
+			return b, fmt.Errorf("number of generations: %w", err)
+		}
+	}
+	return b, nil
+}
+
+// evicted returns how many flows left a full table of undecided flows without a record.
+// entries are what the tables held after b was read. What ended meanwhile may count twice
+// as accounted for, so the result may be a little too low.
+func (t *Table) evicted(b born, entries []entry) (uint64, error) {
+	ended, err := t.ends()
+	if err != nil {
+		return 0, err
+	}
+	accounted := ended + b.unborn
+	for n := range entries {
+		f := &entries[n].flow
+		state := flowState(f.State)
+		moving := !entries[n].decided && state.has(bpfFlowStateStatePromoted) // it has another entry
+		later := int32(f.Generation-uint32(b.generations)) > 0
+		if !moving && !later && !state.has(bpfFlowStateStateReported) {
+			accounted++
+		}
+	}
+	return b.generations - min(b.generations, accounted), nil
+}
+
 // endedSince returns the flows that ended after end number `seen`, oldest first, as far
 // as the kernel still remembers them.
 func (t *Table) endedSince(seen, last uint64) ([]flow.Record, error) {
@@ -100,7 +137,9 @@ func (t *Table) Sweep() ([]flow.Record, error) {
 	return records, nil
 }
 
-// due returns the operations that are due.
+// due returns the operations that are due. A packet on another CPU may hold the entry that
+// it has just found. So an entry goes in two sweeps: first it is closed to packets that
+// come (promoted, or idle), and in the next sweep none can hold it any more.
 func (t *Table) due(now clock, entries []entry) []due {
 	count := map[bool]int{}
 	for n := range entries {
@@ -111,12 +150,15 @@ func (t *Table) due(now clock, entries []entry) []due {
 		false: count[false] > int(t.maps.Pending.MaxEntries())*9/10,
 	}
 	var ops []due
+	moving := map[uint32]bool{}
 	keep, settled := int64(uint64(t.keep)/t.tick), int64(uint64(settle)/t.tick)
 	for n := range entries {
 		e := &entries[n]
 		state := flowState(e.flow.State)
 		if state.has(bpfFlowStateStatePromoted) && !e.decided {
-			ops = append(ops, due{e, bpfOpKindOpMerge})
+			if moving[e.flow.Generation] = true; t.moving[e.flow.Generation] {
+				ops = append(ops, due{e, bpfOpKindOpMerge})
+			}
 			continue
 		}
 		// How long the flow has been over, in jiffies.
@@ -136,10 +178,15 @@ func (t *Table) due(now clock, entries []entry) []due {
 		if !state.has(bpfFlowStateStateReported) {
 			ops = append(ops, due{e, bpfOpKindOpReport})
 		}
-		if over >= keep || full[e.decided] {
+		switch {
+		case over < keep && !full[e.decided]:
+		case state.has(bpfFlowStateStateIdle):
 			ops = append(ops, due{e, bpfOpKindOpRemove})
+		default:
+			ops = append(ops, due{e, bpfOpKindOpIdle})
 		}
 	}
+	t.moving = moving
 	return ops
 }
 

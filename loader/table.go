@@ -30,6 +30,7 @@ type Table struct {
 
 	sweepMu  sync.Mutex
 	endsSeen uint64
+	moving   map[uint32]bool // generations of entries that the last sweep saw promoted
 }
 
 // fillVerdicts fills in the verdicts of an operation.

@@ -103,6 +103,9 @@ func statusText(s loader.Status, now time.Time, color bool) []string {
 	}
 	add("policy", "%s", policyLine)
 	add("flows", "%s decided, %s pending; %d samples per flow", fill(s.Flows, s.FlowsMax), fill(s.Pending, s.PendingMax), s.Samples)
+	if s.Evicted > 0 {
+		add("evicted", "%s undecided flows left the full table without a record", tui.Count(s.Evicted))
+	}
 	counters := nonZero(s.Counters)
 	if len(counters) == 0 {
 		add("counters", "all zero")
