@@ -53,8 +53,9 @@ func TestStatusText(t *testing.T) {
 	}
 	alone := served(now)
 	alone.Agent, alone.Ready, alone.Counters, alone.Hooks[1].State = nil, false, nil, "stale"
+	alone.Evicted = 3000
 	got := strings.Join(statusText(alone, now, false), "\n")
-	for _, want := range []string{"eth0  not ready", "egress stale", "agent     not running", "counters  all zero"} {
+	for _, want := range []string{"eth0  not ready", "egress stale", "agent     not running", "counters  all zero", "evicted   3000 undecided flows left"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q is missing in\n%s", want, got)
 		}
@@ -77,7 +78,7 @@ func TestStatusJSON(t *testing.T) {
 		of   any
 		want string
 	}{
-		{fields, "agent attached clsact counters driver ended flows flows_max hooks iface mode netns pending pending_max ready rules samples vlan"},
+		{fields, "agent attached clsact counters driver ended evicted flows flows_max hooks iface mode netns pending pending_max ready rules samples vlan"},
 		{fields["hooks"].([]any)[0], "link_id name prog_id program state"},
 		{fields["agent"], "batch_mean batches classify last_error model p50_ms p99_ms pid ready ring_bytes ring_used samples samples_per_s " +
 			"shed started updated verdicts verdicts_per_s"},
