@@ -26,7 +26,8 @@ enum reason {
 	reason_copy, /* packet could not be copied or changed */
 	reason_dns_full, /* DNS answer not queued */
 	reason_policer, /* passed because several CPUs used the policer's bucket at once */
-	reason_reused, /* counted in another flow: its entry was evicted and used again at that moment */
+	reason_one_way, /* sample not queued: the rest of the ring is for flows with packets of both ends */
+	reason_source_share, /* sample not queued: its source has used its share of the ring */
 	reason_count,
 };
 

@@ -29,22 +29,17 @@ char LICENSE[] SEC("license") = "GPL";
 static __always_inline int handle_flow(struct packet *p, const struct tables *t)
 {
 	__u64 now = bpf_jiffies64();
-	__u32 generation;
 	struct flow *f;
 
 	measure(p);
 	f = find_flow(p, t, now);
 	if (!f)
 		return -reason_table_full;
-	generation = f->generation;
 	touch(f, p, now);
 	if (copy_dns && is_from_dns(p))
 		copy_answer(p);
-	if (unlikely(!(f->state & state_settled))) {
+	if (unlikely(!(f->state & state_settled)))
 		take_sample(p, f);
-		if (f->generation != generation)
-			count(reason_reused);
-	}
 	return enforce(p, f);
 }
 

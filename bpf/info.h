@@ -34,7 +34,8 @@ struct interface_info {
 	__u8 ingress;
 	__u8 egress;
 	__u8 vlan;
-	__u8 pad[3];
+	__u8 loopback; /* every packet passes both hooks */
+	__u8 pad[2];
 	__u8 driver[32];
 };
 

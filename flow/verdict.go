@@ -70,6 +70,7 @@ type Sample struct {
 	ID        ID
 	Direction Direction
 	FromA     bool   // sent by the key's endpoint A
+	TwoWay    bool   // packets of both ends were seen, or only one direction is watched
 	Inner     bool   // from a link without Ethernet, such as a tun device: it may be inside a VPN
 	Index     int    // number of samples of the flow before this one
 	Time      int64  // CLOCK_MONOTONIC, in ns
