@@ -147,3 +147,48 @@ func TestOneDirectionUsesTheWholeRing(t *testing.T) {
 		t.Errorf("sample %+v", s)
 	}
 }
+
+// TestCrowdLeavesOthersIn: a flood fills the table of undecided flows again and again, with a sweep between, and pushes no
+// other flow out.
+func TestCrowdLeavesOthersIn(t *testing.T) {
+	t.Parallel()
+	const size, waves, wave = 4096, 8, 2600 // together, more than five times what the table holds
+	for _, ip6 := range []bool{false, true} {
+		for what, network := range map[string]func(wave int) int{ // of the flood's flow
+			"one source":   func(int) int { return 1 },
+			"many sources": func(n int) int { return 20 + n%200 },
+		} {
+			k := newKernel(t, Config{MaxPending: size, Samples: -1}, ethernet)
+			twoWay, silent := from(2, 1, ip6), from(3, 1, ip6)
+			k.pass(progIn, twoWay.sent(0, 10))
+			k.pass(progOut, twoWay.answer(0, 10))
+			k.pass(progIn, silent.sent(0, 10))
+			first, second := k.id(twoWay.key()), k.id(silent.key())
+			for n := range waves * wave {
+				c := from(network(n), n, ip6)
+				if !ip6 && what == "one source" {
+					c.client = netip.AddrPortFrom(netip.MustParseAddr("10.1.0.1"), c.client.Port())
+				}
+				k.pass(progIn, c.sent(0, 10))
+				if n%wave != wave-1 {
+					continue
+				}
+				k.sweep()
+				if left := len(k.flows()); left > size/crowdOneWay+2 || what == "one source" && left > size/crowdShare+2 {
+					t.Errorf("%s: %d flows are left in a table of %d", what, left, size)
+				}
+			}
+			if r := k.flow(twoWay.key()); r.Generation != first.Generation || r.Packets != 2 {
+				t.Errorf("%s: the two-way flow began again: %+v", what, r.Live)
+			}
+			if what == "one source" {
+				if r := k.flow(silent.key()); r.Generation != second.Generation {
+					t.Errorf("%s: the flow of another source began again: %+v", what, r.Live)
+				}
+			}
+			if evicted := k.evicted(); evicted < waves*wave-size {
+				t.Errorf("%s: %d flows left without a record, %d were counted", what, waves*wave-size, evicted)
+			}
+		}
+	}
+}

@@ -3,7 +3,10 @@
 package loader
 
 import (
+	"cmp"
 	"fmt"
+	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/dpclass/dpclass/flow"
@@ -103,7 +106,8 @@ type due struct {
 
 // Sweep does what is due in the flow tables: it ends idle flows, reports ended ones,
 // and removes them when they have been visible long enough, or earlier if a table is
-// nearly full. It returns each flow that ended since the last call.
+// nearly full. Undecided flows with packets of one end only are removed too if they crowd
+// a table. It returns each flow that ended since the last call.
 func (t *Table) Sweep() ([]flow.Record, error) {
 	t.sweepMu.Lock()
 	defer t.sweepMu.Unlock()
@@ -187,7 +191,69 @@ func (t *Table) due(now clock, entries []entry) []due {
 		}
 	}
 	t.moving = moving
+	return append(ops, t.crowd(entries)...)
+}
+
+// Parts of a table of undecided flows, as divisors of its size. One that is less than half
+// full is free for all. Else a source may have an eighth, and all one-way flows together
+// a quarter: at a sweep a second, a flood of 48,000 flows per second then pushes no other
+// flow out of a table of 65,536.
+const (
+	crowdFree   = 2
+	crowdOneWay = 4
+	crowdShare  = 8
+)
+
+// crowd returns operations that make room in crowded tables of undecided flows, before the
+// kernel evicts the least recently used ones, whosever they are: the oldest flows
+// with packets of one end only go. They leave no record, as if they were evicted.
+func (t *Table) crowd(entries []entry) []due {
+	const both = bpfFlowStateStateSentA | bpfFlowStateStateSentB
+	size := int(t.maps.Pending.MaxEntries())
+	var oneWay [2][]*entry // of IPv4 and IPv6
+	var filled [2]int
+	for n := range entries {
+		e := &entries[n]
+		if e.decided {
+			continue
+		}
+		table := int(bit(e.key.Is6()))
+		filled[table]++
+		state := flowState(e.flow.State)
+		if state.ended() == "" && !state.has(bpfFlowStateStatePromoted) && !state.has(both) {
+			oneWay[table] = append(oneWay[table], e)
+		}
+	}
+	var ops []due
+	for table, flows := range oneWay {
+		if filled[table] <= size/crowdFree {
+			continue
+		}
+		// The latest first: it is the oldest that go.
+		slices.SortFunc(flows, func(a, b *entry) int { return cmp.Compare(b.flow.LastJiffies, a.flow.LastJiffies) })
+		sources := map[netip.Addr]int{}
+		left := 0
+		for _, e := range flows {
+			source := e.source()
+			if sources[source] >= size/crowdShare || t.bothEnds && left >= size/crowdOneWay {
+				ops = append(ops, due{e, bpfOpKindOpRemove})
+				continue
+			}
+			sources[source]++
+			left++
+		}
+	}
 	return ops
+}
+
+// source returns the address at the far end of the wire of a flow with packets of one end
+// only, as flow.Sample.Source does.
+func (e *entry) source() netip.Addr {
+	sample := flow.Sample{ID: flow.ID{Key: e.key}, FromA: flowState(e.flow.State).has(bpfFlowStateStateSentA)}
+	if e.flow.PacketsIn == 0 {
+		sample.Direction = flow.Out
+	}
+	return sample.Source()
 }
 
 func (t *Table) apply(ops []due) error {

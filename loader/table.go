@@ -25,6 +25,7 @@ type Table struct {
 	tick     uint64        // ns of a jiffy
 	timeouts [4]uint64     // jiffies: TCP opening, established, UDP single, stream
 	keep     time.Duration // how long an ended flow stays visible
+	bothEnds bool          // packets of both ends of a flow are seen
 	inbox    inbox
 	evidence *evidenceTable
 
