@@ -13,7 +13,8 @@ type Status struct {
 	Mode       Mode              `json:"mode"`
 	Clsact     bool              `json:"clsact"` // tc filters instead of tcx
 	Driver     string            `json:"driver"`
-	Netns      string            `json:"netns"` // cookie
+	Loopback   bool              `json:"loopback"` // what the interface sends, it also receives; one hook sees it all
+	Netns      string            `json:"netns"`    // cookie
 	Attached   time.Time         `json:"attached"`
 	Hooks      []Hook            `json:"hooks"`
 	Counters   map[string]uint64 `json:"counters"` // by reason
@@ -35,7 +36,7 @@ type Status struct {
 func (p *Pins) Status() (Status, error) {
 	s := Status{
 		Iface: p.name, Mode: TC, Clsact: p.info.Tc != bpfTcKindTcTcx, Driver: cString(p.info.Driver[:]),
-		Netns: strconv.FormatUint(p.info.NetnsCookie, 10), Attached: time.Unix(0, int64(p.info.AttachedNs)).UTC(),
+		Loopback: p.info.Loopback != 0, Netns: strconv.FormatUint(p.info.NetnsCookie, 10), Attached: time.Unix(0, int64(p.info.AttachedNs)).UTC(),
 		Samples: int(p.info.Samples), VLAN: p.info.Vlan != 0,
 		FlowsMax:   int(p.maps.Flows.MaxEntries() + p.maps.Flows6.MaxEntries()),
 		PendingMax: int(p.maps.Pending.MaxEntries() + p.maps.Pending6.MaxEntries()),

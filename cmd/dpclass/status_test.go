@@ -51,6 +51,11 @@ func TestStatusText(t *testing.T) {
 	if got := strings.Join(statusText(served(now), now, false), "\n"); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
+	loop := served(now)
+	loop.Loopback, loop.Hooks = true, loop.Hooks[:1]
+	if got := strings.Join(statusText(loop, now, false), "\n"); !strings.Contains(got, "packets   a loopback device: each is sent and received, and is seen once, at ingress") {
+		t.Errorf("%s", got)
+	}
 	alone := served(now)
 	alone.Agent, alone.Ready, alone.Counters, alone.Hooks[1].State = nil, false, nil, "stale"
 	alone.Evicted = 3000
@@ -78,7 +83,7 @@ func TestStatusJSON(t *testing.T) {
 		of   any
 		want string
 	}{
-		{fields, "agent attached clsact counters driver ended evicted flows flows_max hooks iface mode netns pending pending_max ready rules samples vlan"},
+		{fields, "agent attached clsact counters driver ended evicted flows flows_max hooks iface loopback mode netns pending pending_max ready rules samples vlan"},
 		{fields["hooks"].([]any)[0], "link_id name prog_id program state"},
 		{fields["agent"], "batch_mean batches classify last_error model p50_ms p99_ms pid ready ring_bytes ring_used samples samples_per_s " +
 			"shed started updated verdicts verdicts_per_s"},
