@@ -685,10 +685,11 @@ func TestLoopback(t *testing.T) {
 				t.Errorf("%+v: flow %q: %+v %+v, %v", test.config, key, r, r.Live, err)
 			}
 			var f bpfFlow
-			open, lookup := i.maps.Pending, any(narrowKey(key))
-			if key.Is6() {
-				open = i.maps.Pending6
-				lookup, _ = wideKey(key)
+			open := i.maps.Pending6
+			wide, _ := wideKey(key)
+			lookup := any(wide)
+			if !key.Is6() {
+				open, lookup = i.maps.Pending, narrowKey(key)
 			}
 			if err := open.Lookup(lookup, &f); err != nil || !flowState(f.State).has(bpfFlowStateStateSentA|bpfFlowStateStateSentB) {
 				t.Errorf("%+v: flow %q: state %#x, %v: packets of both ends were seen", test.config, key, f.State, err)
