@@ -51,7 +51,7 @@ func TestModule(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { // in case the program did not: pins outlive the namespace
-		if err := r.Router.Do(func() error { return loader.Detach(context.Background(), "eth0") }); err != nil {
+		if err := r.Router.Do(func() error { _, err := loader.Detach(context.Background(), "eth0"); return err }); err != nil {
 			t.Error(err)
 		}
 	})

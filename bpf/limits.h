@@ -9,7 +9,8 @@ enum limit {
 	snap_len = 1500, /* bytes of a packet that a sample holds, from the IP header on (paper, section 3.2) */
 	max_rules = 64, /* of a policy */
 	max_source = 65536, /* bytes of a policy file */
-	max_protected = 1024, /* prefixes of each IP version, and ports, that a policy protects */
+	max_protected = 1024, /* prefixes, and as many ports, that a policy protects */
+	max_protected_flows = 64, /* flows that a policy protects */
 	max_batch = 4096, /* operations in the inbox */
 	max_batch_unrolled = 32, /* operations in one run without bpf_loop */
 	max_ended = 4096, /* ended flows that are remembered */
@@ -17,6 +18,7 @@ enum limit {
 	max_matches = 1024, /* names, and as many hosts, that the rules of a policy match */
 	max_evidence = 16384, /* different evidence that is remembered */
 	max_kept = 4096, /* samples that are kept */
+	max_datagrams = 8192, /* datagrams whose first fragment was dropped */
 	max_answer = 1232, /* bytes of a DNS answer that are copied (over UDP, DNS Flag Day 2020) */
 	max_name = 253, /* bytes of a server name (RFC 1035, section 2.3.4) */
 	own_labels = FIRST_OWN_LABEL, /* from here on, numbers are labels that models add and names of models */

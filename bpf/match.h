@@ -11,17 +11,6 @@
 #include "limits.h"
 #include "protect.h"
 
-/* prefix_len counts from the bank on: FIXED_BITS and the bits of the address. */
-struct host_key {
-	__u32 prefix_len;
-	__u8 bank;
-	__u8 family; /* 4 or 6 */
-	__u8 pad[2];
-	__u8 addr[16];
-};
-
-#define HOST_FIXED_BITS 32
-
 struct port_key {
 	__u32 prefix_len;
 	__u8 bank;
@@ -69,7 +58,6 @@ struct {
  * rules separately. */
 struct matching {
 	struct flow_key6 key; /* of the flow, without VLAN ids */
-	struct lpm6 prefix;
 	struct host_key host;
 	__u64 in; /* rules that match, for each direction */
 	__u64 out;
@@ -104,10 +92,7 @@ static __always_inline __u64 rules_of_hosts(struct matching *m, __u32 bank, int 
 	struct host_key *k = &m->host;
 	__u64 *a, *b;
 
-	/* In the common form of a key, an IPv4 address is in the first four bytes. */
-	k->prefix_len = HOST_FIXED_BITS + (family == 4 ? 32 : 128);
-	k->bank = bank;
-	k->family = family;
+	host_prefix(k, bank, family);
 	__builtin_memcpy(k->addr, m->key.addr_a, sizeof(k->addr));
 	a = bpf_map_lookup_elem(&hosts, k);
 	__builtin_memcpy(k->addr, m->key.addr_b, sizeof(k->addr));

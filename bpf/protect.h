@@ -9,71 +9,68 @@
 #include "key.h"
 #include "limits.h"
 
-struct lpm4 {
+/* A prefix in a bank of rules. prefix_len counts from the bank on: HOST_FIXED_BITS and the bits of the address. */
+struct host_key {
 	__u32 prefix_len;
-	__u8 addr[4];
+	__u8 bank;
+	__u8 family; /* 4 or 6 */
+	__u8 pad[2];
+	__u8 addr[16]; /* an IPv4 address is in the first four bytes */
 };
 
-struct lpm6 {
-	__u32 prefix_len;
-	__u8 addr[16];
-};
+#define HOST_FIXED_BITS 32
 
 struct protect_port {
 	__be16 port;
 	__u8 proto;
-	__u8 pad;
+	__u8 bank;
 };
 
-/* Prefixes that are never dropped or policed. */
+/* Prefixes that are never dropped or policed. All three maps are for both banks of rules: what a new policy protects is
+ * written next to what the one in force protects. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, max_protected);
-	__type(key, struct lpm4);
+	__uint(max_entries, 2 * max_protected);
+	__type(key, struct host_key);
 	__type(value, __u8);
 } protect SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, max_protected);
-	__type(key, struct lpm6);
-	__type(value, __u8);
-} protect6 SEC(".maps");
 
 /* Ports that are never dropped or policed. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, max_protected);
+	__uint(max_entries, 2 * max_protected);
 	__type(key, struct protect_port);
 	__type(value, __u8);
 } protect_ports SEC(".maps");
 
-/* Flows that are never dropped or policed, without VLAN ids: the SSH connection that applied the policy. */
+/* Flows that are never dropped or policed: the SSH connection that applied the policy. The first byte of the VLAN ids
+ * is the bank, the others are 0. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 64);
+	__uint(max_entries, 2 * max_protected_flows);
 	__type(key, struct flow_key6);
 	__type(value, __u8);
 } protect_flows SEC(".maps");
 
-/* Whether an address is protected, in the first four or all bytes of addr. The prefix is room for a key. */
-static __always_inline bool is_protected_addr(struct lpm6 *prefix, const __u8 *addr, int family)
+/* Makes the key of one address; the address follows. */
+static __always_inline void host_prefix(struct host_key *host, __u32 bank, int family)
 {
-	__builtin_memcpy(prefix->addr, addr, sizeof(prefix->addr));
-	if (family == 4) {
-		prefix->prefix_len = 32;
-		return bpf_map_lookup_elem(&protect, prefix); /* struct lpm4 is the beginning of struct lpm6 */
-	}
-	prefix->prefix_len = 128;
-	return bpf_map_lookup_elem(&protect6, prefix);
+	host->prefix_len = HOST_FIXED_BITS + (family == 4 ? 32 : 128);
+	host->bank = bank;
+	host->family = family;
 }
 
-/* Whether a flow is protected. The key has no VLAN ids. */
-static __always_inline bool is_protected(const struct flow_key6 *key, struct lpm6 *prefix, int family)
+static __always_inline bool is_protected_addr(struct host_key *host, const __u8 *addr)
 {
-	struct protect_port port = {.proto = key->proto};
+	__builtin_memcpy(host->addr, addr, sizeof(host->addr));
+	return bpf_map_lookup_elem(&protect, host);
+}
+
+/* Whether a flow is protected. The key has no VLAN ids; host is room for a key. */
+static __always_inline bool is_protected(struct flow_key6 *key, struct host_key *host, __u32 bank, int family)
+{
+	struct protect_port port = {.proto = key->proto, .bank = bank};
 
 	port.port = key->port_a;
 	if (bpf_map_lookup_elem(&protect_ports, &port))
@@ -81,9 +78,11 @@ static __always_inline bool is_protected(const struct flow_key6 *key, struct lpm
 	port.port = key->port_b;
 	if (bpf_map_lookup_elem(&protect_ports, &port))
 		return true;
+	key->vlan[0] = bank;
 	if (bpf_map_lookup_elem(&protect_flows, key))
 		return true;
-	return is_protected_addr(prefix, key->addr_a, family) || is_protected_addr(prefix, key->addr_b, family);
+	host_prefix(host, bank, family);
+	return is_protected_addr(host, key->addr_a) || is_protected_addr(host, key->addr_b);
 }
 
 #endif

@@ -9,10 +9,11 @@ import (
 
 // Limits of a policy.
 const (
-	MaxRules     = 64
-	MaxProtected = 1024     // prefixes, and as many ports, that it protects
-	MaxSource    = 64 << 10 // bytes of its text, which the kernel keeps in a map
-	MaxMatches   = 1024     // names, and as many hosts, that all of its rules match
+	MaxRules          = 64
+	MaxProtected      = 1024     // prefixes, and as many ports, that it protects
+	MaxProtectedFlows = 64       // flows that it protects
+	MaxSource         = 64 << 10 // bytes of its text, which the kernel keeps in a map
+	MaxMatches        = 1024     // names, and as many hosts, that all of its rules match
 )
 
 // Scope says which packets share a token bucket.
@@ -75,10 +76,11 @@ type PortProtect struct {
 // Policy is a compiled policy. For each flow the first rule that matches applies. Flows
 // that match no rule pass.
 type Policy struct {
-	Rules    []Rule
-	Prefixes []netip.Prefix // never dropped or policed
-	Ports    []PortProtect  // never dropped or policed
-	Flows    []Key          // never dropped or policed: the SSH connection that applied the policy
-	Source   []byte         // text of the policy file, for "policy show"
-	Applied  time.Time
+	Rules        []Rule
+	DropUnparsed bool           // drop TCP and UDP packets that the kernel's parser cannot read
+	Prefixes     []netip.Prefix // never dropped or policed
+	Ports        []PortProtect  // never dropped or policed
+	Flows        []Key          // never dropped or policed: the SSH connection that applied the policy
+	Source       []byte         // text of the policy file, for "policy show"
+	Applied      time.Time
 }

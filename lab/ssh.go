@@ -120,8 +120,8 @@ func (h *Host) StartSFTP(ctx context.Context, s *SSHServer, addr string, command
 }
 
 // SSH logs in to the server at addr, runs a command and returns its output. The command
-// has SSH_CONNECTION in its environment, as in every login.
-func (h *Host) SSH(ctx context.Context, s *SSHServer, addr, command string) (string, error) {
-	args := append(s.options(), "-p", fmt.Sprint(s.Port), "-l", s.user, addr, command)
+// has SSH_CONNECTION in its environment, as in every login. The options are ssh's.
+func (h *Host) SSH(ctx context.Context, s *SSHServer, addr, command string, options ...string) (string, error) {
+	args := append(append(s.options(), options...), "-p", fmt.Sprint(s.Port), "-l", s.user, addr, command)
 	return h.Run(ctx, "ssh", args...)
 }

@@ -6,7 +6,7 @@ package loader
 
 // ABI is the version of the pinned maps. It is part of the pins' path, so that a dpclass
 // with another ABI does not touch them.
-const ABI = 7
+const ABI = 5
 
 // abiFingerprint is internal/abi's fingerprint of the maps of that ABI.
-const abiFingerprint = "420aa619ce44d6f3"
+const abiFingerprint = "f7be677a3dc98fa4"

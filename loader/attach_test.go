@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -77,10 +78,22 @@ func attached(t *testing.T, h *lab.Host, cfg Config) *Attachment {
 	return i
 }
 
+// detached detaches an interface of the host that has pins.
+func detached(t *testing.T, h *lab.Host, iface string) {
+	t.Helper()
+	in(t, h, func() error {
+		done, err := testRoot.detach(t.Context(), iface)
+		if !done.Attached || done.Agent != 0 {
+			t.Errorf("detach %s: %+v", iface, done)
+		}
+		return err
+	})
+}
+
 // nothingLeft holds that no pin of the host is left, and no link or program of the ids.
 func nothingLeft(t *testing.T, hooks []Hook) {
 	t.Helper()
-	if names, err := testRoot.dirs(); err != nil || len(names) > 0 {
+	if names, err := os.ReadDir(string(testRoot)); len(names) > 0 || err != nil && !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("pins left: %v, %v", names, err)
 	}
 	for _, h := range hooks {
@@ -147,8 +160,8 @@ func TestAttachAndDetach(t *testing.T) {
 			}
 			nothingLeft(t, hooks)
 			in(t, h, func() error {
-				if err := testRoot.detach(t.Context(), "eth0"); err != nil { // again
-					return err
+				if again, err := testRoot.detach(t.Context(), "eth0"); err != nil || again.Attached {
+					t.Errorf("detach again: %+v, %v", again, err)
 				}
 				if _, err := testRoot.open("eth0"); !errors.Is(err, ErrNotAttached) {
 					t.Errorf("open after detach: %v", err)
@@ -236,7 +249,7 @@ func TestAttachRefused(t *testing.T) {
 
 // TestTakeover: an agent that ended without detaching leaves verdicts and policy to the next.
 func TestTakeover(t *testing.T) {
-	for _, cfg := range []Config{{}, {Mode: TC}, {Mode: TC, Clsact: true}} {
+	for _, cfg := range []Config{{Persist: true}, {Mode: TC, Persist: true}, {Mode: TC, Clsact: true, Persist: true}} {
 		h, _ := wired(t)
 		first := attached(t, h, cfg)
 		c := tcp(1)
@@ -295,7 +308,7 @@ func TestTakeover(t *testing.T) {
 
 // TestTakeoverWithOtherHooks: the hooks of the earlier agent that the new one does not use are taken off.
 func TestTakeoverWithOtherHooks(t *testing.T) {
-	native, tcx, clsact := Config{}, Config{Mode: TC}, Config{Mode: TC, Clsact: true}
+	native, tcx, clsact := Config{Persist: true}, Config{Mode: TC, Persist: true}, Config{Mode: TC, Clsact: true, Persist: true}
 	in1, out1 := clsact, tcx
 	in1.Ingress, out1.Egress = true, true
 	for name, configs := range map[string][2]Config{
@@ -351,10 +364,12 @@ func TestTakeoverWithOtherHooks(t *testing.T) {
 
 // TestTakeoverFails: nothing that a takeover attached is left when it fails midway, and the earlier hooks stay.
 func TestTakeoverFails(t *testing.T) {
-	for name, cfg := range map[string]Config{"link": {Mode: Native, Clsact: true}, "filter": {Mode: TC, Clsact: true}} {
+	for name, cfg := range map[string]Config{
+		"link": {Mode: Native, Clsact: true, Persist: true}, "filter": {Mode: TC, Clsact: true, Persist: true},
+	} {
 		t.Run(name, func(t *testing.T) {
 			h, _ := wired(t)
-			first := attached(t, h, Config{Mode: TC, Egress: true})
+			first := attached(t, h, Config{Mode: TC, Egress: true, Persist: true})
 			if first.info.Tc != bpfTcKindTcTcx {
 				if err := first.Detach(); err != nil {
 					t.Fatal(err)
@@ -400,7 +415,7 @@ func TestTakeoverFails(t *testing.T) {
 				}
 				return err
 			})
-			in(t, h, func() error { return testRoot.detach(t.Context(), "eth0") })
+			detached(t, h, "eth0")
 			nothingLeft(t, before)
 		})
 	}
@@ -424,7 +439,7 @@ func TestCancelled(t *testing.T) {
 		t.Fatal(err)
 	}
 	in(t, h, func() error {
-		if err := testRoot.detach(gone, "eth0"); !errors.Is(err, context.Canceled) || !errors.Is(err, ErrBusy) {
+		if _, err := testRoot.detach(gone, "eth0"); !errors.Is(err, context.Canceled) || !errors.Is(err, ErrBusy) {
 			t.Errorf("detach: %v", err)
 		}
 		return nil
@@ -533,7 +548,7 @@ func TestDeviceGone(t *testing.T) {
 		if err := i.Close(); err != nil {
 			t.Fatal(err)
 		}
-		in(t, h, func() error { return testRoot.detach(t.Context(), "eth0") })
+		detached(t, h, "eth0")
 		nothingLeft(t, nil)
 	}
 }
@@ -560,7 +575,7 @@ func TestRename(t *testing.T) {
 	if err := i.Close(); err != nil {
 		t.Fatal(err)
 	}
-	in(t, h, func() error { return testRoot.detach(t.Context(), "wan0") })
+	detached(t, h, "wan0")
 	nothingLeft(t, hooks)
 }
 
@@ -598,7 +613,7 @@ func TestTun(t *testing.T) {
 // TestHalfMade: what a crash left half made is cleared.
 func TestHalfMade(t *testing.T) {
 	h, _ := wired(t)
-	i := attached(t, h, Config{})
+	i := attached(t, h, Config{Persist: true})
 	held, err := link.LoadPinnedLink(filepath.Join(i.dir, pinXDP), nil) // removing its pin does not take it off
 	if err != nil {
 		t.Fatal(err)

@@ -57,6 +57,16 @@ type bpfBatch struct {
 	Missing uint32
 }
 
+type bpfDatagramKey struct {
+	_      structs.HostLayout
+	Src    [16]uint8
+	Dst    [16]uint8
+	Id     uint32
+	Proto  uint8
+	Family uint8
+	Pad    [2]uint8
+}
+
 type bpfDnsAnswer struct {
 	_        structs.HostLayout
 	TimeNs   uint64
@@ -65,6 +75,13 @@ type bpfDnsAnswer struct {
 	Family   uint8
 	FromA    uint8
 	Key      bpfFlowKey6
+}
+
+type bpfDroppedDatagram struct {
+	_       structs.HostLayout
+	Jiffies uint64
+	Epoch   uint32
+	Rule    uint32
 }
 
 type bpfEndedFlow struct {
@@ -151,9 +168,32 @@ const (
 )
 
 type bpfForgotten struct {
-	_      structs.HostLayout
-	Offset uint32
-	Proto  uint32
+	_        structs.HostLayout
+	Offset   uint32
+	Proto    uint32
+	Fragment uint32
+}
+
+type bpfHeaders struct {
+	_        structs.HostLayout
+	Key      bpfDatagramKey
+	Dropped  bpfDroppedDatagram
+	Host     bpfHostKey
+	Epoch    uint32
+	Flags    bpfPolicyFlag
+	Length   uint32
+	Offset   uint32
+	Proto    uint8
+	Pad      [3]uint8
+	Ip       [40]uint8
+	Fragment struct {
+		_        structs.HostLayout
+		Next     uint8
+		Reserved uint8
+		Offset   uint16
+		Id       uint32
+	}
+	_ [4]byte
 }
 
 type bpfHostKey struct {
@@ -178,9 +218,12 @@ type bpfInterfaceInfo struct {
 	Ingress     uint8
 	Egress      uint8
 	Vlan        uint8
+	Persist     uint8
 	Loopback    uint8
-	Pad         [2]uint8
+	Pad         uint8
 	Driver      [32]uint8
+	Programs    [2]uint32
+	Links       [2]uint32
 }
 
 type bpfKeptKey struct {
@@ -239,34 +282,24 @@ const (
 type bpfLimit uint32
 
 const (
-	bpfLimitSnapLen          bpfLimit = 1500
-	bpfLimitMaxRules         bpfLimit = 64
-	bpfLimitMaxSource        bpfLimit = 65536
-	bpfLimitMaxProtected     bpfLimit = 1024
-	bpfLimitMaxBatch         bpfLimit = 4096
-	bpfLimitMaxBatchUnrolled bpfLimit = 32
-	bpfLimitMaxEnded         bpfLimit = 4096
-	bpfLimitMaxLabels        bpfLimit = 2048
-	bpfLimitMaxMatches       bpfLimit = 1024
-	bpfLimitMaxEvidence      bpfLimit = 16384
-	bpfLimitMaxKept          bpfLimit = 4096
-	bpfLimitMaxAnswer        bpfLimit = 1232
-	bpfLimitMaxName          bpfLimit = 253
-	bpfLimitOwnLabels        bpfLimit = 128
-	bpfLimitNameLen          bpfLimit = 64
+	bpfLimitSnapLen           bpfLimit = 1500
+	bpfLimitMaxRules          bpfLimit = 64
+	bpfLimitMaxSource         bpfLimit = 65536
+	bpfLimitMaxProtected      bpfLimit = 1024
+	bpfLimitMaxProtectedFlows bpfLimit = 64
+	bpfLimitMaxBatch          bpfLimit = 4096
+	bpfLimitMaxBatchUnrolled  bpfLimit = 32
+	bpfLimitMaxEnded          bpfLimit = 4096
+	bpfLimitMaxLabels         bpfLimit = 2048
+	bpfLimitMaxMatches        bpfLimit = 1024
+	bpfLimitMaxEvidence       bpfLimit = 16384
+	bpfLimitMaxKept           bpfLimit = 4096
+	bpfLimitMaxDatagrams      bpfLimit = 8192
+	bpfLimitMaxAnswer         bpfLimit = 1232
+	bpfLimitMaxName           bpfLimit = 253
+	bpfLimitOwnLabels         bpfLimit = 128
+	bpfLimitNameLen           bpfLimit = 64
 )
-
-type bpfLpm4 struct {
-	_         structs.HostLayout
-	PrefixLen uint32
-	Addr      [4]uint8
-}
-
-type bpfLpm6 struct {
-	_         structs.HostLayout
-	PrefixLen uint32
-	Addr      [16]uint8
-}
 
 type bpfLpmName struct {
 	_         structs.HostLayout
@@ -275,13 +308,11 @@ type bpfLpmName struct {
 }
 
 type bpfMatching struct {
-	_      structs.HostLayout
-	Key    bpfFlowKey6
-	Prefix bpfLpm6
-	Host   bpfHostKey
-	_      [4]byte
-	In     uint64
-	Out    uint64
+	_    structs.HostLayout
+	Key  bpfFlowKey6
+	Host bpfHostKey
+	In   uint64
+	Out  uint64
 }
 
 type bpfNameSource uint8
@@ -323,11 +354,20 @@ const (
 	bpfOpKindOpRemove   bpfOpKind = 5
 )
 
+type bpfPolicyFlag uint32
+
+const (
+	bpfPolicyFlagPolicyDrops         bpfPolicyFlag = 1
+	bpfPolicyFlagPolicyDropsUnparsed bpfPolicyFlag = 2
+)
+
 type bpfPolicyState struct {
 	_         structs.HostLayout
 	Epoch     uint32
 	SourceLen uint32
 	AppliedNs uint64
+	Flags     bpfPolicyFlag
+	Pad       uint32
 }
 
 type bpfPortKey struct {
@@ -342,7 +382,7 @@ type bpfProtectPort struct {
 	_     structs.HostLayout
 	Port  uint16
 	Proto uint8
-	Pad   uint8
+	Bank  uint8
 }
 
 type bpfProtocol uint8
@@ -473,9 +513,11 @@ const (
 	bpfReasonReasonCopy         bpfReason = 15
 	bpfReasonReasonDnsFull      bpfReason = 16
 	bpfReasonReasonPolicer      bpfReason = 17
-	bpfReasonReasonOneWay       bpfReason = 18
-	bpfReasonReasonSourceShare  bpfReason = 19
-	bpfReasonReasonCount        bpfReason = 20
+	bpfReasonReasonMplsDepth    bpfReason = 18
+	bpfReasonReasonUnparsed     bpfReason = 19
+	bpfReasonReasonOneWay       bpfReason = 20
+	bpfReasonReasonSourceShare  bpfReason = 21
+	bpfReasonReasonCount        bpfReason = 22
 )
 
 type bpfRule struct {
@@ -607,6 +649,8 @@ const (
 	bpfMapFlows                 = "flows"
 	bpfMapFlows6                = "flows6"
 	bpfMapForgotten             = "forgotten"
+	bpfMapFragments             = "fragments"
+	bpfMapHeaders               = "headers"
 	bpfMapHosts                 = "hosts"
 	bpfMapInbox                 = "inbox"
 	bpfMapInterface             = "interface"
@@ -621,7 +665,6 @@ const (
 	bpfMapPolicySource          = "policy_source"
 	bpfMapPorts                 = "ports"
 	bpfMapProtect               = "protect"
-	bpfMapProtect6              = "protect6"
 	bpfMapProtectFlows          = "protect_flows"
 	bpfMapProtectPorts          = "protect_ports"
 	bpfMapRuleStats             = "rule_stats"
@@ -714,6 +757,8 @@ type bpfMapSpecs struct {
 	Flows        *ebpf.MapSpec `ebpf:"flows"`
 	Flows6       *ebpf.MapSpec `ebpf:"flows6"`
 	Forgotten    *ebpf.MapSpec `ebpf:"forgotten"`
+	Fragments    *ebpf.MapSpec `ebpf:"fragments"`
+	Headers      *ebpf.MapSpec `ebpf:"headers"`
 	Hosts        *ebpf.MapSpec `ebpf:"hosts"`
 	Inbox        *ebpf.MapSpec `ebpf:"inbox"`
 	Interface    *ebpf.MapSpec `ebpf:"interface"`
@@ -728,7 +773,6 @@ type bpfMapSpecs struct {
 	PolicySource *ebpf.MapSpec `ebpf:"policy_source"`
 	Ports        *ebpf.MapSpec `ebpf:"ports"`
 	Protect      *ebpf.MapSpec `ebpf:"protect"`
-	Protect6     *ebpf.MapSpec `ebpf:"protect6"`
 	ProtectFlows *ebpf.MapSpec `ebpf:"protect_flows"`
 	ProtectPorts *ebpf.MapSpec `ebpf:"protect_ports"`
 	RuleStats    *ebpf.MapSpec `ebpf:"rule_stats"`
@@ -791,6 +835,8 @@ type bpfMaps struct {
 	Flows        *ebpf.Map `ebpf:"flows"`
 	Flows6       *ebpf.Map `ebpf:"flows6"`
 	Forgotten    *ebpf.Map `ebpf:"forgotten"`
+	Fragments    *ebpf.Map `ebpf:"fragments"`
+	Headers      *ebpf.Map `ebpf:"headers"`
 	Hosts        *ebpf.Map `ebpf:"hosts"`
 	Inbox        *ebpf.Map `ebpf:"inbox"`
 	Interface    *ebpf.Map `ebpf:"interface"`
@@ -805,7 +851,6 @@ type bpfMaps struct {
 	PolicySource *ebpf.Map `ebpf:"policy_source"`
 	Ports        *ebpf.Map `ebpf:"ports"`
 	Protect      *ebpf.Map `ebpf:"protect"`
-	Protect6     *ebpf.Map `ebpf:"protect6"`
 	ProtectFlows *ebpf.Map `ebpf:"protect_flows"`
 	ProtectPorts *ebpf.Map `ebpf:"protect_ports"`
 	RuleStats    *ebpf.Map `ebpf:"rule_stats"`
@@ -828,6 +873,8 @@ func (m *bpfMaps) Close() error {
 		m.Flows,
 		m.Flows6,
 		m.Forgotten,
+		m.Fragments,
+		m.Headers,
 		m.Hosts,
 		m.Inbox,
 		m.Interface,
@@ -842,7 +889,6 @@ func (m *bpfMaps) Close() error {
 		m.PolicySource,
 		m.Ports,
 		m.Protect,
-		m.Protect6,
 		m.ProtectFlows,
 		m.ProtectPorts,
 		m.RuleStats,

@@ -39,32 +39,39 @@ func filterOf(device netlink.Link, h hook) *netlink.BpfFilter {
 	}
 }
 
-// attachClsact attaches the program with a new filter, or puts it into our filter that
-// is already there. own reports whether it created the qdisc.
-func attachClsact(program *ebpf.Program, device netlink.Link, h hook) (own bool, err error) {
+// addClsact makes sure that the device has a clsact qdisc. own reports whether it is new.
+func addClsact(device netlink.Link) (own bool, err error) {
 	err = netlink.QdiscAdd(clsactOf(device))
 	switch {
 	case err == nil:
-		own = true
-	case !errors.Is(err, unix.EEXIST):
-		return false, fmt.Errorf("add a clsact qdisc: %w", err)
+		return true, nil
+	case errors.Is(err, unix.EEXIST):
+		return false, nil
+	case errors.Is(err, unix.ENOENT): // no such kind of qdisc
+		err = fault.Advise(err, "load the kernel module sch_ingress, or use a kernel that has it or tcx (Linux 6.6)")
 	}
+	return false, fmt.Errorf("add a clsact qdisc: %w", err)
+}
+
+// attachClsact attaches the program with a new filter, or puts it into our filter that
+// is already there. The device has a clsact qdisc.
+func attachClsact(program *ebpf.Program, device netlink.Link, h hook) error {
 	filters, err := netlink.FilterList(device, h.parent)
 	if err != nil {
-		return own, fmt.Errorf("list tc filters: %w", err)
+		return fmt.Errorf("list tc filters: %w", err)
 	}
 	for _, f := range filters {
 		if f.Attrs().Priority == filterPriority && !isOurs(f) {
-			return own, fault.Advise(fmt.Errorf("a tc filter of another program has priority %d on %s of %q",
+			return fault.Advise(fmt.Errorf("a tc filter of another program has priority %d on %s of %q",
 				filterPriority, h.name, device.Attrs().Name), "remove that filter first")
 		}
 	}
 	filter := filterOf(device, h)
 	filter.Fd = program.FD()
 	if err := netlink.FilterReplace(filter); err != nil {
-		return own, fmt.Errorf("add a tc filter: %w", err)
+		return fmt.Errorf("add a tc filter: %w", err)
 	}
-	return own, nil
+	return nil
 }
 
 func isOurs(f netlink.Filter) bool {
@@ -103,10 +110,15 @@ func removeQdisc(device netlink.Link) error {
 	return nil
 }
 
-// detachClsact removes our filters, and the qdisc if it is ours.
-func detachClsact(device netlink.Link, ownQdisc bool) error {
+// removeClsact removes our filters of an interface of this namespace, and the qdisc if it
+// is ours.
+func removeClsact(info *bpfInterfaceInfo) error {
+	device, err := linkByIndex(int(info.Ifindex))
+	if err != nil || device == nil {
+		return err
+	}
 	errs := []error{removeFilters(device, netlink.HANDLE_MIN_INGRESS), removeFilters(device, netlink.HANDLE_MIN_EGRESS)}
-	if ownQdisc {
+	if info.Tc == bpfTcKindTcOwnClsact {
 		errs = append(errs, removeQdisc(device))
 	}
 	return errors.Join(errs...)

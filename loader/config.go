@@ -71,6 +71,7 @@ type Config struct {
 	Mode       Mode
 	Ingress    bool // neither Ingress nor Egress: both; Ingress alone on a loopback device, where every packet passes both
 	Egress     bool
+	Persist    bool   // programs and policy outlive the process; else the kernel takes them off when it ends, however it does
 	Samples    int    // payload packets sampled of each flow, at most flow.MaxSamples; default flow.DefaultSamples; negative: none
 	DNS        bool   // copy DNS answers, for Attachment.DNS
 	VLAN       bool   // VLAN ids are part of the 5-tuple

@@ -8,118 +8,205 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
-
+	"github.com/dpclass/dpclass/internal/fault"
 	"github.com/dpclass/dpclass/internal/netns"
 )
 
-// How long to wait for a live agent to end by itself.
+// How long to wait for a live agent to end by itself, and then for the kernel to end it.
 const (
 	detachWait = 10 * time.Second
+	killWait   = 5 * time.Second
 	detachPoll = 20 * time.Millisecond
 )
 
+// Detached says what Detach did about an interface.
+type Detached struct {
+	Iface    string // its name now; of one that is gone, the last known
+	Attached bool   // false: there was nothing to detach
+	Agent    int    // process id of the agent that was ended, 0 if there was none
+	Resumed  bool   // the agent had been stopped, and was continued to end
+	Killed   bool   // the agent did not end by itself
+}
+
 // Detach detaches dpclass from an interface of the calling thread's network namespace
-// and stops its agent, for which it waits up to 10 seconds. It does nothing if dpclass
-// is not attached.
-func Detach(ctx context.Context, iface string) error { return defaultRoot().detach(ctx, iface) }
+// and ends its agent: it asks the agent to, and kills it if it does not within 10
+// seconds. If dpclass is not attached to the interface, Detach does nothing. It is an
+// error if there is neither an interface nor pins of that name.
+func Detach(ctx context.Context, iface string) (Detached, error) {
+	return defaultRoot().detach(ctx, iface)
+}
 
 // DetachAll detaches dpclass from every interface in every network namespace. It
 // continues after an error.
-func DetachAll(ctx context.Context) error { return defaultRoot().detachAll(ctx) }
+func DetachAll(ctx context.Context) ([]Detached, error) { return defaultRoot().detachAll(ctx) }
 
-func (r root) detach(ctx context.Context, iface string) error {
-	dir, err := r.find(iface)
-	if errors.Is(err, ErrNotAttached) {
-		return nil
+func (r root) detach(ctx context.Context, iface string) (Detached, error) {
+	found, err := r.find(iface)
+	missing := errors.Is(err, ErrNotAttached)
+	if err != nil && !missing {
+		return Detached{Iface: iface}, err
 	}
+	done := Detached{Iface: iface}
+	if !missing {
+		if done, err = r.detachPlace(ctx, &found); err != nil {
+			return done, err
+		}
+		done.Iface = iface
+	}
+	// Pins of an earlier interface of this name may be left.
+	gone, err := r.deserted(iface)
 	if err != nil {
-		return err
+		return done, err
 	}
-	return r.detachDir(ctx, dir)
-}
-
-func (r root) detachAll(ctx context.Context) error {
-	names, err := r.dirs()
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, name := range names {
-		if err := r.detachDir(ctx, filepath.Join(string(r), name)); err != nil {
-			errs = append(errs, fmt.Errorf("%q: %w", name, err))
+	for n := range gone {
+		also, err := r.detachPlace(ctx, &gone[n])
+		done.Attached = done.Attached || also.Attached
+		if also.Agent != 0 {
+			done.Agent, done.Resumed, done.Killed = also.Agent, also.Resumed, also.Killed
+		}
+		if err != nil {
+			return done, err
 		}
 	}
-	return errors.Join(errs...)
+	if done.Attached {
+		return done, nil
+	}
+	device, err := linkByName(iface)
+	if err != nil {
+		return done, err
+	}
+	if device == nil {
+		return done, r.noPins(iface)
+	}
+	return done, nil
 }
 
-// detachDir stops the agent that holds the directory and removes what is left.
-func (r root) detachDir(ctx context.Context, dir string) error {
-	lock, err := lockDir(dir)
+// deserted returns the pins of interfaces that had this name and are gone.
+func (r root) deserted(iface string) ([]place, error) {
+	here, err := r.here()
+	if err != nil {
+		return nil, err
+	}
+	var gone []place
+	for _, p := range here {
+		if p.name != iface || p.err != nil {
+			continue
+		}
+		now, err := linkByIndex(int(p.info.Ifindex))
+		if err != nil {
+			return nil, err
+		}
+		if now == nil {
+			gone = append(gone, p)
+		}
+	}
+	return gone, nil
+}
+
+// noPins is the error if neither an interface nor pins have the name.
+func (r root) noPins(iface string) error {
+	err := noDevice(iface)
+	if _, hint := r.find(iface); hint != nil {
+		for _, advice := range fault.Advice(hint) { // it has another name now
+			err = fault.Advise(err, "%s", advice)
+		}
+	}
+	return err
+}
+
+func (r root) detachAll(ctx context.Context) ([]Detached, error) {
+	places, err := r.places()
+	if err != nil {
+		return nil, err
+	}
+	var all []Detached
+	var errs []error
+	for n := range places {
+		done, err := r.detachPlace(ctx, &places[n])
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%q: %w", places[n].name, err))
+			continue
+		}
+		all = append(all, done)
+	}
+	return all, errors.Join(errs...)
+}
+
+// detachPlace ends the agent that holds the directory and removes what is left.
+func (r root) detachPlace(ctx context.Context, p *place) (Detached, error) {
+	done := Detached{Iface: p.name}
+	lock, err := lockDir(p.dir)
 	if errors.Is(err, ErrBusy) {
-		lock, err = r.endAgent(ctx, dir)
+		lock, err = r.endAgent(ctx, p.dir, &done)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // the agent detached
+		done.Attached = true // the agent detached
+		return done, nil
 	}
 	if err != nil {
-		return err
+		return done, err
 	}
 	defer lock.Close()
-	info, err := readInfo(dir)
-	if err != nil || info.Tc == bpfTcKindTcTcx {
-		return r.remove(dir, &info)
+	if !isDir(lock, p.dir) {
+		return done, nil // another process removed it meanwhile
 	}
-	ns, err := netns.ByCookie(info.NetnsCookie)
-	if err != nil {
-		return err
-	}
-	if !ns.IsOpen() { // the namespace is gone, and its filters with it
-		return r.remove(dir, &bpfInterfaceInfo{})
-	}
-	defer ns.Close()
-	return netns.In(ns, func() error { return r.remove(dir, &info) })
+	done.Attached = true
+	return done, errors.Join(r.clear(p.dir), r.removeDir(p.dir))
 }
 
-// remove detaches and removes everything in a pin directory. The calling thread is in
-// the interface's network namespace.
-func (r root) remove(dir string, info *bpfInterfaceInfo) error {
-	var errs []error
-	if info.Tc != bpfTcKindTcTcx {
-		if device, err := netlink.LinkByIndex(int(info.Ifindex)); err == nil {
-			errs = append(errs, detachClsact(device, info.Tc == bpfTcKindTcOwnClsact))
+// clear detaches and removes everything in a pin directory.
+func (r root) clear(dir string) error {
+	info, err := readInfo(dir)
+	if err == nil && info.Tc != bpfTcKindTcTcx {
+		if err := removeClsactOf(&info); err != nil {
+			return err
 		}
 	}
 	// Remove the links first: no packet must find a map missing.
-	errs = append(errs, unlinkAll(dir), unpinAll(dir), r.removeDir(dir))
-	return errors.Join(errs...)
+	return errors.Join(unlinkAll(dir), unpinAll(dir))
 }
 
-// endAgent asks the agent to end and waits until it has. It returns the lock of the
-// directory, or an error that wraps fs.ErrNotExist if the agent removed the directory.
-func (r root) endAgent(ctx context.Context, dir string) (*os.File, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, detachWait, errors.New("it did not end in time"))
-	defer cancel()
+// removeClsactOf removes the clsact filters of an interface in any namespace.
+func removeClsactOf(info *bpfInterfaceInfo) error {
+	ns, err := netns.ByCookie(info.NetnsCookie)
+	if err != nil || !ns.IsOpen() { // the namespace is gone, and its filters with it
+		return err
+	}
+	defer ns.Close()
+	return netns.In(ns, func() error { return removeClsact(info) })
+}
+
+// endAgent ends the agent that holds a pin directory, and notes how. It returns the lock
+// of the directory, or an error that wraps fs.ErrNotExist if the agent removed the
+// directory.
+func (r root) endAgent(ctx context.Context, dir string, done *Detached) (*os.File, error) {
 	poll := time.NewTicker(detachPoll)
 	defer poll.Stop()
-	pid := 0
+	patience := time.NewTimer(detachWait)
+	defer patience.Stop()
+	ending := &process{}
+	defer func() { ending.close() }()
 	for {
-		// An agent that has just started has not yet reported its process id. Another detach may hold the lock, and the
-		// id may belong to another process by now.
-		if now := agentPID(dir); now > 1 && now != pid && hasOpen(now, dir) {
-			pid = now
-			if err := unix.Kill(pid, unix.SIGTERM); err != nil && !errors.Is(err, unix.ESRCH) {
-				return nil, fmt.Errorf("stop the agent, process %d: %w", pid, err)
+		if ending.ended() {
+			ending.close()
+			ending = r.agentOf(dir)
+			if ending.pid != 0 {
+				done.Agent = ending.pid
+				if err := ending.terminate(); err != nil {
+					return nil, err
+				}
 			}
 		}
-		// Wait until it has detached its other interfaces too: a second signal, for one of those, would cut that short.
-		if pid <= 1 || !hasOpen(pid, string(r)) {
+		if ending.pid != 0 && ending.stopped() {
+			done.Resumed = true
+			if err := ending.resume(); err != nil {
+				return nil, err
+			}
+		}
+		// Wait until it has detached its other interfaces too: they are to be off as well when this returns.
+		if ending.ended() || !r.holdsAny(ending.pid) {
 			if lock, err := lockDir(dir); !errors.Is(err, ErrBusy) {
 				return lock, err
 			}
@@ -127,27 +214,19 @@ func (r root) endAgent(ctx context.Context, dir string) (*os.File, error) {
 		select {
 		case <-poll.C:
 		case <-ctx.Done():
-			if pid == 0 {
-				return nil, fmt.Errorf("%w, but its process id is not known: %w", ErrBusy, context.Cause(ctx))
+			return nil, fmt.Errorf("%w (process %d): %w", ErrBusy, holder(dir), context.Cause(ctx))
+		case <-patience.C:
+			switch {
+			case ending.pid == 0:
+				return nil, fault.Advise(fmt.Errorf("%w (process %d), and does not say who it is", ErrBusy, holder(dir)), "end that process")
+			case done.Killed:
+				return nil, fmt.Errorf("the agent, process %d, does not end even when it is killed", ending.pid)
 			}
-			return nil, fmt.Errorf("stop the agent, process %d: %w", pid, context.Cause(ctx))
+			done.Killed = true
+			if err := ending.kill(); err != nil {
+				return nil, err
+			}
+			patience.Reset(killWait)
 		}
 	}
-}
-
-// hasOpen reports whether the process has the directory, or one in it, open. An agent
-// keeps the directory of its pins open.
-func hasOpen(pid int, dir string) bool {
-	fds := filepath.Join("/proc", strconv.Itoa(pid), "fd")
-	entries, err := os.ReadDir(fds)
-	if err != nil {
-		return false
-	}
-	for _, entry := range entries {
-		target, err := os.Readlink(filepath.Join(fds, entry.Name()))
-		if err == nil && (target == dir || strings.HasPrefix(target, dir+"/")) {
-			return true
-		}
-	}
-	return false
 }

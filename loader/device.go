@@ -5,25 +5,57 @@ package loader
 import (
 	"errors"
 	"fmt"
+	"net"
 
 	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
 
 	"github.com/dpclass/dpclass/internal/fault"
+	"github.com/dpclass/dpclass/internal/near"
 )
 
 // deviceByName finds an interface of the calling thread's namespace.
 func deviceByName(iface string) (netlink.Link, error) {
+	device, err := linkByName(iface)
+	if err == nil && device == nil {
+		return nil, noDevice(iface)
+	}
+	return device, err
+}
+
+// noDevice is the error if there is no interface of that name.
+func noDevice(iface string) error {
+	var names []string
+	if all, err := net.Interfaces(); err == nil {
+		for _, device := range all {
+			names = append(names, device.Name)
+		}
+	}
+	return fault.Advise(fmt.Errorf("interface %q does not exist%s", iface, near.Hint(iface, names)),
+		`list the interfaces: ip link (in another namespace: --netns NAME)`)
+}
+
+// linkByName returns nil if no interface has the name.
+func linkByName(iface string) (netlink.Link, error) {
 	device, err := netlink.LinkByName(iface)
+	return orNone(device, err, "%q", iface)
+}
+
+// linkByIndex returns nil if no interface has the index.
+func linkByIndex(ifindex int) (netlink.Link, error) {
+	device, err := netlink.LinkByIndex(ifindex)
+	return orNone(device, err, "with index %d", ifindex)
+}
+
+func orNone(device netlink.Link, err error, format string, which any) (netlink.Link, error) {
 	var missing netlink.LinkNotFoundError
-	if errors.As(err, &missing) {
-		return nil, fault.Advise(fmt.Errorf("interface %q does not exist", iface),
-			`list the interfaces: ip link (in another namespace: --netns NAME)`)
+	switch {
+	case err == nil:
+		return device, nil
+	case errors.As(err, &missing):
+		return nil, nil
 	}
-	if err != nil {
-		return nil, fmt.Errorf("interface %q: %w", iface, err)
-	}
-	return device, nil
+	return nil, fmt.Errorf("interface "+format+": %w", which, err)
 }
 
 // isL3 reports whether the device's frames begin with the IP header.

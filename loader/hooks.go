@@ -6,8 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"path/filepath"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -28,6 +28,7 @@ const (
 // hook is a place for one of the programs.
 type hook struct {
 	name    string // "ingress" or "egress"
+	place   int    // index in bpfInterfaceInfo.Programs and Links
 	pin     string
 	program string
 	parent  uint32 // of a clsact filter
@@ -36,13 +37,13 @@ type hook struct {
 
 func hookIn(mode Mode) hook {
 	if mode == Native {
-		return hook{name: "ingress", pin: pinXDP, program: bpfProgDpclassXdp}
+		return hook{name: "ingress", place: 0, pin: pinXDP, program: bpfProgDpclassXdp}
 	}
-	return hook{"ingress", pinIn, bpfProgDpclassIn, netlink.HANDLE_MIN_INGRESS, ebpf.AttachTCXIngress}
+	return hook{"ingress", 0, pinIn, bpfProgDpclassIn, netlink.HANDLE_MIN_INGRESS, ebpf.AttachTCXIngress}
 }
 
 func hookOut() hook {
-	return hook{"egress", pinOut, bpfProgDpclassOut, netlink.HANDLE_MIN_EGRESS, ebpf.AttachTCXEgress}
+	return hook{"egress", 1, pinOut, bpfProgDpclassOut, netlink.HANDLE_MIN_EGRESS, ebpf.AttachTCXEgress}
 }
 
 // hooksOf returns the hooks that an attached interface should have.
@@ -61,7 +62,7 @@ func hooksOf(info *bpfInterfaceInfo) []hook {
 	return all
 }
 
-// placer attaches the program of a hook with a pinned link.
+// placer attaches the program of a hook with a link.
 type placer func(h hook, device netlink.Link) error
 
 // attachHooks attaches the programs.
@@ -112,16 +113,23 @@ func (a *Attachment) attachTC(h hook, device netlink.Link, clsact bool, place pl
 			return fmt.Errorf("attach to tcx %s: %w", h.name, err)
 		}
 	}
-	own, err := attachClsact(a.collection.Programs[h.program], device, h)
+	own, err := addClsact(device)
+	if err != nil {
+		return err
+	}
 	if own {
 		a.info.Tc = bpfTcKindTcOwnClsact
 	} else if a.info.Tc == bpfTcKindTcTcx {
 		a.info.Tc = bpfTcKindTcClsact
 	}
-	return err
+	// A filter stays when the process ends, and the next one has to know of it.
+	if err := a.record(); err != nil {
+		return err
+	}
+	return attachClsact(a.collection.Programs[h.program], device, h)
 }
 
-// newLink attaches with a new link and pins it.
+// newLink attaches with a new link, and pins it if it is to outlive the process.
 func (a *Attachment) newLink(h hook, device netlink.Link) (err error) {
 	program := a.collection.Programs[h.program]
 	var l link.Link
@@ -133,11 +141,13 @@ func (a *Attachment) newLink(h hook, device netlink.Link) (err error) {
 	if err != nil {
 		return err
 	}
-	a.links = append(a.links, l)
+	a.links = append(a.links, heldLink{l, h, true})
+	if a.info.Persist == 0 {
+		return nil
+	}
 	if err := l.Pin(filepath.Join(a.dir, h.pin)); err != nil {
 		return fmt.Errorf("pin the link of %s: %w", h.name, err)
 	}
-	a.made = append(a.made, filepath.Join(a.dir, h.pin))
 	return nil
 }
 
@@ -145,17 +155,21 @@ func (a *Attachment) newLink(h hook, device netlink.Link) (err error) {
 // that is missing or stale is replaced by a new one.
 func (a *Attachment) updateLink(h hook, device netlink.Link) error {
 	pin := filepath.Join(a.dir, h.pin)
-	if state, err := pinnedHook(a.dir, h); err != nil || state.State != HookAttached {
-		if err := unpin(pin); err != nil {
+	l, err := link.LoadPinnedLink(pin, nil)
+	if err == nil {
+		info, err := l.Info()
+		if err != nil || int(linkIfindex(info)) != device.Attrs().Index {
+			l.Close()
+			l = nil
+		}
+	}
+	if l == nil {
+		if err := unlink(pin); err != nil {
 			return err
 		}
 		return a.newLink(h, device)
 	}
-	l, err := link.LoadPinnedLink(pin, nil)
-	if err != nil {
-		return fmt.Errorf("pinned link %q: %w", h.pin, err)
-	}
-	a.links = append(a.links, l)
+	a.links = append(a.links, heldLink{l, h, false})
 	if err := l.Update(a.collection.Programs[h.program]); err != nil {
 		return fmt.Errorf("put the program into %s: %w", h.name, err)
 	}
@@ -197,9 +211,17 @@ func (a *Attachment) dropOthers(device netlink.Link, earlier *bpfInterfaceInfo) 
 // info says.
 func (a *Attachment) undo(device netlink.Link, earlier *bpfInterfaceInfo) error {
 	var errs []error
-	for _, pin := range a.made {
-		errs = append(errs, unlink(pin))
+	restored := *earlier
+	for _, l := range a.links {
+		if l.made {
+			errs = append(errs, drop(l.Link, l.hook.name), unpin(filepath.Join(a.dir, l.hook.pin)))
+			continue
+		}
+		id, err := programID(a.collection.Programs[l.hook.program])
+		restored.Programs[l.hook.place] = uint32(id)
+		errs = append(errs, err)
 	}
+	errs = append(errs, a.maps.Interface.Put(uint32(0), &restored))
 	filters := map[uint32]bool{netlink.HANDLE_MIN_INGRESS: true, netlink.HANDLE_MIN_EGRESS: true}
 	if earlier.Tc != bpfTcKindTcTcx {
 		for _, h := range hooksOf(earlier) {
@@ -249,47 +271,75 @@ type Hook struct {
 	State   string `json:"state"` // HookAttached, HookStale or HookNone
 }
 
-// Hooks returns the state of the interface's hooks, ingress first.
+// Hooks returns the state of the interface's hooks, ingress first. It asks the interface
+// what is attached to it: only the process that attached has the links.
 func (p *Pins) Hooks() ([]Hook, error) {
-	var states []Hook
-	for _, h := range hooksOf(&p.info) {
-		read := func() (Hook, error) { return pinnedHook(p.dir, h) }
-		if h.pin != pinXDP && p.info.Tc != bpfTcKindTcTcx {
-			read = func() (Hook, error) { return p.clsactHook(h) }
-		}
-		state, err := read()
-		if err != nil {
-			return nil, err
-		}
-		states = append(states, state)
+	var info bpfInterfaceInfo // not that of the time of Open: another process may have attached since
+	if err := p.maps.Interface.Lookup(uint32(0), &info); err != nil {
+		return nil, fmt.Errorf("read how it is attached: %w", err)
 	}
-	return states, nil
+	var states []Hook
+	err := netns.In(p.net, func() error {
+		device, err := linkByIndex(int(info.Ifindex))
+		if err != nil {
+			return err
+		}
+		for _, h := range hooksOf(&info) {
+			state := Hook{Name: h.name, Program: h.program, State: HookStale}
+			if device != nil {
+				program, err := programAt(device, h, &info)
+				if err != nil {
+					return fmt.Errorf("hook %s: %w", h.name, err)
+				}
+				if state.State = HookNone; program != 0 {
+					state.State, state.ProgID, state.LinkID = HookAttached, program, info.Links[h.place]
+				}
+			}
+			states = append(states, state)
+		}
+		return nil
+	})
+	return states, err
 }
 
-// pinnedHook reads the state of a pinned link.
-func pinnedHook(dir string, h hook) (Hook, error) {
-	state := Hook{Name: h.name, Program: h.program, State: HookNone}
-	l, err := link.LoadPinnedLink(filepath.Join(dir, h.pin), nil)
-	if errors.Is(err, fs.ErrNotExist) {
-		return state, nil
+// xdpAttachedMulti is XDP_ATTACHED_MULTI of linux/if_link.h.
+const xdpAttachedMulti = 4
+
+// programAt returns the id of our program at a hook of the device, 0 if it is not there.
+func programAt(device netlink.Link, h hook, info *bpfInterfaceInfo) (uint32, error) {
+	ours := info.Programs[h.place]
+	switch {
+	case ours == 0:
+		return 0, nil // attach has not come so far
+	case h.pin == pinXDP:
+		// Of several programs (in the driver and in the card) the kernel names none here.
+		if xdp := device.Attrs().Xdp; xdp != nil && (xdp.ProgId == ours || xdp.AttachMode == xdpAttachedMulti) {
+			return ours, nil
+		}
+		return 0, nil
+	case info.Tc != bpfTcKindTcTcx:
+		filters, err := netlink.FilterList(device, h.parent)
+		if err != nil {
+			return 0, nil // the qdisc is gone
+		}
+		for _, f := range filters {
+			if isOurs(f) {
+				return uint32(f.(*netlink.BpfFilter).Id), nil
+			}
+		}
+		return 0, nil
+	}
+	all, err := link.QueryPrograms(link.QueryOptions{Target: device.Attrs().Index, Attach: h.attach})
+	if errors.Is(err, unix.ENODEV) {
+		return 0, nil
 	}
 	if err != nil {
-		return state, fmt.Errorf("pinned link %q: %w", h.pin, err)
+		return 0, err
 	}
-	defer l.Close()
-	info, err := l.Info()
-	if errors.Is(err, unix.ENOLINK) {
-		state.State = HookStale
-		return state, nil
+	if slices.ContainsFunc(all.Programs, func(p link.AttachedProgram) bool { return uint32(p.ID) == ours }) {
+		return ours, nil
 	}
-	if err != nil {
-		return state, fmt.Errorf("pinned link %q: %w", h.pin, err)
-	}
-	state.ProgID, state.LinkID, state.State = uint32(info.Program), uint32(info.ID), HookAttached
-	if linkIfindex(info) == 0 {
-		state.State = HookStale
-	}
-	return state, nil
+	return 0, nil
 }
 
 func linkIfindex(info *link.Info) uint32 {
@@ -302,29 +352,6 @@ func linkIfindex(info *link.Info) uint32 {
 	return 0
 }
 
-// clsactHook reads the state of a clsact filter.
-func (p *Pins) clsactHook(h hook) (Hook, error) {
-	state := Hook{Name: h.name, Program: h.program, State: HookStale}
-	err := netns.In(p.net, func() error {
-		device, err := netlink.LinkByIndex(int(p.info.Ifindex))
-		if err != nil {
-			return nil // the interface is gone
-		}
-		state.State = HookNone
-		filters, err := netlink.FilterList(device, h.parent)
-		if err != nil {
-			return nil // the qdisc is gone
-		}
-		for _, f := range filters {
-			if isOurs(f) {
-				state.State, state.ProgID = HookAttached, uint32(f.(*netlink.BpfFilter).Id)
-			}
-		}
-		return nil
-	})
-	return state, err
-}
-
 // unlink detaches a program from its hook, and removes the pin of its link. Removing the
 // pin alone is not enough: the kernel detaches the program some time after the last
 // reference is gone.
@@ -334,10 +361,15 @@ func unlink(pin string) error {
 		return unpin(pin) // there is none, or it is not a link
 	}
 	defer l.Close()
+	return errors.Join(drop(l, filepath.Base(pin)), unpin(pin))
+}
+
+// drop detaches a link. It does nothing if the interface is gone.
+func drop(l link.Link, name string) error {
 	if err := l.Detach(); err != nil && !errors.Is(err, unix.ENOLINK) && !errors.Is(err, unix.EOPNOTSUPP) {
-		return errors.Join(fmt.Errorf("detach link %q: %w", filepath.Base(pin), err), unpin(pin))
+		return fmt.Errorf("detach link %q: %w", name, err)
 	}
-	return unpin(pin)
+	return nil
 }
 
 // unlinkAll takes off every pinned link of a directory.

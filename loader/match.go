@@ -3,6 +3,7 @@
 package loader
 
 import (
+	"errors"
 	"fmt"
 	"math/bits"
 	"net/netip"
@@ -138,14 +139,7 @@ func (r *Rules) writeMatches(bank uint32, m *matches) error {
 		names[nameKey(name)] = set
 	}
 	for host, set := range m.hosts {
-		key := bpfHostKey{PrefixLen: hostFixedBits + uint32(host.Bits()), Bank: uint8(bank), Family: 6}
-		if host.Addr().Is4() {
-			addr := host.Addr().As4()
-			copy(key.Addr[:], addr[:])
-			key.Family = 4
-		} else {
-			key.Addr = host.Addr().As16()
-		}
+		key, _ := hostKey(bank, host)
 		hosts[key] = set
 	}
 	for p, set := range m.ports {
@@ -167,15 +161,51 @@ const (
 	portFixedBits = 16
 )
 
-// replace makes the entries of a bank those of want.
-func replace[K comparable](m *ebpf.Map, want map[K]ruleSet, inBank func(*K) bool) error {
-	if err := deleteFrom(m, func(key *K) bool { _, wanted := want[*key]; return inBank(key) && !wanted }); err != nil {
+// replace makes the entries of a bank those of want. It deletes before it adds: two full
+// banks leave no room for more, and kernels before 6.13 need room to replace an entry of a
+// trie.
+func replace[K, V comparable](m *ebpf.Map, want map[K]V, inBank func(*K) bool) error {
+	var drop []K
+	have := map[K]bool{}
+	err := each(m, func(key *K, value V) {
+		if !inBank(key) {
+			return
+		}
+		if wanted, ok := want[*key]; ok && wanted == value {
+			have[*key] = true
+		} else {
+			drop = append(drop, *key)
+		}
+	})
+	if err != nil {
 		return err
 	}
-	for key, set := range want {
-		if err := m.Put(&key, set); err != nil {
+	for n := range drop {
+		if err := m.Delete(&drop[n]); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("delete from map %v: %w", m, err)
+		}
+	}
+	for key, value := range want {
+		if have[key] {
+			continue
+		}
+		if err := m.Put(&key, value); err != nil {
 			return fmt.Errorf("write to map %v: %w", m, err)
 		}
+	}
+	return nil
+}
+
+// each calls fn with every entry of a map.
+func each[K, V any](m *ebpf.Map, fn func(*K, V)) error {
+	var key K
+	var value V
+	entries := m.Iterate()
+	for entries.Next(&key, &value) {
+		fn(&key, value)
+	}
+	if err := entries.Err(); err != nil {
+		return fmt.Errorf("read map %v: %w", m, err)
 	}
 	return nil
 }

@@ -29,19 +29,46 @@ type Pins struct {
 }
 
 // Open opens an attached interface of the calling thread's network namespace. The
-// error wraps ErrNotAttached if no interface of that name is attached.
+// error wraps ErrNotAttached if the interface that has the name now is not attached.
 func Open(iface string) (*Pins, error) { return defaultRoot().open(iface) }
 
 func (r root) open(iface string) (*Pins, error) {
-	dir, err := r.find(iface)
+	found, err := r.find(iface)
 	if err != nil {
 		return nil, err
 	}
+	return openPlace(&found, iface)
+}
+
+// OpenAll opens all attached interfaces of the calling thread's network namespace, and
+// those that are gone while their pins are left.
+func OpenAll() ([]*Pins, error) { return defaultRoot().openAll() }
+
+func (r root) openAll() (all []*Pins, err error) {
+	here, err := r.here()
+	if err != nil {
+		return nil, err
+	}
+	for n := range here {
+		name, err := here[n].nameNow()
+		if err != nil {
+			return all, err
+		}
+		p, err := openPlace(&here[n], name)
+		if err != nil {
+			return all, err
+		}
+		all = append(all, p)
+	}
+	return all, nil
+}
+
+func openPlace(found *place, iface string) (*Pins, error) {
 	ns, err := netns.Current()
 	if err != nil {
 		return nil, fmt.Errorf("network namespace: %w", err)
 	}
-	p := &Pins{name: iface, dir: dir, net: ns}
+	p := &Pins{name: iface, dir: found.dir, net: ns}
 	if err := p.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("interface %q: %w", iface, err), p.Close())
 	}
@@ -71,7 +98,7 @@ func (p *Pins) serve(timeouts Timeouts) {
 		iface: p.name, maps: &p.maps, labels: &p.labels, tick: p.info.TickNs, timeouts: p.info.Timeouts,
 		keep: timeouts.Ended, bothEnds: bothEnds(&p.info), inbox: inbox{maps: &p.maps}, evidence: newEvidenceTable(p.maps.Evidence),
 	}
-	p.rules = &Rules{maps: &p.maps, labels: &p.labels}
+	p.rules = &Rules{maps: &p.maps, labels: &p.labels, dir: p.dir}
 }
 
 // Name returns the name of the interface.
@@ -105,9 +132,9 @@ func pinnedMaps(maps *bpfMaps) map[string]**ebpf.Map {
 		"flows": &maps.Flows, "flows6": &maps.Flows6, "pending": &maps.Pending, "pending6": &maps.Pending6,
 		"samples": &maps.Samples, "counters": &maps.Counters, "policy": &maps.Policy, "rules": &maps.Rules,
 		"rule_stats": &maps.RuleStats, "buckets": &maps.Buckets, "policy_source": &maps.PolicySource,
-		"protect": &maps.Protect, "protect6": &maps.Protect6, "protect_ports": &maps.ProtectPorts,
+		"protect": &maps.Protect, "protect_ports": &maps.ProtectPorts,
 		"protect_flows": &maps.ProtectFlows, "ended": &maps.Ended, "sequence": &maps.Sequence,
-		"evidence": &maps.Evidence, "kept": &maps.Kept, "dns": &maps.Dns,
+		"fragments": &maps.Fragments, "evidence": &maps.Evidence, "kept": &maps.Kept, "dns": &maps.Dns,
 		"names0": &maps.Names0, "names1": &maps.Names1, "hosts": &maps.Hosts, "ports": &maps.Ports,
 		"interface": &maps.Interface, "agent": &maps.Agent, "labels": &maps.Labels,
 	}

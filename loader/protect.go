@@ -5,76 +5,119 @@ package loader
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
-
-	"github.com/cilium/ebpf"
+	"slices"
 
 	"github.com/dpclass/dpclass/flow"
 )
 
-// protect adds what the policy protects. The function that it returns removes what only
-// the previous policy protected. Until it is called, both are protected.
-func (r *Rules) protect(p *flow.Policy) (stale func() error, err error) {
-	one := uint8(1)
-	prefixes, prefixes6 := map[bpfLpm4]bool{}, map[bpfLpm6]bool{}
+// protected is what a policy protects, as keys of a bank.
+type protected struct {
+	prefixes map[bpfHostKey]uint8
+	ports    map[bpfProtectPort]uint8
+	flows    map[bpfFlowKey6]uint8
+}
+
+// compileProtected returns what a policy protects.
+func compileProtected(bank uint32, p *flow.Policy) (*protected, error) {
+	out := &protected{map[bpfHostKey]uint8{}, map[bpfProtectPort]uint8{}, map[bpfFlowKey6]uint8{}}
 	for _, prefix := range p.Prefixes {
-		prefix = netip.PrefixFrom(prefix.Addr().Unmap(), prefix.Bits()).Masked()
-		if prefix.Addr().Is4() {
-			key := bpfLpm4{PrefixLen: uint32(prefix.Bits()), Addr: prefix.Addr().As4()}
-			prefixes[key], err = true, r.maps.Protect.Put(&key, one)
-		} else {
-			key := bpfLpm6{PrefixLen: uint32(prefix.Bits()), Addr: prefix.Addr().As16()}
-			prefixes6[key], err = true, r.maps.Protect6.Put(&key, one)
+		key, ok := hostKey(bank, prefix)
+		if !ok {
+			return nil, fmt.Errorf("protect %v: not a prefix", prefix)
 		}
-		if err != nil {
-			return nil, fmt.Errorf("protect %v: %w", prefix, err)
+		out.prefixes[key] = 1
+	}
+	for _, entry := range p.Ports {
+		out.ports[bpfProtectPort{Port: port(entry.Port), Proto: uint8(entry.Proto), Bank: uint8(bank)}] = 1
+	}
+	for _, entry := range p.Flows {
+		key, family := flowInBank(bank, entry)
+		out.flows[key] = family
+	}
+	for _, list := range []struct {
+		what       string
+		have, most int
+	}{
+		{"prefixes", len(out.prefixes), flow.MaxProtected},
+		{"ports", len(out.ports), flow.MaxProtected},
+		{"flows", len(out.flows), flow.MaxProtectedFlows},
+	} {
+		if list.have > list.most {
+			return nil, fmt.Errorf("protect has %d %s: at most %d", list.have, list.what, list.most)
 		}
 	}
-	ports, flows := map[bpfProtectPort]bool{}, map[bpfFlowKey6]bool{}
-	for _, protected := range p.Ports {
-		key := bpfProtectPort{Port: port(protected.Port), Proto: uint8(protected.Proto)}
-		ports[key] = true
-		if err := r.maps.ProtectPorts.Put(&key, one); err != nil {
-			return nil, fmt.Errorf("protect %v/%d: %w", protected.Proto, protected.Port, err)
-		}
-	}
-	for _, protected := range p.Flows {
-		protected.VLAN = 0
-		key, _ := wideKey(protected)
-		flows[key] = true
-		if err := r.maps.ProtectFlows.Put(&key, one); err != nil {
-			return nil, fmt.Errorf("protect flow %q: %w", protected, err)
-		}
-	}
-	return func() error {
-		return errors.Join(
-			keepOnly(r.maps.Protect, prefixes), keepOnly(r.maps.Protect6, prefixes6),
-			keepOnly(r.maps.ProtectPorts, ports), keepOnly(r.maps.ProtectFlows, flows))
-	}, nil
+	return out, nil
 }
 
-func keepOnly[K comparable](m *ebpf.Map, keep map[K]bool) error {
-	return deleteFrom(m, func(key *K) bool { return !keep[*key] })
+// hostKey returns the key of a prefix in a bank. ok is false if it is not a prefix.
+func hostKey(bank uint32, prefix netip.Prefix) (key bpfHostKey, ok bool) {
+	if prefix.Addr().Is4In6() {
+		prefix = netip.PrefixFrom(prefix.Addr().Unmap(), prefix.Bits()-96)
+	}
+	if prefix = prefix.Masked(); !prefix.IsValid() {
+		return key, false
+	}
+	key = bpfHostKey{PrefixLen: hostFixedBits + uint32(prefix.Bits()), Bank: uint8(bank), Family: 6}
+	if prefix.Addr().Is4() {
+		addr := prefix.Addr().As4()
+		copy(key.Addr[:], addr[:])
+		key.Family = 4
+	} else {
+		key.Addr = prefix.Addr().As16()
+	}
+	return key, true
 }
 
-// deleteFrom deletes the entries whose key is unwanted.
-func deleteFrom[K any](m *ebpf.Map, unwanted func(*K) bool) error {
-	var key K
-	var drop []K
-	value := make([]byte, m.ValueSize())
-	entries := m.Iterate()
-	for entries.Next(&key, &value) {
-		if unwanted(&key) {
-			drop = append(drop, key)
-		}
+// flowInBank returns the key of a protected flow, which has the bank in place of VLAN ids,
+// and its family.
+func flowInBank(bank uint32, k flow.Key) (key bpfFlowKey6, family uint8) {
+	k.VLAN = 0
+	key, family = wideKey(k)
+	key.Vlan[0] = uint8(bank)
+	return key, family
+}
+
+// writeProtected writes what a policy protects into a bank that is not in force.
+func (r *Rules) writeProtected(bank uint32, p *protected) error {
+	b := uint8(bank)
+	if err := replace(r.maps.Protect, p.prefixes, func(k *bpfHostKey) bool { return k.Bank == b }); err != nil {
+		return err
 	}
-	if err := entries.Err(); err != nil {
-		return fmt.Errorf("read map %v: %w", m, err)
+	if err := replace(r.maps.ProtectPorts, p.ports, func(k *bpfProtectPort) bool { return k.Bank == b }); err != nil {
+		return err
 	}
-	for n := range drop {
-		if err := m.Delete(&drop[n]); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("delete from map %v: %w", m, err)
-		}
-	}
-	return nil
+	return replace(r.maps.ProtectFlows, p.flows, func(k *bpfFlowKey6) bool { return k.Vlan[0] == b })
+}
+
+// readProtected adds to a policy what the maps say it protects.
+func (r *Rules) readProtected(bank uint32, p *flow.Policy) error {
+	// Sets, because reading begins again where another process deletes the key of the other bank that is next.
+	b, prefixes, ports, flows := uint8(bank), map[netip.Prefix]bool{}, map[flow.PortProtect]bool{}, map[flow.Key]bool{}
+	err := errors.Join(
+		each(r.maps.Protect, func(k *bpfHostKey, _ uint8) {
+			addr := netip.AddrFrom16(k.Addr)
+			if k.Family == 4 {
+				addr = netip.AddrFrom4([4]byte(k.Addr[:4]))
+			}
+			if k.Bank == b {
+				prefixes[netip.PrefixFrom(addr, int(k.PrefixLen-hostFixedBits))] = true
+			}
+		}),
+		each(r.maps.ProtectPorts, func(k *bpfProtectPort, _ uint8) {
+			if k.Bank == b {
+				ports[flow.PortProtect{Proto: flow.Proto(k.Proto), Port: port(k.Port)}] = true
+			}
+		}),
+		each(r.maps.ProtectFlows, func(k *bpfFlowKey6, family uint8) {
+			if k.Vlan[0] == b {
+				plain := *k
+				plain.Vlan[0] = 0
+				flows[keyOf(&plain, family)] = true
+			}
+		}),
+	)
+	p.Prefixes, p.Ports, p.Flows = slices.Collect(maps.Keys(prefixes)), slices.Collect(maps.Keys(ports)), slices.Collect(maps.Keys(flows))
+	return err
 }

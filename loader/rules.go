@@ -3,6 +3,7 @@
 package loader
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -16,15 +17,17 @@ import (
 var (
 	_ = [1]struct{}{}[flow.MaxRules-bpfLimitMaxRules]
 	_ = [1]struct{}{}[flow.MaxProtected-bpfLimitMaxProtected]
+	_ = [1]struct{}{}[flow.MaxProtectedFlows-bpfLimitMaxProtectedFlows]
 	_ = [1]struct{}{}[flow.MaxSource-bpfLimitMaxSource]
 	_ = [1]struct{}{}[flow.MaxMatches-bpfLimitMaxMatches]
 )
 
-// Rules is the policy of one interface. Set and Clear may not be called by several
-// goroutines or processes at the same time.
+// Rules is the policy of one interface. Any number of goroutines and processes may use it
+// at the same time: they set one policy after another.
 type Rules struct {
 	maps   *bpfMaps
 	labels *nameTable
+	dir    string // of the pins; "" if there are none
 }
 
 // RuleStats is what a rule has done since it was applied. Counts are packets and IP
@@ -38,68 +41,112 @@ type RuleStats struct {
 }
 
 // Set puts a whole policy in force, or nothing if there is an error: it writes the new
-// rules next to the old ones and switches over with one store. A label that the
-// interface does not have is an error.
-func (r *Rules) Set(p *flow.Policy) error {
-	if len(p.Rules) > flow.MaxRules {
-		return fmt.Errorf("%d rules: at most %d", len(p.Rules), flow.MaxRules)
-	}
-	if len(p.Source) > flow.MaxSource {
-		return fmt.Errorf("policy file of %d bytes: at most %d", len(p.Source), flow.MaxSource)
-	}
-	rules := make([]bpfRule, flow.MaxRules)
-	for n := range rules {
-		if n >= len(p.Rules) {
-			rules[n].Flags = bpfRuleFlagRuleEnd
-			continue
-		}
-		rule, err := r.labels.encodeRule(&p.Rules[n])
-		if err != nil {
-			return fmt.Errorf("rule %d: %w", n+1, err)
-		}
-		rules[n] = rule
+// policy next to the old one, into the other bank of each map, and switches over with one
+// store. A label that the interface does not have is an error.
+func (r *Rules) Set(p *flow.Policy) (err error) {
+	rules, err := r.encode(p)
+	if err != nil {
+		return err
 	}
 	matches, err := compileMatches(p.Rules)
 	if err != nil {
 		return err
 	}
-	var state bpfPolicyState
-	if err := r.maps.Policy.Lookup(uint32(0), &state); err != nil {
-		return fmt.Errorf("policy in force: %w", err)
+	unlock, err := lockPolicies(r.dir, policyWait)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	state, err := r.state()
+	if err != nil {
+		return err
 	}
 	next := bpfPolicyState{
 		Epoch: state.Epoch + 1, AppliedNs: uint64(time.Now().UnixNano()),
-		SourceLen: uint32(len(p.Source)),
+		SourceLen: uint32(len(p.Source)), Flags: policyFlags(p),
 	}
 	if next.Epoch == 0 {
 		next.Epoch = 2
 	}
-	if err := r.writeBank(next.Epoch&1, rules); err != nil {
-		return err
-	}
-	if err := r.writeMatches(next.Epoch&1, matches); err != nil {
-		return err
-	}
-	stale, err := r.protect(p)
+	bank := next.Epoch & 1
+	protected, err := compileProtected(bank, p)
 	if err != nil {
+		return err
+	}
+	if state.Epoch != 0 {
+		// A packet may still be reading this bank, from before the last switch.
+		if err := waitForPackets(); err != nil {
+			return err
+		}
+	}
+	if err := r.writeRules(bank, rules); err != nil {
+		return err
+	}
+	if err := r.writeMatches(bank, matches); err != nil {
+		return err
+	}
+	if err := r.writeProtected(bank, protected); err != nil {
 		return err
 	}
 	source := make([]byte, flow.MaxSource)
 	copy(source, p.Source)
-	if err := r.maps.PolicySource.Put(uint32(0), source); err != nil {
+	if err := r.maps.PolicySource.Put(bank, source); err != nil {
 		return fmt.Errorf("store the policy file: %w", err)
 	}
 	if err := r.maps.Policy.Put(uint32(0), &next); err != nil {
 		return fmt.Errorf("put the policy in force: %w", err)
 	}
-	return stale()
+	return nil
+}
+
+// encode returns the rules in the kernel's form, with the mark of the end.
+func (r *Rules) encode(p *flow.Policy) ([]bpfRule, error) {
+	if len(p.Rules) > flow.MaxRules {
+		return nil, fmt.Errorf("%d rules: at most %d", len(p.Rules), flow.MaxRules)
+	}
+	if len(p.Source) > flow.MaxSource {
+		return nil, fmt.Errorf("policy file of %d bytes: at most %d", len(p.Source), flow.MaxSource)
+	}
+	var rules []bpfRule
+	for n := range p.Rules {
+		rule, err := r.labels.encodeRule(&p.Rules[n])
+		if err != nil {
+			return nil, fmt.Errorf("rule %d: %w", n+1, err)
+		}
+		rules = append(rules, rule)
+	}
+	if len(rules) < flow.MaxRules {
+		rules = append(rules, bpfRule{Flags: bpfRuleFlagRuleEnd})
+	}
+	return rules, nil
+}
+
+// state returns what is in force.
+func (r *Rules) state() (state bpfPolicyState, err error) {
+	if err := r.maps.Policy.Lookup(uint32(0), &state); err != nil {
+		return state, fmt.Errorf("policy in force: %w", err)
+	}
+	return state, nil
+}
+
+// policyFlags returns what the kernel has to know about a policy as a whole.
+func policyFlags(p *flow.Policy) (flags bpfPolicyFlag) {
+	for n := range p.Rules {
+		if action := &p.Rules[n].Action; action.Drop || action.Rate > 0 {
+			flags |= bpfPolicyFlagPolicyDrops
+		}
+	}
+	if p.DropUnparsed {
+		flags |= bpfPolicyFlagPolicyDropsUnparsed
+	}
+	return flags
 }
 
 // Clear removes the policy: everything passes.
 func (r *Rules) Clear() error { return r.Set(&flow.Policy{}) }
 
-// writeBank writes the rules into the bank that is not in force, and clears its counters.
-func (r *Rules) writeBank(bank uint32, rules []bpfRule) error {
+// writeRules writes the rules into a bank that is not in force, and clears their counters.
+func (r *Rules) writeRules(bank uint32, rules []bpfRule) error {
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {
 		return fmt.Errorf("number of CPUs: %w", err)
@@ -122,16 +169,39 @@ func (r *Rules) writeBank(bank uint32, rules []bpfRule) error {
 	return nil
 }
 
-// Policy returns the policy in force as it was applied (only Source and Applied are set;
-// nil if there is none) and what each rule has done.
+// maxReads bounds how often Policy reads again because a policy was applied meanwhile.
+const maxReads = 100
+
+// Policy returns the policy in force as it was applied, without its rules (nil if there is
+// none), and what each rule has done. All of it is of one policy.
 func (r *Rules) Policy() (*flow.Policy, []RuleStats, error) {
-	var state bpfPolicyState
-	if err := r.maps.Policy.Lookup(uint32(0), &state); err != nil {
-		return nil, nil, fmt.Errorf("policy in force: %w", err)
+	for range maxReads {
+		before, err := r.state()
+		if err != nil {
+			return nil, nil, err
+		}
+		p, stats, err := r.read(before)
+		if err != nil {
+			return nil, nil, err
+		}
+		// As long as a policy is in force, its bank does not change.
+		after, err := r.state()
+		if err != nil {
+			return nil, nil, err
+		}
+		if after.Epoch == before.Epoch {
+			return p, stats, nil
+		}
 	}
+	return nil, nil, errors.New("the policy changes faster than it can be read")
+}
+
+// read reads what is in force.
+func (r *Rules) read(state bpfPolicyState) (*flow.Policy, []RuleStats, error) {
+	bank := state.Epoch & 1
 	var stats []RuleStats
 	for n := range uint32(flow.MaxRules) {
-		index := (state.Epoch&1)*flow.MaxRules + n
+		index := bank*flow.MaxRules + n
 		var rule bpfRule
 		if err := r.maps.Rules.Lookup(index, &rule); err != nil {
 			return nil, nil, fmt.Errorf("rule %d: %w", n+1, err)
@@ -157,12 +227,14 @@ func (r *Rules) Policy() (*flow.Policy, []RuleStats, error) {
 		return nil, nil, nil
 	}
 	source := make([]byte, flow.MaxSource)
-	if err := r.maps.PolicySource.Lookup(uint32(0), &source); err != nil {
+	if err := r.maps.PolicySource.Lookup(bank, &source); err != nil {
 		return nil, nil, fmt.Errorf("policy file: %w", err)
 	}
-	return &flow.Policy{
-		Source: source[:min(int(state.SourceLen), flow.MaxSource)], Applied: time.Unix(0, int64(state.AppliedNs)).UTC(),
-	}, stats, nil
+	p := &flow.Policy{
+		Source:  source[:min(int(state.SourceLen), flow.MaxSource)],
+		Applied: time.Unix(0, int64(state.AppliedNs)).UTC(),
+	}
+	return p, stats, r.readProtected(bank, p)
 }
 
 // labelSet is a bit set of labels.

@@ -33,7 +33,7 @@ func specFor(device netlink.Link, cfg *Config) (*ebpf.CollectionSpec, bpfInterfa
 	info := bpfInterfaceInfo{
 		NetnsCookie: cookie, TickNs: tick, AttachedNs: uint64(time.Now().UnixNano()),
 		Ifindex: uint32(device.Attrs().Index), Samples: uint32(cfg.Samples),
-		Ingress: bit(cfg.Ingress), Egress: bit(cfg.Egress), Vlan: bit(cfg.VLAN), Loopback: bit(isLoopback(device)),
+		Ingress: bit(cfg.Ingress), Egress: bit(cfg.Egress), Vlan: bit(cfg.VLAN), Persist: bit(cfg.Persist), Loopback: bit(isLoopback(device)),
 	}
 	for n, d := range []time.Duration{cfg.Timeouts.TCPOpening, cfg.Timeouts.TCPEstablished, cfg.Timeouts.UDPSingle, cfg.Timeouts.UDPStream} {
 		info.Timeouts[n] = max(uint64(d)/tick, 1)

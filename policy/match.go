@@ -60,6 +60,13 @@ func (p *parsing) match(rule *flow.Rule, node ast.Node, what string) {
 	if e, ok := entries["source"]; ok {
 		rule.Sources = p.sources(e.value)
 	}
+	if len(p.problems) == problems {
+		for _, task := range []flow.Task{flow.Category, flow.App} {
+			if e, ok := entries[task.String()]; ok {
+				p.unsaid(rule, task, e.value)
+			}
+		}
+	}
 	p.endpoints(rule, entries)
 	p.life(rule, entries)
 	if e, ok := entries["final"]; ok && !rule.NeedsVerdict() && len(p.problems) == problems {

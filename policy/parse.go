@@ -12,6 +12,7 @@ import (
 	"github.com/goccy/go-yaml/ast"
 
 	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/near"
 )
 
 // Labels are the names that a policy may use in addition to flow.Vocabulary: labels of
@@ -34,17 +35,21 @@ type Warning struct{ Text string }
 // String returns the text.
 func (w Warning) String() string { return w.Text }
 
-// Parse reads a policy file. Errors call the file name. Parse returns either a policy or
+// Parse reads a policy file: UTF-8, with or without a byte order mark, and lines that end in
+// LF, CRLF or CR; the policy's Source has LF and no mark. Errors call the file name. Parse returns either a policy or
 // an error: [errors.Join] of one-line errors, one for each problem, that begin with
 // "name:line:column:".
 func Parse(name string, data []byte, labels Labels, options ...Option) (*flow.Policy, []Warning, error) {
 	r := &reader{file: name}
-	p := parsing{reader: r, labels: labels, policy: &flow.Policy{Source: slices.Clone(data)}, matches: map[string]int{}}
+	p := parsing{reader: r, labels: labels, policy: &flow.Policy{}, matches: map[string]int{}}
 	for _, option := range options {
 		option(&p)
 	}
-	if root := r.document(data); root != nil {
-		p.root(root)
+	if text, ok := r.characters(data); ok {
+		p.policy.Source = text
+		if root := r.document(text); root != nil {
+			p.root(root)
+		}
 	}
 	if len(r.problems) == 0 {
 		p.reachable()
@@ -61,6 +66,7 @@ type parsing struct {
 	*reader
 	labels   Labels
 	apps     []string // known apps that are not among the labels
+	models   []Model  // nil: not known
 	policy   *flow.Policy
 	places   []position     // of the rules
 	matches  map[string]int // how many names, hosts and ports the rules match so far
@@ -68,7 +74,7 @@ type parsing struct {
 }
 
 func (p *parsing) root(node ast.Node) {
-	entries, ok := p.mapping(node, "the policy", "version", "rules", "protect", "default")
+	entries, ok := p.mapping(node, "the policy", "version", "rules", "unparsed", "protect", "default")
 	if !ok {
 		return
 	}
@@ -80,11 +86,26 @@ func (p *parsing) root(node ast.Node) {
 	if rules, ok := entries["rules"]; ok {
 		p.rules(rules.value)
 	}
+	if unparsed, ok := entries["unparsed"]; ok {
+		p.unparsed(unparsed.value)
+	}
 	if protect, ok := entries["protect"]; ok {
 		p.protect(protect.value)
 	}
 	if fallback, ok := entries["default"]; ok {
 		p.fallback(fallback.value)
+	}
+}
+
+// unparsed reads what happens to TCP and UDP packets that the kernel's parser cannot read.
+func (p *parsing) unparsed(node ast.Node) {
+	text, ok := p.text(node, "unparsed")
+	switch {
+	case !ok:
+	case text == "drop":
+		p.policy.DropUnparsed = true
+	case text != "pass":
+		p.addf(node, "unparsed is %q%s", text, near.Hint(text, []string{"pass", "drop"})).advise("write unparsed: pass or unparsed: drop")
 	}
 }
 

@@ -138,6 +138,8 @@ func TestFaults(t *testing.T) {
 		{"scope", one("app: tor", "rate: 1mbit, scope: host"), `scope "host"; want class`},
 		{"dscp", one("app: tor", "dscp: AF14"), `unknown DSCP "AF14"; did you mean "AF1`},
 		{"dscp number", one("app: tor", "dscp: 64"), `unknown DSCP "64"`},
+		{"unparsed", "version: 1\nunparsed: dorp", `unparsed is "dorp"; did you mean "drop"?`},
+		{"unparsed list", "version: 1\nunparsed: [drop]", "unparsed is a list"},
 		{"default", "version: 1\ndefault: {pass: false}", "default is {pass: true}"},
 		{"default drop", "version: 1\ndefault: {drop: true}", `unknown key "drop" in default`},
 		{"protect host bits", "version: 1\nprotect: [10.0.0.5/24]", "write 10.0.0.0/24 or 10.0.0.5"},
@@ -150,7 +152,15 @@ func TestFaults(t *testing.T) {
 		{"anchor", "version: 1\nrules:\n  - &a {match: {app: tor}, action: {drop: true}}\n  - *a\n", "anchor"},
 		{"rules no list", "version: 1\nrules: {match: {}}", "rules is a mapping; want a list"},
 		{"deep", "version: 1\nrules: " + strings.Repeat("[", 1000), "nested more than"},
-		{"long", "version: 1\n" + strings.Repeat("# comment\n", 10000), "at most 65536 are allowed"},
+		{"deep lists", "version: 1\nrules:\n" + strings.Repeat("- ", 33) + "a", "p.yaml:3:65: nested more than 32 deep"},
+		{"deep mappings", deepMappings(40), "p.yaml:33:33: nested more than 32 deep"},
+		{"deep keys", strings.Repeat("? ", 1000), "p.yaml:1:65: nested more than 32 deep"},
+		{"tags", "version: " + strings.Repeat("!!str ", 1000) + "1", "p.yaml:1:10: a YAML anchor, alias, merge or tag"},
+		{"merge", "version: 1\nrules:\n- {<<: {}}\n", "p.yaml:3:4: a YAML anchor, alias, merge or tag"},
+		{"UTF-16", "\xff\xfev\x00e\x00r\x00", "p.yaml: the file is UTF-16\nsave it as UTF-8"},
+		{"Latin-1", "version: 1\n# caf\xe9\n", "p.yaml:2:6: the file is not UTF-8"},
+		{"escape", "version: 1\n# \x1b[31m\n", "p.yaml:2:3: control character U+001B"},
+		{"long", "version: 1\n" + strings.Repeat("# comment\n", 10000), "more than 65536 bytes"},
 		{"too many rules", manyRules(flow.MaxRules + 1), "65 rules; at most 64 are allowed"},
 		{"same rule twice", two("app: tor", "app: tor"), "p.yaml:5:5: rule 2 can never match: rule 1 covers it"},
 	} {
@@ -166,6 +176,83 @@ func TestFaults(t *testing.T) {
 				t.Errorf("got  %s\nwant %s", said, test.want)
 			}
 		})
+	}
+}
+
+// deepMappings returns mappings inside each other, one in each line.
+func deepMappings(depth int) string {
+	var text strings.Builder
+	for i := range depth {
+		text.WriteString(strings.Repeat(" ", i) + "a:\n")
+	}
+	return text.String()
+}
+
+// TestEncodings: what editors of Windows write is the same policy, with problems at the same place.
+func TestEncodings(t *testing.T) {
+	want, _, err := Parse("p.yaml", []byte(contract), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := one("category: viop", "drop: true")
+	for name, encode := range map[string]func(string) string{
+		"BOM":          func(s string) string { return "\ufeff" + s },
+		"CRLF":         func(s string) string { return strings.ReplaceAll(s, "\n", "\r\n") },
+		"BOM and CRLF": func(s string) string { return "\ufeff" + strings.ReplaceAll(s, "\n", "\r\n") },
+		"CR":           func(s string) string { return strings.ReplaceAll(s, "\n", "\r") },
+	} {
+		p, _, err := Parse("p.yaml", []byte(encode(contract)), nil)
+		if err != nil || !reflect.DeepEqual(p, want) {
+			t.Errorf("%s: %v, got %+v\nwant %+v", name, err, p, want)
+		}
+		if _, _, err := Parse("p.yaml", []byte(encode(bad)), nil); err == nil || !strings.Contains(err.Error(), "p.yaml:3:23: unknown category") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestLabelsOfModels: a rule with a label that the models never say has a warning that names the model, unless
+// something else says it.
+func TestLabelsOfModels(t *testing.T) {
+	traffic := Model{"cnn-traffic", map[flow.Task][]string{flow.Category: {"voip", "vpn-voip"}}}
+	app := Model{"cnn-app", map[flow.Task][]string{flow.App: {"skype"}}}
+	for _, test := range []struct {
+		match  string
+		models []Model
+		want   string
+	}{
+		{"category: voip", []Model{traffic}, ""},
+		{"category: unknown", []Model{traffic}, ""},
+		{"category: [voip, game, web]", []Model{traffic, app}, `p.yaml:3:30: the model cnn-traffic never says category game: here only a server name, a protocol or an operator decides that p.yaml:3:36: the model cnn-traffic never says category web: here only a server name, a protocol or an operator decides that`},
+		{"category: game, source: model", []Model{traffic}, "p.yaml:3:23: the model cnn-traffic never says category game, and the rule acts on no other verdict"},
+		{"category: game, source: [model, operator]", []Model{traffic}, "p.yaml:3:23: the model cnn-traffic never says category game: here only an operator decides that"},
+		{"category: game, source: [name, protocol]", []Model{traffic}, ""},
+		{"category: voip", []Model{app}, "p.yaml:3:23: no model of categories runs (only cnn-app): here only a server name, a protocol or an operator decides voip"},
+		{"vpn: true", []Model{traffic}, ""}, // nobody names the labels one by one
+		{"app: skype", []Model{traffic, app}, ""},
+		{"app: tiktok", []Model{app}, ""}, // the catalogue has it
+		{"app: tor", []Model{app}, "p.yaml:3:18: the model cnn-app never says app tor: here only an operator decides that"},
+		{"app: tiktok, source: model", []Model{app}, "p.yaml:3:18: the model cnn-app never says app tiktok, and the rule acts on no other verdict"},
+		{"category: game", nil, ""},
+		{"category: game", []Model{}, "p.yaml:3:23: no model runs: here only an operator decides game"},
+		{"app: tiktok", []Model{}, "p.yaml:3:18: no model runs: here only an operator decides tiktok"},
+		{"host: 192.0.2.1", []Model{}, ""},
+	} {
+		options := []Option{WithApps([]string{"tiktok"})}
+		if test.models != nil {
+			options = append(options, WithModels(test.models...))
+		}
+		_, warnings, err := Parse("p.yaml", []byte(one(test.match, "dscp: EF")), nil, options...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, w := range warnings {
+			got = append(got, w.String())
+		}
+		if strings.Join(got, " ") != test.want {
+			t.Errorf("%s:\ngot  %s\nwant %s", test.match, strings.Join(got, " "), test.want)
+		}
 	}
 }
 
@@ -197,7 +284,7 @@ func TestManyFaults(t *testing.T) {
 	if err == nil {
 		t.Fatal("taken")
 	}
-	const advice = "\nthe keys are version, rules, protect, default\n"
+	const advice = "\nthe keys are version, rules, unparsed, protect, default\n"
 	want := `p.yaml:1:1: unknown key "a" in the policy` + advice + `p.yaml:2:1: unknown key "b" in the policy` + advice +
 		`p.yaml:3:1: unknown key "c" in the policy` + advice + "p.yaml:1:1: version is missing\nwrite version: 1"
 	if got := printed(t, err); got != want {
@@ -337,10 +424,25 @@ func TestExplain(t *testing.T) {
    KiB, one bucket for the rule and direction.
 3. Packets of flows whose app is torrent and whose confidence is at least 0.9: drop.
 Packets that no rule matches pass unchanged.
+TCP and UDP packets that cannot be read pass.
 Never dropped or policed: ARP, ND, ICMP, 10.0.0.0/24, udp/51820.
 `
 	if out.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
+	}
+}
+
+func TestUnparsed(t *testing.T) {
+	for text, want := range map[string]bool{"": false, "unparsed: pass": false, "unparsed: drop": true} {
+		p, _, err := Parse("p.yaml", []byte("version: 1\n"+text), nil)
+		if err != nil || p.DropUnparsed != want {
+			t.Errorf("%q: %+v, %v", text, p, err)
+			continue
+		}
+		var out strings.Builder
+		if err := Explain(&out, p); err != nil || strings.Contains(out.String(), "cannot be read are dropped") != want {
+			t.Errorf("%q: %s, %v", text, out.String(), err)
+		}
 	}
 }
 

@@ -11,15 +11,16 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
 
-	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/fault"
 	"github.com/dpclass/dpclass/internal/near"
 )
 
-// maxNesting bounds the brackets of a file: the YAML parser recurses.
+// maxNesting bounds the brackets, and the blocks, that are inside each other: the YAML
+// parser recurses.
 const maxNesting = 32
 
 // position is a place in the file, from 1.
@@ -121,19 +122,15 @@ func tokenPlace(t *token.Token) position {
 	return position{t.Position.Line, t.Position.Column}
 }
 
-// document returns the root node of the file, or nil with a problem noted.
-func (r *reader) document(data []byte) ast.Node {
-	if len(data) > flow.MaxSource {
-		r.addAt(position{}, "the file has %d bytes; at most %d are allowed", len(data), flow.MaxSource)
-		return nil
-	}
-	if at, deep := nesting(data); deep {
-		r.addAt(at, "brackets are nested more than %d deep", maxNesting)
-		return nil
-	}
-	file, err := parse(data)
+// document returns the root node of a text that [reader.characters] has checked, or nil
+// with a problem noted.
+func (r *reader) document(text []byte) ast.Node {
+	file, err := r.parse(text)
 	if err != nil {
-		r.syntax(err, data)
+		r.syntax(err, text)
+		return nil
+	}
+	if file == nil {
 		return nil
 	}
 	var body ast.Node
@@ -153,35 +150,20 @@ func (r *reader) document(data []byte) ast.Node {
 	return body
 }
 
-// parse calls the YAML parser and turns a panic of that library on a strange file into
+// parse calls the YAML parser, if the file has no more than a policy may have: otherwise it
+// notes a problem and returns nil. It turns a panic of that library on a strange file into
 // an error: a policy file must never crash the program.
-func parse(data []byte) (file *ast.File, err error) {
+func (r *reader) parse(text []byte) (file *ast.File, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			file, err = nil, fmt.Errorf("not YAML (%v)", p)
 		}
 	}()
-	return parser.ParseBytes(data, 0)
-}
-
-// nesting finds the place where brackets are nested too deep. Brackets in strings and
-// comments count too: no real policy has so many.
-func nesting(data []byte) (position, bool) {
-	at, depth := position{1, 0}, 0
-	for _, c := range data {
-		at.column++
-		switch c {
-		case '\n':
-			at.line, at.column = at.line+1, 0
-		case '[', '{':
-			if depth++; depth > maxNesting {
-				return at, true
-			}
-		case ']', '}':
-			depth = max(depth-1, 0)
-		}
+	tokens := lexer.Tokenize(string(text))
+	if !r.structure(tokens) {
+		return nil, nil
 	}
-	return position{}, false
+	return parser.Parse(tokens, 0)
 }
 
 // quoteAdvice is for addresses such as fd00::1 inside brackets, where the YAML parser

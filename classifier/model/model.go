@@ -17,6 +17,7 @@ import (
 	"strings"
 
 	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/bounded"
 	"github.com/dpclass/dpclass/internal/fault"
 	"github.com/dpclass/dpclass/models"
 )
@@ -29,6 +30,12 @@ const Default = "default"
 const (
 	networkSuffix  = ".onnx"
 	manifestSuffix = ".json"
+)
+
+// The largest files that are read, in bytes. The largest of the paper's networks has 20 MB.
+const (
+	maxNetwork  = 512 << 20
+	maxManifest = 1 << 20
 )
 
 // ErrTaskTwice is wrapped by the error for two models of the same task.
@@ -102,7 +109,7 @@ func IsFile(nameOrFile string) bool {
 // those of [Dirs] if none is given. A bad manifest or a wrong hash is an error.
 func Load(nameOrFile string, dirs ...string) (*Model, error) {
 	if IsFile(nameOrFile) {
-		return load(os.ReadFile, nameOrFile, nameOrFile)
+		return load(bounded.ReadFile, nameOrFile, nameOrFile)
 	}
 	m, err := loadNamed(nameOrFile, search(dirs))
 	if err == nil && m.Name != nameOrFile {
@@ -116,12 +123,13 @@ func Load(nameOrFile string, dirs ...string) (*Model, error) {
 
 func loadNamed(name string, dirs []string) (*Model, error) {
 	if name == Default {
-		return load(models.Files.ReadFile, name+networkSuffix, "")
+		builtIn := func(file string, _ int64) ([]byte, error) { return models.Files.ReadFile(file) }
+		return load(builtIn, name+networkSuffix, "")
 	}
 	for _, dir := range dirs {
 		file := filepath.Join(dir, name+networkSuffix)
 		if _, err := os.Stat(file); err == nil {
-			return load(os.ReadFile, file, file)
+			return load(bounded.ReadFile, file, file)
 		}
 	}
 	return nil, fault.Advise(fmt.Errorf("model %q not found in %s", name, strings.Join(dirs, ", ")),
@@ -185,19 +193,19 @@ func NewLabels(loaded []*Model) []string {
 }
 
 // load reads a model with the given function and sets Model.Path to path.
-func load(read func(string) ([]byte, error), file, path string) (*Model, error) {
+func load(read func(file string, limit int64) ([]byte, error), file, path string) (*Model, error) {
 	stem, ok := strings.CutSuffix(file, networkSuffix)
 	if !ok {
 		return nil, fault.Advise(fmt.Errorf("model %q: its name does not end in .onnx", file),
 			"give the .onnx file; its manifest is the .json file next to it")
 	}
 	manifestFile := stem + manifestSuffix
-	onnx, err := read(file)
+	onnx, err := read(file, maxNetwork)
 	if err != nil {
 		return nil, fault.Advise(fmt.Errorf("model %q: %w", file, fileReason(err)),
 			"give the path of a .onnx file, or the name of a shipped model (dpclass models list)")
 	}
-	text, err := read(manifestFile)
+	text, err := read(manifestFile, maxManifest)
 	if err != nil {
 		return nil, fault.Advise(fmt.Errorf("model %q: its manifest %q: %w", file, manifestFile, fileReason(err)),
 			"put the model's manifest next to it")

@@ -3,6 +3,7 @@
 package model
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -12,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/fault/faulttest"
@@ -248,6 +251,42 @@ func TestRefusedFile(t *testing.T) {
 	}
 	_, err = Load(file)
 	faulttest.Want(t, err, "test.onnx", "test.json", "no such file")
+}
+
+// What is not a regular file, or too large, is refused before it is read: a pipe would
+// block, a device would fill the memory.
+func TestRefusedKindOfFile(t *testing.T) {
+	for name, test := range map[string]struct {
+		make func(file string) error
+		says string
+	}{
+		"pipe":      {func(file string) error { return unix.Mkfifo(file, 0o600) }, "is a named pipe"},
+		"device":    {func(file string) error { return os.Symlink("/dev/zero", file) }, "is a device"},
+		"directory": {func(file string) error { return os.Mkdir(file, 0o700) }, "is a directory"},
+		"too large": {func(file string) error {
+			if err := os.WriteFile(file, nil, 0o600); err != nil {
+				return err
+			}
+			return os.Truncate(file, maxNetwork+1) // without blocks: it is not read
+		}, "is larger than"},
+	} {
+		for _, which := range []string{"test.onnx", "test.json"} {
+			dir := t.TempDir()
+			file := write(t, dir, fittingManifest())
+			changed := filepath.Join(dir, which)
+			if err := errors.Join(os.Remove(changed), test.make(changed)); err != nil {
+				t.Fatal(err)
+			}
+			_, err := Load(file)
+			faulttest.Want(t, err, test.says, which)
+			if name == "too large" {
+				break // the limit of a manifest is the smaller one
+			}
+		}
+	}
+	file := writeText(t, t.TempDir(), bytes.Repeat([]byte(" "), maxManifest+1))
+	_, err := Load(file)
+	faulttest.Want(t, err, "is larger than 1048576 bytes")
 }
 
 func TestLoadAll(t *testing.T) {

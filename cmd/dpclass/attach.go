@@ -136,7 +136,12 @@ func attach(cmd *cobra.Command, g *cli.Globals, f *attachFlags, interfaces []str
 		if rules, err = readPolicy(cmd, f.policy, labels, policy.WithApps(knownApps(catalogue))); err != nil {
 			return err
 		}
-		protectSSH(rules)
+		if err := protectSSH(cmd, rules); err != nil {
+			return err
+		}
+		for _, key := range rules.Flows {
+			log.Info("the SSH connection is never dropped or policed", "flow", key.String())
+		}
 	}
 	attached, err := f.attachAll(cmd.Context(), interfaces, f.config(engine, append(labels, knownApps(catalogue)...)), rules, log)
 	if err != nil || len(attached) == 0 {
@@ -193,7 +198,7 @@ func (f *attachFlags) classifier(g *cli.Globals) ([]*model.Model, *names.Catalog
 func (f *attachFlags) config(engine *classifier.Classifier, labels []string) loader.Config {
 	config := loader.Config{
 		Mode:    loader.Mode(f.mode),
-		Ingress: f.bothGiven || f.direction == "ingress", Egress: f.bothGiven || f.direction == "egress",
+		Ingress: f.bothGiven || f.direction == "ingress", Egress: f.bothGiven || f.direction == "egress", Persist: f.persist,
 		Samples: f.samples, DNS: f.dns, VLAN: f.vlan, MaxFlows: f.maxFlows, Labels: labels,
 	}
 	switch {
@@ -253,7 +258,10 @@ func (f *attachFlags) finish(attached []*loader.Attachment, log *slog.Logger) er
 			log.Info("the agent ended; programs, flows and policy stay", "iface", iface.Name())
 			continue
 		}
-		problems = append(problems, iface.Detach())
+		if err := iface.Detach(); err != nil {
+			problems = append(problems, fmt.Errorf("detach %q: %w", iface.Name(), err))
+			continue
+		}
 		log.Info("detached", "iface", iface.Name())
 	}
 	return errors.Join(problems...)

@@ -9,8 +9,12 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -19,6 +23,8 @@ import (
 	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/cli"
 	"github.com/dpclass/dpclass/lab"
+	"github.com/dpclass/dpclass/loader"
+	"github.com/dpclass/dpclass/policy"
 )
 
 const policyRules = `version: 1
@@ -330,7 +336,99 @@ func testBadPolicy(t *testing.T, s *suite, r *lab.Routed) {
 	}
 }
 
-// testSSH applies a policy over SSH that would drop that very connection.
+// testApplies has ten processes apply policies at once, fifty times, and one of them killed
+// on its way: rules, what is protected and the text are always of one policy, also as
+// "policy show" reads them meanwhile.
+func testApplies(t *testing.T, s *suite) {
+	const writers, rounds = 10, 50
+	near, _ := pair(t, false)
+	s.attach(t, near, "eth0", "--no-classify")
+	var files []string
+	for n := range writers {
+		text := fmt.Sprintf("version: 1\nprotect: [10.%d.0.0/16, \"fd%02x::/16\", udp/%d]\nrules:\n", n, n, 1000+n)
+		for rule := range n + 1 {
+			text += fmt.Sprintf("  - match: {host: 192.0.2.%d}\n    action: {dscp: %d}\n", rule, n)
+		}
+		files = append(files, save(t, fmt.Sprintf("policy%d.yaml", n), text))
+	}
+	// whole returns what is wrong with what is in force.
+	whole := func() error {
+		return near.Do(func() error {
+			iface, err := loader.Open("eth0")
+			if err != nil {
+				return err
+			}
+			defer iface.Close()
+			p, stats, err := iface.Rules().Policy()
+			if err != nil {
+				return err
+			}
+			want, _, err := policy.Parse("policy in force", p.Source, nil)
+			if err != nil {
+				return err
+			}
+			slices.SortFunc(p.Prefixes, func(a, b netip.Prefix) int { return strings.Compare(a.String(), b.String()) })
+			if len(stats) != len(want.Rules) || !slices.Equal(p.Prefixes, want.Prefixes) || !slices.Equal(p.Ports, want.Ports) {
+				return fmt.Errorf("%d rules, protected %v %v with the text\n%s", len(stats), p.Prefixes, p.Ports, p.Source)
+			}
+			return nil
+		})
+	}
+	s.run(t, near, "policy", "apply", "eth0", files[0]).want(t, cli.ExitDone)
+	for round := range rounds {
+		var applies []*lab.Process
+		for n := range files {
+			cmd, err := near.Command(testContext(t), s.binary, "policy", "apply", "eth0", files[(n+round)%writers])
+			if err != nil {
+				t.Fatal(err)
+			}
+			p, err := near.StartCommand(cmd)
+			if err != nil {
+				t.Fatal(err)
+			}
+			applies = append(applies, p)
+		}
+		killed := applies[round%writers]
+		shown := s.run(t, near, "policy", "show", "eth0", "-o", "json").want(t, cli.ExitDone).out
+		for line := range strings.Lines(shown) {
+			if !strings.Contains(line, `"counters"`) {
+				t.Errorf("a rule that the kernel does not have: %s", line)
+			}
+		}
+		killed.Signal(syscall.SIGKILL) // it may have ended
+		for _, p := range applies {
+			if err := p.Wait(); err != nil && p != killed {
+				t.Fatalf("%v: %s", err, p.Output())
+			}
+		}
+		if err := whole(); err != nil {
+			t.Fatalf("round %d: %v", round, err)
+		}
+	}
+}
+
+// sshMain runs with the words of $SSH_CONNECTION after the way to apply the policy. The
+// policy would drop the connection that the script itself runs over.
+const sshMain = `set -e
+way=$1; client=$2:$3; server=$4:$5
+case $4 in *:*) client=[$2]:$3 server=[$4]:$5;; esac
+case $way in
+plain) sh APPLY;;
+sudo) env -i PATH=$PATH sh APPLY;;
+orphan) sh -c 'env -i PATH=$PATH sh ORPHAN $$ &';;
+tmux) sh -c 'setsid env -i PATH=$PATH "DIR/tmux: server" ORPHAN $$ &';;
+esac
+until [ -e DONE ]; do sleep .05; done
+cat OUT
+DPCLASS flows set eth0 "tcp $client $server" --app torrent
+seq 20000
+DPCLASS flows eth0 -o json --filter port:22
+`
+
+// testSSH applies a policy over SSH that would drop that very connection: with
+// $SSH_CONNECTION, with sudo's environment, where no parent has it either, from a process
+// whose parents have ended and that has only the terminal, and from the child of a process
+// that outlives connections, as those of tmux are.
 func testSSH(t *testing.T, s *suite) {
 	ctx := testContext(t)
 	r := routed(t, lab.Topology{})
@@ -339,32 +437,91 @@ func testSSH(t *testing.T, s *suite) {
 		t.Fatal(err)
 	}
 	s.attach(t, r.Router, "eth0", "--no-classify")
-	rules := save(t, "drop.yaml", "version: 1\nrules:\n  - match: {app: torrent}\n    action: {drop: true}\n")
-	out, err := r.Client.SSH(ctx, ssh, "10.0.1.1", fmt.Sprintf(`set -e
-set -- $SSH_CONNECTION
-%[1]s policy apply eth0 %[2]s
-%[1]s flows set eth0 "tcp $1:$2 $3:$4" --app torrent
-seq 20000
-%[1]s flows eth0 -o json --filter port:22`, s.binary, rules))
+	const drop = "version: 1\nrules:\n  - match: {app: torrent}\n    action: {drop: true}\n"
+	rules := save(t, "drop.yaml", drop)
+	shell, err := os.ReadFile("/bin/sh")
 	if err != nil {
-		t.Fatalf("%v: %s", err, out)
+		t.Fatal(err)
 	}
-	i := strings.Index(out, "20000\n")
-	if i < 0 {
-		t.Fatalf("the session did not go on: %s", out)
+	const bare = "exec env -i PATH=$PATH "
+	for name, test := range map[string]struct {
+		addr, shell, way string
+		options          []string
+	}{
+		"environment": {addr: "10.0.1.1", shell: "sh", way: "plain"},
+		"sudo":        {addr: "10.0.1.1", shell: "sh", way: "sudo"},
+		"socket":      {addr: "10.0.1.1", shell: bare + "sh", way: "sudo"},
+		"socket6":     {addr: "fd00:1::1", shell: bare + "sh", way: "sudo"},
+		"terminal":    {addr: "10.0.1.1", shell: bare + "sh", way: "orphan", options: []string{"-tt"}},
+		"tmux":        {addr: "10.0.1.1", shell: bare + "'DIR/tmux: client'", way: "tmux"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s.run(t, r.Router, "policy", "clear", "eth0").want(t, cli.ExitDone)
+			dir := t.TempDir()
+			for _, name := range []string{"tmux: client", "tmux: server"} {
+				if err := os.WriteFile(filepath.Join(dir, name), shell, 0o700); err != nil {
+					t.Fatal(err)
+				}
+			}
+			names := []string{"DPCLASS", s.binary, "DIR", dir, "RULES", rules}
+			for _, name := range []string{"APPLY", "ORPHAN", "OUT", "DONE", "MAIN"} {
+				names = append(names, name, filepath.Join(dir, strings.ToLower(name)))
+			}
+			fill := strings.NewReplacer(names...)
+			for name, text := range map[string]string{
+				"apply":  "DPCLASS policy apply eth0 RULES >OUT 2>&1\ntouch DONE\n",
+				"orphan": "while [ -d /proc/$1 ]; do sleep .05; done\nDPCLASS policy apply eth0 RULES >OUT 2>&1\ntouch DONE\n",
+				"main":   sshMain,
+			} {
+				if err := os.WriteFile(filepath.Join(dir, name), []byte(fill.Replace(text)), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			out, err := r.Client.SSH(ctx, ssh, test.addr, fill.Replace(test.shell+" MAIN "+test.way+" $SSH_CONNECTION"), test.options...)
+			before, _, _ := strings.Cut(strings.ReplaceAll(out, "\r", ""), "\n1\n2\n")
+			_, after, found := strings.Cut(strings.ReplaceAll(out, "\r", ""), "20000\n")
+			if err != nil || !found {
+				t.Fatalf("the session did not go on: %v: %s", err, before)
+			}
+			shown := s.run(t, r.Router, "policy", "show", "eth0").want(t, cli.ExitDone).out
+			ours := 0
+			for _, record := range readRecords(t, after) {
+				if record.App != "torrent" || record.Ended != "" {
+					continue
+				}
+				ours++
+				if record.Dropped != 0 || record.Rule != 1 {
+					t.Errorf("%+v %+v", record, record.Live)
+				}
+				says := fmt.Sprintf("the SSH connection %q", record.Key())
+				if !strings.Contains(before, says) || !strings.Contains(shown, record.Key().String()) {
+					t.Errorf("%q is missing in:\n%s%s", says, before, shown)
+				}
+			}
+			if ours != 1 {
+				t.Errorf("%d connections have the verdict: %s", ours, after)
+			}
+			s.run(t, r.Router, "policy", "clear", "eth0").want(t, cli.ExitDone)
+			s.run(t, r.Router, "policy", "apply", "eth0", rules).want(t, cli.ExitDone)
+			// Another connection gets what the rule says.
+			k := newTalkTCP(t, r)
+			k.ask(t)
+			s.set(t, r.Router, k.key, "--app", "torrent")
+			if k.ask(t) {
+				t.Error("the policy is not in force")
+			}
+		})
 	}
-	for _, record := range readRecords(t, out[i+6:]) {
-		if record.App != "torrent" || record.Dropped != 0 || record.Rule != 1 {
-			t.Errorf("%+v %+v", record, record.Live)
+	t.Run("not found", func(t *testing.T) {
+		fake := filepath.Join(t.TempDir(), "sshd")
+		if err := os.WriteFile(fake, shell, 0o700); err != nil {
+			t.Fatal(err)
 		}
-	}
-	// Another connection gets what the rule says.
-	k := newTalkTCP(t, r)
-	k.ask(t)
-	s.set(t, r.Router, k.key, "--app", "torrent")
-	if k.ask(t) {
-		t.Error("the policy is not in force")
-	}
+		out, err := r.Router.Run(ctx, fake, "-c", "env -i "+s.binary+" policy apply eth0 "+rules+" 2>&1; :")
+		if err != nil || !strings.Contains(out, "warning: this seems to be a remote session of sshd (process ") {
+			t.Errorf("%v: %s", err, out)
+		}
+	})
 }
 
 // apply puts a policy in force.

@@ -39,7 +39,7 @@ final and replaces the model's. FLOW is "tcp ADDR:PORT ADDR:PORT" or
 			if err != nil {
 				return cli.Usage(err)
 			}
-			return withInterface(g, args[0], func(iface *loader.Pins) error {
+			return changeInterface(g, args[0], func(iface *loader.Pins) error {
 				key, err := setVerdicts(iface, key, labels)
 				if err != nil {
 					return err

@@ -4,6 +4,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"slices"
 
@@ -58,21 +59,37 @@ func withInterface(g *cli.Globals, name string, fn func(*loader.Pins) error) err
 	})
 }
 
+// changeInterface is withInterface for a verb that changes what the programs do. It is an
+// error if there are none: an agent that died leaves its tables.
+func changeInterface(g *cli.Globals, name string, fn func(*loader.Pins) error) error {
+	return withInterface(g, name, func(iface *loader.Pins) error {
+		hooks, err := iface.Hooks()
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(hooks, func(h loader.Hook) bool { return h.State == loader.HookAttached }) {
+			return fault.Advise(fmt.Errorf("nothing is attached to %q: its agent died and left only its tables", name),
+				"attach it again: dpclass attach %s", name)
+		}
+		return fn(iface)
+	})
+}
+
 // withInterfaces runs fn with the interface of the first argument, or without one with
-// all attached interfaces of the namespace.
+// all attached interfaces of the namespace, also those that are gone.
 func withInterfaces(g *cli.Globals, args []string, fn func([]*loader.Pins) error) error {
 	return g.InNetns(func() (err error) {
-		if len(args) == 0 {
-			if args, err = loader.List(); err != nil {
-				return err
-			}
-		}
 		var all []*loader.Pins
 		defer func() {
 			for _, iface := range all {
 				err = errors.Join(err, iface.Close())
 			}
 		}()
+		if len(args) == 0 {
+			if all, err = loader.OpenAll(); err != nil {
+				return err
+			}
+		}
 		for _, name := range args {
 			iface, err := open(name)
 			if err != nil {

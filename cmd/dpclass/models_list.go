@@ -14,6 +14,7 @@ import (
 	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/cmd/dpclass/internal/modelcard"
 	"github.com/dpclass/dpclass/internal/cli"
+	"github.com/dpclass/dpclass/internal/tui"
 )
 
 func newModelsListCommand(g *cli.Globals) *cobra.Command {
@@ -67,7 +68,7 @@ func listModels(out, warn io.Writer, g *cli.Globals) error {
 	if g.JSON() {
 		return errors.Join(cli.PrintJSON(out, lines...), failed)
 	}
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	table := tabwriter.NewWriter(tui.Safe(out), 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "\tNAME\tTASKS\tLABELS\tFLOW SPLIT\tCAPTURE SPLIT\tPACKETS/S\tPRECISION\tSIZE\tSHA256\tFILE")
 	for _, line := range lines {
 		mark := ""
@@ -84,13 +85,13 @@ func listModels(out, warn io.Writer, g *cli.Globals) error {
 		}
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", mark, line.Name, line.TaskNames(), line.LabelCounts(),
 			line.AccuracyOn(modelcard.FlowSplit, modelcard.Validation), line.AccuracyOn(modelcard.CaptureSplit, ""), perSecond,
-			line.Precision, modelcard.Size(line.Bytes), line.SHA256[:12], file)
+			tui.Printable(line.Precision), modelcard.Size(line.Bytes), line.SHA256[:12], file)
 	}
 	if err := table.Flush(); err != nil {
 		return err
 	}
 	if choice.File != "" {
-		fmt.Fprintf(warn, "* chosen in %s; \"dpclass models use --reset\" removes the choice\n", choice.File)
+		fmt.Fprintf(warn, "* chosen in %s; \"dpclass models use --reset\" removes the choice\n", tui.Printable(choice.File))
 	}
 	return failed
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/cmd/dpclass/internal/modelcard"
 	"github.com/dpclass/dpclass/internal/cli"
+	"github.com/dpclass/dpclass/internal/tui"
 )
 
 func newModelsShowCommand(g *cli.Globals) *cobra.Command {
@@ -34,7 +35,7 @@ object.`,
 			if g.JSON() {
 				return cli.PrintJSON(cmd.OutOrStdout(), m.Manifest)
 			}
-			return showModel(cmd.OutOrStdout(), m)
+			return showModel(tui.Safe(cmd.OutOrStdout()), m)
 		},
 	}
 }
@@ -51,7 +52,7 @@ func showModel(out io.Writer, m *model.Model) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	row := func(name, value string) {
 		if value != "" {
-			fmt.Fprintf(table, "%s\t%s\n", name, value)
+			fmt.Fprintf(table, "%s\t%s\n", tui.Printable(name), tui.Printable(value))
 		}
 	}
 	row("name", m.Name)
@@ -91,7 +92,7 @@ func showModel(out io.Writer, m *model.Model) error {
 			fmt.Fprintf(out, "- %s\n", wrap(weakness, "  "))
 		}
 	}
-	_, err := fmt.Fprintf(out, "\nlicence  %s\nsha256   %s\n", m.Licence, m.SHA256)
+	_, err := fmt.Fprintf(out, "\nlicence  %s\nsha256   %s\n", tui.Printable(m.Licence), m.SHA256)
 	return err
 }
 

@@ -3,11 +3,16 @@
 package main
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/dpclass/dpclass/classifier/model"
+	"github.com/dpclass/dpclass/internal/tui"
 )
 
 func TestModelsListAndShow(t *testing.T) {
@@ -41,6 +46,37 @@ func TestModelsListAndShow(t *testing.T) {
 			if !strings.Contains(text, says) {
 				t.Errorf("%s: %q is missing in:\n%s", name, says, text)
 			}
+		}
+	}
+}
+
+// A manifest cannot control the terminal, nor pretend to be lines of dpclass.
+func TestModelsShowHostile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "test.onnx")
+	const hostile = "\x1b[2J\u009b31m\nsha256  fake"
+	manifest := map[string]any{
+		"format": 1, "vector": 1, "name": "test", "task": []string{"category"}, "labels": map[string]any{"category": []string{"chat", "voip"}},
+		"architecture": hostile, "precision": hostile, "licence": hostile, "weaknesses": []string{hostile},
+		"training": map[string]any{"split": hostile, "data": []map[string]any{{"set": hostile, "source": hostile, "licence": hostile}}},
+		"figures":  map[string]any{hostile: hostile},
+	}
+	sum := sha256.Sum256([]byte("network"))
+	manifest["sha256"] = hex.EncodeToString(sum[:])
+	text, err := json.Marshal(manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	offlineSave(t, file, []byte("network"))
+	offlineSave(t, strings.TrimSuffix(file, ".onnx")+".json", text)
+	for _, args := range [][]string{{"models", "show", file}, {"models", "show", file, "-o", "json"}, {"models", "show", file + hostile}} {
+		_, out, errOut := offlineRun(t, args...)
+		for line := range strings.Lines(out + errOut) {
+			if line = strings.TrimSuffix(line, "\n"); line != tui.Printable(line) || strings.HasPrefix(line, "sha256  fake") {
+				t.Errorf("%q: %q", args, line)
+			}
+		}
+		if !strings.Contains(out+errOut, "fake") {
+			t.Errorf("%q: %q, %q", args, out, errOut)
 		}
 	}
 }

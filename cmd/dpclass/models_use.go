@@ -11,6 +11,7 @@ import (
 
 	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/internal/cli"
+	"github.com/dpclass/dpclass/internal/tui"
 )
 
 func newModelsUseCommand(g *cli.Globals) *cobra.Command {
@@ -38,7 +39,7 @@ flows without a final verdict again, and keeps final verdicts.`,
 		},
 		ValidArgsFunction: completeModels,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			out := cmd.OutOrStdout()
+			out := tui.Safe(cmd.OutOrStdout())
 			if reset {
 				file, err := cli.ResetModels()
 				if err != nil {

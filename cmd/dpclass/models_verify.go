@@ -10,6 +10,7 @@ import (
 	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/cmd/dpclass/internal/modelcard"
 	"github.com/dpclass/dpclass/internal/cli"
+	"github.com/dpclass/dpclass/internal/tui"
 )
 
 func newModelsVerifyCommand(g *cli.Globals) *cobra.Command {
@@ -36,7 +37,7 @@ in ONNX Runtime. Without arguments, check all shipped models.`,
 				if g.JSON() {
 					err = cli.PrintJSON(cmd.OutOrStdout(), line)
 				} else {
-					_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok (sha256 %s…, %s, ran in ONNX Runtime %s)\n", name, m.SHA256[:12], line.TaskNames(), version)
+					_, err = fmt.Fprintf(tui.Safe(cmd.OutOrStdout()), "%s: ok (sha256 %s…, %s, ran in ONNX Runtime %s)\n", name, m.SHA256[:12], line.TaskNames(), version)
 				}
 				if err != nil {
 					return err

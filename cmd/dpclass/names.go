@@ -4,7 +4,6 @@ package main
 
 import (
 	"strconv"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -41,8 +40,3 @@ application, a category, "weak" for a name that decides nothing, and rules:
 
 // where is the place of a rule.
 func where(s names.Service) string { return s.File + ":" + strconv.Itoa(s.Line) }
-
-// printable escapes control characters: names can come from hostile packets.
-func printable(name string) string {
-	return strings.TrimSuffix(strings.TrimPrefix(strconv.Quote(name), `"`), `"`)
-}

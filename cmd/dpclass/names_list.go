@@ -15,6 +15,7 @@ import (
 	"github.com/dpclass/dpclass/internal/cli"
 	"github.com/dpclass/dpclass/internal/fault"
 	"github.com/dpclass/dpclass/internal/near"
+	"github.com/dpclass/dpclass/internal/tui"
 )
 
 func newNamesListCommand(g *cli.Globals) *cobra.Command {
@@ -65,7 +66,7 @@ func listNames(out io.Writer, g *cli.Globals, catalogue *names.Catalogue, app, c
 	if g.JSON() {
 		return cli.PrintJSON(out, services...)
 	}
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	table := tabwriter.NewWriter(tui.Safe(out), 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "APP\tCATEGORY\tSTRENGTH\tRULE\tWHERE")
 	for _, s := range services {
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", s.App, s.Category, s.Strength, s.Suffix, where(s))

@@ -11,6 +11,7 @@ import (
 
 	"github.com/dpclass/dpclass/classifier/names"
 	"github.com/dpclass/dpclass/internal/cli"
+	"github.com/dpclass/dpclass/internal/tui"
 )
 
 // nameAnswer is what -o json prints for a name. A name that is not listed has no
@@ -66,14 +67,14 @@ func lookUpNames(out io.Writer, g *cli.Globals, catalogue *names.Catalogue, args
 		}
 		return missing
 	}
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	table := tabwriter.NewWriter(tui.Safe(out), 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "NAME\tAPP\tCATEGORY\tSTRENGTH\tRULE\tWHERE")
 	for _, answer := range answers {
 		if !answer.Listed {
-			fmt.Fprintf(table, "%s\t-\t-\t-\t(not listed)\t-\n", printable(answer.Name))
+			fmt.Fprintf(table, "%s\t-\t-\t-\t(not listed)\t-\n", tui.Printable(answer.Name))
 			continue
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", printable(answer.Name), answer.App, answer.Category, answer.Strength,
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", tui.Printable(answer.Name), answer.App, answer.Category, answer.Strength,
 			answer.Suffix, where(*answer.Service))
 	}
 	if err := table.Flush(); err != nil {

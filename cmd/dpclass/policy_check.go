@@ -7,6 +7,7 @@ import (
 
 	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/internal/cli"
+	"github.com/dpclass/dpclass/internal/tui"
 	"github.com/dpclass/dpclass/policy"
 )
 
@@ -45,7 +46,7 @@ file can be applied. To use the labels of your own models, name them with --mode
 			if g.JSON() {
 				return cli.PrintJSON(cmd.OutOrStdout(), policy.Lines(p)...)
 			}
-			return policy.Explain(cmd.OutOrStdout(), p)
+			return policy.Explain(tui.Safe(cmd.OutOrStdout()), p)
 		},
 	}
 	cmd.Flags().StringArrayVar(&models, "model", nil, "model whose labels the policy may use: `NAME` or FILE.onnx (default: the choice of \"dpclass models use\")")

@@ -21,7 +21,7 @@ not an error if there is none.`,
 		Args:              cli.Exactly("IFACE"),
 		ValidArgsFunction: completeAttached(g, cobra.ShellCompDirectiveNoFileComp),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withInterface(g, args[0], func(iface *loader.Pins) error {
+			return changeInterface(g, args[0], func(iface *loader.Pins) error {
 				if err := iface.Rules().Clear(); err != nil {
 					return err
 				}

@@ -12,11 +12,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/fault"
 	"github.com/dpclass/dpclass/policy"
 )
 
 // policyLimit is larger than any valid policy file; the rest of a file is not read.
-const policyLimit = 1 << 20
+const policyLimit = flow.MaxSource + 1
 
 // readPolicy reads and checks a policy file, or standard input for "-", and
 // prints its warnings.
@@ -41,7 +42,7 @@ func readPolicy(cmd *cobra.Command, file string, labels []string, options ...pol
 		return nil, err
 	}
 	for _, warning := range warnings {
-		if _, err := fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s\n", warning); err != nil {
+		if _, err := fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s\n", fault.Printable(fmt.Sprint(warning))); err != nil {
 			return nil, err
 		}
 	}
@@ -57,11 +58,17 @@ func pathReason(err error) error {
 	return err
 }
 
-// protectSSH protects the SSH connection that this process was started over.
-func protectSSH(p *flow.Policy) {
-	if key, ok := policy.SSHFlow(os.Getenv("SSH_CONNECTION")); ok {
-		p.Flows = append(p.Flows, key)
+// protectSSH protects the SSH connections of the session that this process runs in. It
+// warns if the session seems to be remote but has none.
+func protectSSH(cmd *cobra.Command, p *flow.Policy) error {
+	session := policy.FindSession(os.Getpid())
+	p.Flows = session.Flows
+	if len(p.Flows) > 0 || session.Server == "" {
+		return nil
 	}
+	_, err := fmt.Fprintf(cmd.ErrOrStderr(), "warning: this seems to be a remote session of %s, but its connection was not found: the policy may cut it off\n"+
+		"  name your address or the server's port in the policy, as in protect: [192.0.2.7, tcp/22]\n", session.Server)
+	return err
 }
 
 // completePolicyFiles completes YAML files.

@@ -55,7 +55,7 @@ func inForce(iface *loader.Pins) (*flow.Policy, []loader.RuleStats, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	p.Applied = applied.Applied
+	p.Applied, p.Flows = applied.Applied, applied.Flows
 	return p, stats, nil
 }
 
@@ -108,10 +108,13 @@ func showPolicy(out io.Writer, iface string, p *flow.Policy, stats []loader.Rule
 		rows[i] = i
 	}
 	lines := tui.Table(columns, rows, tui.WantColor(out), 0)
+	if p.DropUnparsed {
+		lines = append(lines, policy.DescribeUnparsed(p))
+	}
 	lines = append(lines, "never dropped or policed: "+strings.Join(policy.DescribeProtected(p), ", "))
 	if !p.Applied.IsZero() {
 		lines = append(lines, "applied "+p.Applied.Local().Format("2006-01-02 15:04:05"))
 	}
-	_, err := fmt.Fprintf(out, "%s\n\n%s\n", strings.TrimRight(string(p.Source), "\n"), strings.Join(lines, "\n"))
+	_, err := fmt.Fprintf(out, "%s\n\n%s\n", tui.PrintableLines(strings.TrimRight(string(p.Source), "\n")), strings.Join(lines, "\n"))
 	return err
 }

@@ -134,7 +134,11 @@ func loopbackText(s *loader.Status) string {
 func agentText(add func(title, format string, args ...any), s loader.Status, now time.Time, color bool) {
 	a := s.Agent
 	if a == nil {
-		add("agent", "%s", tui.Paint("not running: flows keep their verdicts, new flows stay undecided", tui.Yellow, color))
+		text := "not running: flows keep their verdicts, new flows stay undecided"
+		if !slices.ContainsFunc(s.Hooks, func(h loader.Hook) bool { return h.State == loader.HookAttached }) {
+			text = "not running, and no program is attached: only the tables are left; attach or detach removes them"
+		}
+		add("agent", "%s", tui.Paint(text, tui.Yellow, color))
 		return
 	}
 	add("agent", "pid %d, up %s", a.PID, tui.Age(now.Sub(a.Started)))
@@ -150,7 +154,7 @@ func agentText(add func(title, format string, args ...any), s loader.Status, now
 		add("ring", "%.1f %% of %s", 100*float64(a.RingUsed)/float64(a.RingBytes), tui.Bytes(a.RingBytes))
 	}
 	if a.LastError != "" {
-		add("error", "%s", tui.Paint(a.LastError, tui.Red, color))
+		add("error", "%s", tui.Paint(tui.Printable(a.LastError), tui.Red, color))
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/dpclass/dpclass/internal/bounded"
 )
 
 // systemChoice is the file that root's 'models use' writes. It applies to every user
@@ -53,14 +55,18 @@ func ModelsOr(named []string) ([]string, error) {
 	return choice.Models, err
 }
 
+// maxChoice is the largest choice that is read, in bytes.
+const maxChoice = 64 << 10
+
 func readChoice(files []string) (ModelChoice, error) {
 	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if errors.Is(err, fs.ErrNotExist) {
+		text, err := bounded.ReadFile(file, maxChoice)
+		// With sudo or a service's user, HOME may be somebody else's.
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) && file != systemChoice {
 			continue
 		}
 		if err != nil {
-			return ModelChoice{}, fmt.Errorf("chosen model: %w", err)
+			return ModelChoice{}, fmt.Errorf("chosen model: %q: %w", file, err)
 		}
 		choice := ModelChoice{File: file}
 		for line := range strings.Lines(string(text)) {

@@ -44,10 +44,10 @@ const (
 func printError(w io.Writer, program string, err error) {
 	all := split(err)
 	for _, one := range all[:min(len(all), maxErrors)] {
-		fmt.Fprintf(w, "%s: %s\n", program, oneLine(one.Error()))
+		fmt.Fprintf(w, "%s: %s\n", program, fault.Printable(oneLine(one.Error())))
 		advice := fault.Advice(one)
 		for _, line := range advice[:min(len(advice), maxAdvice)] {
-			fmt.Fprintf(w, "  %s\n", line)
+			fmt.Fprintf(w, "  %s\n", fault.Printable(line))
 		}
 	}
 	if more := len(all) - maxErrors; more > 0 {

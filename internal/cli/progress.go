@@ -51,7 +51,7 @@ func (p *Progress) Step(n int, detail string) {
 	if p.total > 0 {
 		line += fmt.Sprintf(" of %d", p.total)
 	}
-	line = fmt.Sprintf("%s %s, %s, %.0f s", line, p.what, detail, now.Sub(p.began).Seconds())
+	line = fmt.Sprintf("%s %s, %s, %.0f s", line, p.what, tui.Printable(detail), now.Sub(p.began).Seconds())
 	if p.terminal {
 		fmt.Fprintf(p.out, "\r\x1b[K%s", line)
 		p.shown, p.next = true, now.Add(progressLive)
@@ -66,7 +66,7 @@ func (p *Progress) Note(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.wipe()
-	fmt.Fprintf(p.out, format+"\n", args...)
+	fmt.Fprintln(p.out, tui.Printable(fmt.Sprintf(format, args...)))
 }
 
 // Wipe removes the progress line from the terminal, so that something else can be

@@ -5,6 +5,7 @@ package dataset
 import (
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -26,7 +27,7 @@ func ReadISCX(dir string, skip func(path string)) ([]Capture, error) {
 			return nil
 		}
 		name, ok := captureName(entry.Name())
-		if !ok {
+		if !ok || !isFile(path, entry) {
 			if strings.EqualFold(filepath.Ext(path), ".zip") {
 				packed = append(packed, path)
 			}
@@ -85,6 +86,16 @@ func captureName(file string) (name string, ok bool) {
 		}
 	}
 	return "", false
+}
+
+// isFile reports whether a directory entry is a file or leads to one. Reading a named pipe
+// would wait for a writer. A link that leads nowhere is reported when it is read.
+func isFile(path string, entry fs.DirEntry) bool {
+	if entry.Type()&fs.ModeSymlink == 0 {
+		return entry.Type().IsRegular()
+	}
+	info, err := os.Stat(path)
+	return err != nil || info.Mode().IsRegular()
 }
 
 // few lists the file names of the first few paths.

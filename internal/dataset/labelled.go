@@ -35,7 +35,7 @@ func ReadLabelled(dir string, task flow.Task) ([]Capture, error) {
 			return err
 		}
 		name, ok := captureName(entry.Name())
-		if !ok {
+		if !ok || !isFile(path, entry) {
 			return nil
 		}
 		below, err := filepath.Rel(dir, path)

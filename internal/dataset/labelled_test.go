@@ -3,9 +3,12 @@
 package dataset
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/fault"
@@ -73,5 +76,26 @@ func TestReadLabelledRefused(t *testing.T) {
 	}
 	if _, err := ReadLabelled(filepath.Join(t.TempDir(), "none"), flow.Category); err == nil || !strings.Contains(err.Error(), "none") {
 		t.Errorf("%v", err)
+	}
+}
+
+// A named pipe is no capture: to read it would wait for a writer.
+func TestLabelledPipe(t *testing.T) {
+	dir := t.TempDir()
+	for _, label := range []string{"chat", "voip"} {
+		if err := os.Mkdir(filepath.Join(dir, label), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		writeCapture(t, filepath.Join(dir, label, "good.pcap"))
+	}
+	if err := unix.Mkfifo(filepath.Join(dir, "voip", "pipe.pcap"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("good.pcap", filepath.Join(dir, "voip", "link.pcap")); err != nil {
+		t.Fatal(err)
+	}
+	captures, err := ReadLabelled(dir, flow.Category)
+	if err != nil || len(captures) != 3 {
+		t.Errorf("%v, %v", captures, err)
 	}
 }

@@ -3,6 +3,7 @@
 package dataset
 
 import (
+	"bytes"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -12,6 +13,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/dpclass/dpclass/internal/bounded"
 )
 
 // Capture is one labelled capture file, such as a row of a manifest.
@@ -23,10 +26,14 @@ type Capture struct {
 	App      string `json:"app"`
 	VPN      bool   `json:"vpn"`
 	Use      string `json:"use"`
-	Flows    int    `json:"flows"`   // flows with payload; Build counts them
-	Packets  int    `json:"packets"` // packets in the dataset; Build counts them
-	File     string `json:"-"`       // path to open
+	Flows    int    `json:"flows"`             // flows with payload; Build counts them
+	Packets  int    `json:"packets"`           // packets in the dataset; Build counts them
+	Skipped  string `json:"skipped,omitempty"` // why Build could not read it
+	File     string `json:"-"`                 // path to open
 }
+
+// maxManifest is the largest manifest that is read, in bytes.
+const maxManifest = 64 << 20
 
 // useTrain marks captures for training.
 const useTrain = "train"
@@ -45,7 +52,12 @@ func ReadManifest(name, root string) ([]Capture, error) {
 		root = filepath.Dir(name)
 	}
 
-	reader := csv.NewReader(file)
+	// It may be a pipe, but not one without an end.
+	text, err := bounded.ReadAll(file, maxManifest)
+	if err != nil {
+		return nil, fmt.Errorf("manifest %q: %w", name, bare(err))
+	}
+	reader := csv.NewReader(bytes.NewReader(text))
 	reader.ReuseRecord = true
 	header, err := reader.Read()
 	if errors.Is(err, io.EOF) {

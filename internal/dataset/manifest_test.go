@@ -78,3 +78,13 @@ func TestReadManifestRefused(t *testing.T) {
 		t.Error("a missing manifest is no error")
 	}
 }
+
+// A manifest may be a pipe, but not one without an end.
+func TestManifestLimit(t *testing.T) {
+	if _, err := ReadManifest("/dev/zero", ""); err == nil || !strings.Contains(err.Error(), "is larger than") {
+		t.Errorf("%v", err)
+	}
+	if _, err := ReadManifest(t.TempDir(), ""); err == nil || !strings.Contains(err.Error(), "is a directory") {
+		t.Errorf("%v", err)
+	}
+}

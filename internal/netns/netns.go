@@ -45,7 +45,8 @@ func InNamed(name string, fn func() error) error {
 	return In(ns, fn)
 }
 
-// In runs fn in the namespace, on the calling goroutine. Files and pins stay the same.
+// In runs fn in the namespace, on the calling goroutine. Files and pins stay the same. To
+// enter another namespace than the thread's own takes CAP_SYS_ADMIN.
 func In(ns Handle, fn func() error) error {
 	runtime.LockOSThread()
 	own, err := netns.Get()
@@ -54,9 +55,17 @@ func In(ns Handle, fn func() error) error {
 		return fmt.Errorf("network namespace: %w", err)
 	}
 	defer own.Close()
+	if own.Equal(ns) {
+		defer runtime.UnlockOSThread()
+		return fn()
+	}
 	if err := netns.Set(ns); err != nil {
 		runtime.UnlockOSThread()
-		return fmt.Errorf("enter the network namespace: %w", err)
+		err = fmt.Errorf("enter the network namespace: %w", err)
+		if errors.Is(err, unix.EPERM) {
+			err = fault.Advise(err, "to work in another network namespace run as root, or with CAP_SYS_ADMIN")
+		}
+		return err
 	}
 	// If the thread cannot switch back, it stays locked and ends with the goroutine.
 	defer func() {
@@ -83,14 +92,18 @@ func Cookie() (uint64, error) {
 
 // IsFirst reports whether the calling thread is in pid 1's network namespace.
 func IsFirst() bool {
-	own, err1 := os.Readlink("/proc/thread-self/ns/net")
-	first, err2 := os.Readlink("/proc/1/ns/net")
-	return err1 == nil && err2 == nil && own == first
+	// Not by /proc/1/ns/net, which only a process with all capabilities of pid 1 can read. Every namespace has files of its
+	// own in /proc/PID/net, with inode numbers of their own.
+	var own, first unix.Stat_t
+	err1, err2 := unix.Stat("/proc/thread-self/net/dev", &own), unix.Stat("/proc/1/net/dev", &first)
+	return err1 == nil && err2 == nil && own.Dev == first.Dev && own.Ino == first.Ino
 }
 
 // ByCookie finds the network namespace with a cookie: the current one, or one that
-// "ip netns" lists. If there is none, it returns a handle that is not open.
+// "ip netns" lists. If there is none, it returns a handle that is not open, and an error
+// if there are namespaces that it may not enter.
 func ByCookie(cookie uint64) (Handle, error) {
+	var denied error
 	if own, err := Cookie(); err == nil && own == cookie {
 		return netns.Get()
 	}
@@ -107,10 +120,14 @@ func ByCookie(cookie uint64) (Handle, error) {
 			continue
 		}
 		var found uint64
-		if In(ns, func() (err error) { found, err = Cookie(); return err }) == nil && found == cookie {
+		err = In(ns, func() (err error) { found, err = Cookie(); return err })
+		if err == nil && found == cookie {
 			return ns, nil
 		}
 		ns.Close()
+		if errors.Is(err, unix.EPERM) {
+			denied = err
+		}
 	}
-	return None(), nil
+	return None(), denied
 }

@@ -7,22 +7,20 @@ package doctor
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"strconv"
 	"strings"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
-	"github.com/cilium/ebpf/features"
-	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/classifier/ort"
 	"github.com/dpclass/dpclass/internal/bpffs"
+	"github.com/dpclass/dpclass/internal/capabilities"
 	"github.com/dpclass/dpclass/internal/fault"
+	"github.com/dpclass/dpclass/loader"
 )
 
 // The states of a finding: OK, Warn if dpclass works without what is missing, and
@@ -47,7 +45,7 @@ type Finding struct {
 func Examine(library string, models []string) []Finding {
 	findings := []Finding{examineKernel(), examinePrivileges()}
 	privileged := findings[1].State == OK
-	findings = append(findings, examineFeatures(privileged)...)
+	findings = append(findings, examineNeeds(privileged)...)
 	findings = append(findings, examineBTF(), examineJIT(), examineBPFFS(), examineLibrary(library))
 	return append(findings, examineModels(models)...)
 }
@@ -100,80 +98,40 @@ func kernelVersion(release string) (version [2]int, ok bool) {
 func older(a, b [2]int) bool { return a[0] < b[0] || a[0] == b[0] && a[1] < b[1] }
 
 func examinePrivileges() Finding {
-	f := Finding{Check: "privileges", State: OK, Found: "CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON"}
-	text, err := os.ReadFile("/proc/self/status")
+	f := Finding{Check: "privileges", State: OK, Found: strings.Join(capabilities.Needed(), ", ")}
+	missing, err := capabilities.Missing()
 	if err != nil {
 		return Finding{"privileges", Warn, err.Error(), "mount /proc"}
 	}
-	if missing := missingCapabilities(string(text)); len(missing) > 0 {
+	if len(missing) > 0 {
 		f.State, f.Found = Fail, "missing: "+strings.Join(missing, ", ")
 		f.Advice = "run as root (sudo dpclass doctor) for attach, flows, status, detach and policy; classify, eval and policy check need no privileges"
 	}
 	return f
 }
 
-// missingCapabilities reads the effective set of /proc/self/status.
-// CAP_SYS_ADMIN includes CAP_BPF and CAP_PERFMON.
-func missingCapabilities(status string) []string {
-	var effective uint64
-	for line := range strings.Lines(status) {
-		if hex, ok := strings.CutPrefix(line, "CapEff:"); ok {
-			// A line that cannot be read counts as no capability.
-			effective, _ = strconv.ParseUint(strings.TrimSpace(hex), 16, 64)
-		}
-	}
-	has := func(capability int) bool { return effective&(1<<capability) != 0 }
-	var missing []string
-	for _, c := range []struct {
-		name   string
-		number int
-		admin  bool // CAP_SYS_ADMIN has it too
-	}{
-		{"CAP_BPF", unix.CAP_BPF, true}, {"CAP_NET_ADMIN", unix.CAP_NET_ADMIN, false}, {"CAP_PERFMON", unix.CAP_PERFMON, true},
-	} {
-		if !has(c.number) && (!c.admin || !has(unix.CAP_SYS_ADMIN)) {
-			missing = append(missing, c.name)
-		}
-	}
-	return missing
-}
-
-// examineFeatures asks the kernel for each thing that the programs use.
-func examineFeatures(privileged bool) []Finding {
+// examineNeeds asks the kernel for each thing that attach uses.
+func examineNeeds(privileged bool) []Finding {
 	if !privileged {
 		return []Finding{{"features", Warn, "not checked: needs privileges", "run dpclass doctor as root"}}
 	}
-	const update = "use your distribution's standard kernel"
-	return []Finding{
-		feature("XDP", Fail, update, features.HaveProgramType(ebpf.XDP)),
-		feature("tc", Fail, update, features.HaveProgramType(ebpf.SchedCLS)),
-		feature("tcx", Warn, "Linux 6.6 and later have it; without it dpclass uses clsact filters", haveTCX()),
-		feature("ring buffer", Fail, "Linux 5.8 and later have it", features.HaveMapType(ebpf.RingBuf)),
-		feature("bpf_loop", Warn, "Linux 5.17 and later have it; without it dpclass stores verdicts in smaller batches", features.HaveProgramHelper(ebpf.Syscall, asm.FnLoop)),
+	var findings []Finding
+	for _, n := range loader.Needs() {
+		findings = append(findings, feature(n))
 	}
+	return findings
 }
 
-func feature(name, worst, advice string, err error) Finding {
+func feature(n loader.Need) Finding {
 	switch {
-	case err == nil:
-		return Finding{name, OK, "available", ""}
-	case errors.Is(err, ebpf.ErrNotSupported):
-		return Finding{name, worst, "missing", advice}
+	case n.Missing == nil:
+		return Finding{n.Name, OK, "available", ""}
+	case !errors.Is(n.Missing, ebpf.ErrNotSupported):
+		return Finding{n.Name, Warn, "unknown: " + strings.Join(strings.Fields(n.Missing.Error()), " "), "try dpclass attach: it fails with a reason if it needs this"}
+	case n.Instead != "":
+		return Finding{n.Name, Warn, "missing", n.Advice + "; without it " + n.Instead}
 	}
-	return Finding{name, Warn, "unknown: " + strings.Join(strings.Fields(err.Error()), " "), "try dpclass attach: it fails with a reason if it needs this"}
-}
-
-// haveTCX asks for the tcx programs of the loopback device; the answer does not matter.
-func haveTCX() error {
-	loopback, err := net.InterfaceByName("lo")
-	if err != nil {
-		return err
-	}
-	_, err = link.QueryPrograms(link.QueryOptions{Target: loopback.Index, Attach: ebpf.AttachTCXEgress})
-	if errors.Is(err, unix.EINVAL) { // kernels before tcx do not know the attach type
-		return ebpf.ErrNotSupported
-	}
-	return err
+	return Finding{n.Name, Fail, "missing", n.Advice}
 }
 
 func examineBTF() Finding {
@@ -196,15 +154,30 @@ func examineJIT() Finding {
 }
 
 func examineBPFFS() Finding {
-	var fs unix.Statfs_t
-	if err := unix.Statfs(bpffs.Path, &fs); err != nil {
-		return Finding{"bpffs", Fail, fmt.Sprintf("%s: %s", bpffs.Path, err), "mount -t bpf bpf " + bpffs.Path}
+	state, err := bpffs.Look()
+	if err != nil {
+		return failure("bpffs", err, "mount -t bpf bpf "+bpffs.Path)
 	}
-	if fs.Type != unix.BPF_FS_MAGIC {
+	if state == bpffs.Mounted {
+		if err := bpffs.Usable(); err != nil {
+			return failure("bpffs", err, "")
+		}
+	}
+	return bpffsFinding(state, capabilities.Admin())
+}
+
+// bpffsFinding is the finding if the user may write to what is there.
+func bpffsFinding(state bpffs.State, mayMount bool) Finding {
+	switch {
+	case state == bpffs.Mounted:
+		return Finding{"bpffs", OK, "mounted at " + bpffs.Path, ""}
+	case state == bpffs.Hidden:
 		return Finding{"bpffs", Fail, bpffs.Path + " is not a bpf file system",
-			"mount -t bpf bpf " + bpffs.Path + "; in ip netns exec, run dpclass outside with --netns NAME instead"}
+			"in ip netns exec, run dpclass outside with --netns NAME instead; in a container, mount -t bpf bpf " + bpffs.Path}
+	case mayMount:
+		return Finding{"bpffs", OK, "not mounted at " + bpffs.Path + " yet: attach mounts it", ""}
 	}
-	return Finding{"bpffs", OK, "mounted at " + bpffs.Path, ""}
+	return Finding{"bpffs", Fail, bpffs.Path + " is not a bpf file system", "as root: mount -t bpf bpf " + bpffs.Path}
 }
 
 func examineLibrary(library string) Finding {

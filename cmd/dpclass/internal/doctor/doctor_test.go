@@ -5,12 +5,13 @@ package doctor
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"testing"
 
 	"github.com/cilium/ebpf"
 
+	"github.com/dpclass/dpclass/internal/bpffs"
 	"github.com/dpclass/dpclass/internal/fault"
+	"github.com/dpclass/dpclass/loader"
 )
 
 func TestKernelVersion(t *testing.T) {
@@ -29,23 +30,34 @@ func TestKernelVersion(t *testing.T) {
 	}
 }
 
-func TestMissingCapabilities(t *testing.T) {
-	for status, want := range map[string][]string{
-		"Name:\tx\nCapEff:\t000001fffeffffff\n": {},
-		"CapEff:\t0000000000000000\n":           {"CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"},
-		"CapEff:\t0000000000200000\n":           {"CAP_NET_ADMIN"}, // CAP_SYS_ADMIN alone
-		"CapEff:\t000000c000001000\n":           {},
+func TestFeature(t *testing.T) {
+	none := fmt.Errorf("probe: %w", ebpf.ErrNotSupported)
+	for _, test := range []struct {
+		need          loader.Need
+		state, advice string
+	}{
+		{loader.Need{Name: "XDP", Advice: "update"}, OK, ""},
+		{loader.Need{Name: "XDP", Missing: none, Advice: "update"}, Fail, "update"},
+		{loader.Need{Name: "tcx", Missing: none, Instead: "filters do", Advice: "update"}, Warn, "update; without it filters do"},
+		{loader.Need{Name: "XDP", Missing: errors.New("odd"), Advice: "update"}, Warn, "try dpclass attach: it fails with a reason if it needs this"},
 	} {
-		if got := missingCapabilities(status); !slices.Equal(got, want) {
-			t.Errorf("%q: %v, want %v", status, got, want)
+		if got := feature(test.need); got.Check != test.need.Name || got.State != test.state || got.Advice != test.advice {
+			t.Errorf("%+v: %+v", test.need, got)
 		}
 	}
 }
 
-func TestFeature(t *testing.T) {
-	for want, err := range map[string]error{OK: nil, Fail: fmt.Errorf("probe: %w", ebpf.ErrNotSupported), Warn: errors.New("odd")} {
-		if got := feature("XDP", Fail, "update", err); got.Check != "XDP" || got.State != want || (got.Advice == "") != (want == OK) {
-			t.Errorf("%v: %+v", err, got)
+// TestBPFFS: it fails only where attach does.
+func TestBPFFS(t *testing.T) {
+	for _, test := range []struct {
+		state    bpffs.State
+		mayMount bool
+		want     string
+	}{
+		{bpffs.Mounted, false, OK}, {bpffs.Missing, true, OK}, {bpffs.Missing, false, Fail}, {bpffs.Hidden, true, Fail},
+	} {
+		if got := bpffsFinding(test.state, test.mayMount); got.State != test.want || (got.Advice == "") != (test.want == OK) {
+			t.Errorf("%+v: %+v", test, got)
 		}
 	}
 }

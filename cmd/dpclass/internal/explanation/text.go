@@ -28,7 +28,7 @@ func (p *Page) Text(color bool) []string {
 	r := p.Record
 	lines := []string{tui.Paint(fmt.Sprintf("%s %s -> %s", r.Proto, p.src(), p.dst()), tui.Bold, color), ""}
 	row := func(title, text string) {
-		lines = append(lines, tui.Paint(fmt.Sprintf("%-10s", title), tui.Dim, color)+text)
+		lines = append(lines, tui.Paint(fmt.Sprintf("%-10s", title), tui.Dim, color)+tui.Printable(text))
 	}
 	row("category", p.verdict(r.Category, r.CategorySource, r.CategoryConfidence, r.CategoryFinal))
 	row("app", p.verdict(r.App, r.AppSource, r.AppConfidence, r.AppFinal))

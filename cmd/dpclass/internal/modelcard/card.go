@@ -13,6 +13,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/tui"
 )
 
 // The parts of a manifest's figures that other packages use.
@@ -142,7 +143,7 @@ func (c Card) Print(out io.Writer) error {
 		fmt.Fprintf(out, "%s: %s\n", part.name, part.about)
 	}
 	for _, line := range c.others {
-		if _, err := fmt.Fprintln(out, line); err != nil {
+		if _, err := fmt.Fprintln(out, tui.Printable(line)); err != nil {
 			return err
 		}
 	}
