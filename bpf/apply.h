@@ -154,7 +154,7 @@ static __always_inline bool apply_to(const struct op *op, const void *key, const
 	case op_resample:
 		if (f->state & state_settled)
 			return false;
-		__sync_fetch_and_add(&f->samples, f->samples < op->samples ? -f->samples : -(__u32)op->samples);
+		take_back(f, op->samples);
 		return true;
 	case op_merge:
 		if (!open || !(open->state & state_promoted))

@@ -28,6 +28,8 @@ enum reason {
 	reason_policer, /* passed because several CPUs used the policer's bucket at once */
 	reason_mpls_depth, /* more than four MPLS labels */
 	reason_unparsed, /* dropped: the policy says unparsed: drop, and the packet was counted by another reason too */
+	reason_one_way, /* sample not queued: the rest of the ring is for flows with packets of both ends */
+	reason_source_share, /* sample not queued: its source has used its share of the ring */
 	reason_count,
 };
 

@@ -16,6 +16,8 @@
 #include "parse.h"
 #include "protocols.h"
 
+#define CAS_TRIES 4 /* of a compare-and-swap that competes with other CPUs */
+
 /* Bits of flow.state. */
 enum flow_state {
 	state_syn = 1, /* SYN or SYN-ACK seen */
@@ -129,6 +131,7 @@ struct {
 enum sequence_slot {
 	sequence_ends, /* number of ends so far */
 	sequence_generations, /* number of generations given out */
+	sequence_unborn, /* generations without a flow: there was no room, or another CPU began the same flow */
 	sequence_count,
 };
 
@@ -181,6 +184,22 @@ static __always_inline bool begins_again(const struct flow *f, const struct pack
 	return (__s64)(now - f->last_jiffies) > (__s64)idle_timeout(state, p->proto);
 }
 
+/* Takes back up to n of the flow's samples, but never more than it has: other CPUs may be changing the number. Global, so
+ * that the verifier checks it only once. */
+__noinline int take_back(struct flow *f, __u32 n)
+{
+	if (!f)
+		return 0;
+#pragma unroll
+	for (int i = 0; i < CAS_TRIES; i++) {
+		__u32 old = *(volatile __u32 *)&f->samples;
+
+		if (__sync_val_compare_and_swap(&f->samples, old, old > n ? old - n : 0) == old)
+			return 0;
+	}
+	return 0; /* lost: the flow has fewer samples than its budget */
+}
+
 static __always_inline __u64 *sequence_at(enum sequence_slot slot)
 {
 	return bpf_map_lookup_elem(&sequence, &slot);
@@ -227,10 +246,10 @@ static __always_inline void retire(const struct packet *p, const struct tables *
 /* Begins a flow with its first packet. NULL if there is no room. */
 static __always_inline struct flow *begin(const struct packet *p, const struct tables *t, __u64 now)
 {
-	__u64 *generations = sequence_at(sequence_generations);
+	__u64 *generations = sequence_at(sequence_generations), *unborn = sequence_at(sequence_unborn);
 	struct flow f = {};
 
-	if (!generations)
+	if (!generations || !unborn)
 		return NULL;
 	f.generation = __sync_fetch_and_add(generations, 1) + 1;
 	if (!f.generation)
@@ -242,8 +261,11 @@ static __always_inline struct flow *begin(const struct packet *p, const struct t
 		f.state |= state_first_b;
 	if (p->proto == IPPROTO_TCP && !(p->tcp_flags & TCP_SYN))
 		f.state |= state_midstream;
+	if (is_dns(p)) /* known without a sample, of which there is none */
+		f.protocol = protocol_dns;
 	/* Another CPU may have begun the same flow: then both count into that one. */
-	bpf_map_update_elem(t->pending, p->key, &f, BPF_NOEXIST);
+	if (bpf_map_update_elem(t->pending, p->key, &f, BPF_NOEXIST))
+		__sync_fetch_and_add(unborn, 1);
 	return bpf_map_lookup_elem(t->pending, p->key);
 }
 

@@ -5,6 +5,9 @@
 
 #include <stdbool.h>
 #include <linux/types.h>
+#include <bpf/bpf_endian.h>
+
+#define DNS_PORT 53
 
 enum direction {
 	direction_in, /* received */
@@ -43,6 +46,12 @@ struct packet {
 	__u32 segments;
 	__u64 bytes; /* IP bytes */
 };
+
+/* Whether either port is that of DNS (RFC 1035, section 4.2). */
+static __always_inline bool is_dns(const struct packet *p)
+{
+	return p->sport == bpf_htons(DNS_PORT) || p->dport == bpf_htons(DNS_PORT);
+}
 
 /* Counts segments and IP bytes on the wire: a super-packet's headers are sent once for each segment. */
 static __always_inline void measure(struct packet *p)

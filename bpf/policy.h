@@ -21,7 +21,6 @@
 #include "protocols.h"
 #include "sample.h"
 
-#define CAS_TRIES 4
 #define COARSE_TICKS 16 /* bursts this long are measured in ticks, which makes them at most one tick longer */
 
 /* The DSCP in the first 16 bits of the IP header. */

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"sync"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 type slot struct {
 	sample flow.Sample   // its Packet is in packet
 	queued time.Duration // since the classifier's start
+	source uint16        // index in shard.sources
 	packet [vector.Size]byte
 }
 
@@ -33,6 +35,8 @@ type shard struct {
 	queue     []slot // a ring
 	head      int
 	length    int
+	sources   [sourceBuckets]uint32 // queued samples of the sources with this hash
+	seed      maphash.Seed
 	table     *table
 	fresh     *runner // to be taken by the worker in place of its own
 	current   *runner // the worker's own
@@ -56,22 +60,48 @@ func newShard(queue, batch, flows int, delay time.Duration, j *judge, clock func
 	}
 	s := &shard{
 		batch: batch, delay: delay, clock: clock, queue: make([]slot, queue),
-		table: newTable(j, flows), pending: make(chan struct{}, 1), wakeup: wakeup,
+		seed: maphash.MakeSeed(), table: newTable(j, flows), pending: make(chan struct{}, 1), wakeup: wakeup,
 	}
 	s.poll[0] = unix.PollFd{Fd: int32(wakeup), Events: unix.POLLIN}
 	return s, nil
 }
 
-// put queues a sample; false: the queue is full.
+// Who may use a queue that fills up, as in bpf/share.h: less than an eighth full, it is free
+// for all. Samples of flows with packets of one end only may use a half, and those of one
+// source a quarter, or a batch if that is more.
+const (
+	queueFree     = 8
+	queueOneWay   = 2
+	queueShare    = 4
+	sourceBuckets = 1024 // a power of two; sources with the same hash share a quarter
+)
+
+// hasRoom reports whether the queue has room for a sample.
+func (s *shard) hasRoom(sample *flow.Sample, source uint16) bool {
+	size := len(s.queue)
+	switch {
+	case s.length == size:
+		return false
+	case s.length < size/queueFree:
+		return true
+	case !sample.TwoWay && s.length >= size/queueOneWay:
+		return false
+	}
+	return int(s.sources[source]) < max(s.batch, size/queueShare)
+}
+
+// put queues a sample. It returns false if the queue has no room for it.
 func (s *shard) put(sample *flow.Sample) bool {
 	now := s.clock()
+	source := uint16(maphash.Comparable(s.seed, sample.Source()) % sourceBuckets)
 	s.mu.Lock()
-	if s.length == len(s.queue) {
+	if !s.hasRoom(sample, source) {
 		s.mu.Unlock()
 		return false
 	}
 	to := &s.queue[(s.head+s.length)%len(s.queue)]
-	to.sample, to.queued = *sample, now
+	to.sample, to.queued, to.source = *sample, now, source
+	s.sources[source]++
 	to.sample.Packet = to.packet[:copy(to.packet[:], sample.Packet)]
 	s.length++
 	first := s.length == 1
@@ -171,6 +201,7 @@ func (s *shard) take(r *runner, tickets []ticket, decisions []flow.Decision) ([]
 	j := s.table.judge
 	for read := 0; s.length > 0 && len(tickets) < s.batch && read < takeMost*s.batch; read++ {
 		from := &s.queue[s.head].sample
+		s.sources[s.queue[s.head].source]--
 		s.head = (s.head + 1) % len(s.queue)
 		s.length--
 		st := s.table.get(from.ID, from.Index)

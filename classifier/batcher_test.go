@@ -5,6 +5,8 @@ package classifier
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/netip"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -140,6 +142,54 @@ func TestWorkEndsWithContext(t *testing.T) {
 		s.wake() // so that nothing uses the shard once it is closed
 		<-ended
 		t.Error("the worker did not end with the context")
+	}
+}
+
+// TestShedOneWayFirst: samples of one-way flows and of a source that floods leave room for others.
+func TestShedOneWayFirst(t *testing.T) {
+	const size = 64
+	s, r, _ := testShard(t, testDecider(false), size, 4, 100, time.Hour)
+	taken := 0
+	put := func(n int, twoWay bool, source string) {
+		t.Helper()
+		one := sample(n, 0)
+		one.TwoWay = twoWay
+		if source != "" {
+			one.ID.Key.A, one.FromA = netip.MustParseAddrPort(source), true
+		}
+		if s.put(one) {
+			taken++
+		}
+	}
+	expect := func(what string, want int) {
+		t.Helper()
+		if taken != want {
+			t.Errorf("%s: %d samples were taken, want %d", what, taken, want)
+		}
+		taken = 0
+	}
+	for n := range 3 * size {
+		put(n, false, "")
+	}
+	expect("one-way flows of many sources", size/queueOneWay)
+	for n := range size {
+		put(1000+n, true, fmt.Sprintf("[2001:db8::%x]:%d", n+1, 1000+n)) // one /64
+	}
+	expect("two-way flows of one source", size/queueShare)
+	put(2000, true, "[2001:db8:1::1]:1000")
+	put(2001, true, "192.0.2.1:1000")
+	expect("two-way flows of others", 2)
+	for s.length > 0 {
+		s.take(r, nil, nil)
+	}
+	if s.sources != [sourceBuckets]uint32{} {
+		t.Error("an empty queue has samples of some source")
+	}
+	put(3000, false, "")
+	expect("a one-way flow, with an empty queue", 1)
+	s.restart(s.table.judge, 1)
+	if s.sources == [sourceBuckets]uint32{} {
+		t.Error("a restarted queue keeps its samples, but not whose they are")
 	}
 }
 

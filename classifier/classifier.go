@@ -51,7 +51,7 @@ type Options struct {
 	Workers       int              // goroutines that classify live samples; default: one less than there are CPUs, at least 1
 	Batch         int              // samples of a full batch
 	Delay         time.Duration    // the longest that a sample waits for its batch to fill
-	Queue         int              // samples that may wait; more are shed
+	Queue         int              // samples that may wait; more are shed, and before that those of one-way flows and of sources that have many
 	Flows         int              // undecided and just decided flows that are remembered
 }
 
@@ -309,7 +309,7 @@ func (c *Classifier) Swap(models []*model.Model) error {
 }
 
 // Submit queues a sample for classification, and copies what it needs. It never
-// blocks. It returns false where the sample was shed because the queue is full.
+// blocks. It returns false where the sample was shed because the queue has no room for it.
 func (c *Classifier) Submit(s *flow.Sample) bool {
 	c.submitted.Add(1)
 	return c.shard(s.ID).put(s)

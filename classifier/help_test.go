@@ -97,7 +97,7 @@ func sample(n, i int) *flow.Sample {
 		x = x*1664525 + 1013904223
 		packet[j] = byte(x >> 24)
 	}
-	return &flow.Sample{ID: flowID(n), Index: i, Time: int64(n*1000 + i), Length: len(packet), Packet: packet}
+	return &flow.Sample{ID: flowID(n), Index: i, Time: int64(n*1000 + i), TwoWay: true, Length: len(packet), Packet: packet}
 }
 
 func flowID(n int) flow.ID {

@@ -59,6 +59,13 @@ func MakeKey(proto Proto, src, dst netip.AddrPort, vlan uint32) (key Key, fromA 
 	return Key{A: dst, B: src, Proto: proto, VLAN: vlan}, false
 }
 
+// DNSPort is the port of DNS servers (RFC 1035, section 4.2).
+const DNSPort = 53
+
+// IsDNS reports whether either port is that of DNS. Such a flow is never sampled: its
+// protocol is dns whatever its payload is.
+func (k Key) IsDNS() bool { return k.A.Port() == DNSPort || k.B.Port() == DNSPort }
+
 // Is6 reports whether the flow is an IPv6 flow.
 func (k Key) Is6() bool { return k.A.Addr().Is6() }
 

@@ -2,6 +2,8 @@
 
 package flow
 
+import "net/netip"
+
 // Direction is the direction of a packet as the interface sees it.
 type Direction uint8
 
@@ -70,11 +72,27 @@ type Sample struct {
 	ID        ID
 	Direction Direction
 	FromA     bool   // sent by the key's endpoint A
+	TwoWay    bool   // packets of both ends were seen, or only one direction is watched
 	Inner     bool   // from a link without Ethernet, such as a tun device: it may be inside a VPN
 	Index     int    // number of samples of the flow before this one
 	Time      int64  // CLOCK_MONOTONIC, in ns
 	Length    int    // bytes on the wire, from the IP header on
 	Packet    []byte // from the IP header on, at most 1500 bytes; addresses and checksums are zero
+}
+
+// Source returns the address at the far end of the wire: the sender of a received packet,
+// the receiver of a sent one. Of an IPv6 address it is the /64, because a host may use all
+// of it. Shares of queues are by source.
+func (s *Sample) Source() netip.Addr {
+	end := s.ID.Key.B
+	if s.FromA == (s.Direction == In) {
+		end = s.ID.Key.A
+	}
+	if addr := end.Addr(); addr.Is6() {
+		prefix, _ := addr.Prefix(64) // cannot fail: an IPv6 address has 128 bits
+		return prefix.Addr()
+	}
+	return end.Addr()
 }
 
 // Verdict is the answer to one task for one flow. Label is "" while the flow is

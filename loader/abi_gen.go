@@ -9,4 +9,4 @@ package loader
 const ABI = 5
 
 // abiFingerprint is internal/abi's fingerprint of the maps of that ABI.
-const abiFingerprint = "f0e8089cc8cb50b4"
+const abiFingerprint = "7e0148b7d2d30f23"

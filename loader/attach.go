@@ -309,6 +309,9 @@ func (a *Attachment) load(device netlink.Link, cfg *Config, pinned map[string]*e
 	for name, m := range pinned {
 		spec.Maps[name].MaxEntries = m.MaxEntries() // tables keep their size
 	}
+	if err := set(spec, map[string]any{"ring_bytes": uint64(spec.Maps["samples"].MaxEntries)}); err != nil {
+		return err
+	}
 	a.collection, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: pinned})
 	if err != nil {
 		return fault.Advise(fmt.Errorf("load the BPF programs: %w", err), rights)

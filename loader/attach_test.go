@@ -5,8 +5,10 @@ package loader
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -630,4 +632,86 @@ func TestHalfMade(t *testing.T) {
 		t.Fatal(err)
 	}
 	nothingLeft(t, nil)
+}
+
+// TestLoopback: a packet on lo passes both hooks, and counts once; whoever asks for both hooks gets both.
+func TestLoopback(t *testing.T) {
+	needRoot(t)
+	h := newHost(t, lab.ForTest(t), "near")
+	for _, test := range []struct {
+		config  Config
+		hooks   string
+		in, out uint64
+	}{
+		{Config{}, "[ingress]", 6, 0},
+		{Config{Clsact: true}, "[ingress]", 6, 0},
+		{Config{Ingress: true, Egress: true}, "[ingress egress]", 6, 6},
+		{Config{Egress: true}, "[egress]", 0, 6},
+	} {
+		i, err := attachTo(h, "lo", test.config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var hooks []string
+		for _, hook := range states(t, i) {
+			hooks = append(hooks, hook.Name)
+		}
+		status, err := i.Status()
+		if err != nil || !status.Loopback || fmt.Sprint(hooks) != test.hooks {
+			t.Errorf("%+v: hooks %v, loopback %v, %v", test.config, hooks, status.Loopback, err)
+		}
+		for _, address := range []string{"127.0.0.1", "[::1]"} {
+			ctx := t.Context()
+			server, err := h.ListenUDP(ctx, address+":7000")
+			if err != nil {
+				t.Fatal(err)
+			}
+			client, err := h.Dial(ctx, "udp", address+":7001", address+":7000")
+			if err != nil {
+				t.Fatal(err)
+			}
+			packet := make([]byte, 120)
+			for range 3 {
+				if _, err := client.Write(packet); err != nil {
+					t.Fatal(err)
+				}
+				_, from, err := server.ReadFromUDPAddrPort(packet)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := server.WriteToUDPAddrPort(packet, from); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := client.Read(packet); err != nil {
+					t.Fatal(err)
+				}
+			}
+			server.Close()
+			client.Close()
+			key, _ := flow.MakeKey(flow.UDP, netip.MustParseAddrPort(address+":7001"), netip.MustParseAddrPort(address+":7000"), 0)
+			r, err := i.table.Lookup(key)
+			length := uint64(148)
+			if key.Is6() {
+				length = 168
+			}
+			samples := min(int(test.in+test.out), flow.DefaultSamples)
+			if err != nil || r.PacketsIn != test.in || r.PacketsOut != test.out || r.Bytes != (test.in+test.out)*length ||
+				r.Samples != samples || r.SrcPort != 7001 {
+				t.Errorf("%+v: flow %q: %+v %+v, %v", test.config, key, r, r.Live, err)
+			}
+			var f bpfFlow
+			open := i.maps.Pending6
+			wide, _ := wideKey(key)
+			lookup := any(wide)
+			if !key.Is6() {
+				open, lookup = i.maps.Pending, narrowKey(key)
+			}
+			if err := open.Lookup(lookup, &f); err != nil || !flowState(f.State).has(bpfFlowStateStateSentA|bpfFlowStateStateSentB) {
+				t.Errorf("%+v: flow %q: state %#x, %v: packets of both ends were seen", test.config, key, f.State, err)
+			}
+		}
+		if err := i.Detach(); err != nil {
+			t.Error(err)
+		}
+	}
 }

@@ -223,7 +223,8 @@ type bpfInterfaceInfo struct {
 	Egress      uint8
 	Vlan        uint8
 	Persist     uint8
-	Pad         [2]uint8
+	Loopback    uint8
+	Pad         uint8
 	Driver      [32]uint8
 	Programs    [2]uint32
 	Links       [2]uint32
@@ -518,7 +519,9 @@ const (
 	bpfReasonReasonPolicer      bpfReason = 17
 	bpfReasonReasonMplsDepth    bpfReason = 18
 	bpfReasonReasonUnparsed     bpfReason = 19
-	bpfReasonReasonCount        bpfReason = 20
+	bpfReasonReasonOneWay       bpfReason = 20
+	bpfReasonReasonSourceShare  bpfReason = 21
+	bpfReasonReasonCount        bpfReason = 22
 )
 
 type bpfRule struct {
@@ -583,7 +586,7 @@ type bpfSample struct {
 	Family     uint8
 	FromA      uint8
 	Inner      uint8
-	Pad        uint8
+	TwoWay     uint8
 	Key        bpfFlowKey6
 }
 
@@ -605,7 +608,8 @@ type bpfSequenceSlot uint32
 const (
 	bpfSequenceSlotSequenceEnds        bpfSequenceSlot = 0
 	bpfSequenceSlotSequenceGenerations bpfSequenceSlot = 1
-	bpfSequenceSlotSequenceCount       bpfSequenceSlot = 2
+	bpfSequenceSlotSequenceUnborn      bpfSequenceSlot = 2
+	bpfSequenceSlotSequenceCount       bpfSequenceSlot = 3
 )
 
 type bpfSource uint8
@@ -672,16 +676,20 @@ const (
 	bpfMapSamples               = "samples"
 	bpfMapScratch               = "scratch"
 	bpfMapSequence              = "sequence"
+	bpfMapShares                = "shares"
 	bpfProgDpclassApply         = "dpclass_apply"
 	bpfProgDpclassIn            = "dpclass_in"
 	bpfProgDpclassOut           = "dpclass_out"
 	bpfProgDpclassXdp           = "dpclass_xdp"
+	bpfVarBothEnds              = "both_ends"
 	bpfVarCopyDns               = "copy_dns"
 	bpfVarHasBpfLoop            = "has_bpf_loop"
 	bpfVarHasXdpLoadBytes       = "has_xdp_load_bytes"
 	bpfVarL3Device              = "l3_device"
 	bpfVarLimits                = "limits"
+	bpfVarRingBytes             = "ring_bytes"
 	bpfVarSampleBudget          = "sample_budget"
+	bpfVarSourceSeed            = "source_seed"
 	bpfVarTickNs                = "tick_ns"
 	bpfVarTimeoutTcpEstablished = "timeout_tcp_established"
 	bpfVarTimeoutTcpOpening     = "timeout_tcp_opening"
@@ -776,18 +784,22 @@ type bpfMapSpecs struct {
 	Samples      *ebpf.MapSpec `ebpf:"samples"`
 	Scratch      *ebpf.MapSpec `ebpf:"scratch"`
 	Sequence     *ebpf.MapSpec `ebpf:"sequence"`
+	Shares       *ebpf.MapSpec `ebpf:"shares"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
+	BothEnds              *ebpf.VariableSpec `ebpf:"both_ends"`
 	CopyDns               *ebpf.VariableSpec `ebpf:"copy_dns"`
 	HasBpfLoop            *ebpf.VariableSpec `ebpf:"has_bpf_loop"`
 	HasXdpLoadBytes       *ebpf.VariableSpec `ebpf:"has_xdp_load_bytes"`
 	L3Device              *ebpf.VariableSpec `ebpf:"l3_device"`
 	Limits                *ebpf.VariableSpec `ebpf:"limits"`
+	RingBytes             *ebpf.VariableSpec `ebpf:"ring_bytes"`
 	SampleBudget          *ebpf.VariableSpec `ebpf:"sample_budget"`
+	SourceSeed            *ebpf.VariableSpec `ebpf:"source_seed"`
 	TickNs                *ebpf.VariableSpec `ebpf:"tick_ns"`
 	TimeoutTcpEstablished *ebpf.VariableSpec `ebpf:"timeout_tcp_established"`
 	TimeoutTcpOpening     *ebpf.VariableSpec `ebpf:"timeout_tcp_opening"`
@@ -850,6 +862,7 @@ type bpfMaps struct {
 	Samples      *ebpf.Map `ebpf:"samples"`
 	Scratch      *ebpf.Map `ebpf:"scratch"`
 	Sequence     *ebpf.Map `ebpf:"sequence"`
+	Shares       *ebpf.Map `ebpf:"shares"`
 }
 
 func (m *bpfMaps) Close() error {
@@ -887,6 +900,7 @@ func (m *bpfMaps) Close() error {
 		m.Samples,
 		m.Scratch,
 		m.Sequence,
+		m.Shares,
 	)
 }
 
@@ -894,12 +908,15 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
+	BothEnds              *ebpf.Variable `ebpf:"both_ends"`
 	CopyDns               *ebpf.Variable `ebpf:"copy_dns"`
 	HasBpfLoop            *ebpf.Variable `ebpf:"has_bpf_loop"`
 	HasXdpLoadBytes       *ebpf.Variable `ebpf:"has_xdp_load_bytes"`
 	L3Device              *ebpf.Variable `ebpf:"l3_device"`
 	Limits                *ebpf.Variable `ebpf:"limits"`
+	RingBytes             *ebpf.Variable `ebpf:"ring_bytes"`
 	SampleBudget          *ebpf.Variable `ebpf:"sample_budget"`
+	SourceSeed            *ebpf.Variable `ebpf:"source_seed"`
 	TickNs                *ebpf.Variable `ebpf:"tick_ns"`
 	TimeoutTcpEstablished *ebpf.Variable `ebpf:"timeout_tcp_established"`
 	TimeoutTcpOpening     *ebpf.Variable `ebpf:"timeout_tcp_opening"`

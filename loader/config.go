@@ -69,7 +69,7 @@ func (t *Timeouts) setDefaults() {
 // Config says how to attach. Zero values mean the defaults.
 type Config struct {
 	Mode       Mode
-	Ingress    bool // neither Ingress nor Egress: both
+	Ingress    bool // neither Ingress nor Egress: both; Ingress alone on a loopback device, where every packet passes both
 	Egress     bool
 	Persist    bool   // programs and policy outlive the process; else the kernel takes them off when it ends, however it does
 	Samples    int    // payload packets sampled of each flow, at most flow.MaxSamples; default flow.DefaultSamples; negative: none
@@ -83,12 +83,16 @@ type Config struct {
 	Clsact     bool     // use clsact filters even if the kernel has tcx
 }
 
+// chooseDirections sets the default of Ingress and Egress.
+func (c *Config) chooseDirections(loopback bool) {
+	if !c.Ingress && !c.Egress {
+		c.Ingress, c.Egress = true, !loopback
+	}
+}
+
 func (c *Config) setDefaults() error {
 	if c.Mode == "" {
 		c.Mode = Auto
-	}
-	if !c.Ingress && !c.Egress {
-		c.Ingress, c.Egress = true, true
 	}
 	if c.Samples == 0 {
 		c.Samples = flow.DefaultSamples

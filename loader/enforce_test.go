@@ -363,3 +363,50 @@ func TestPolicySwap(t *testing.T) {
 		}
 	}
 }
+
+// TestDNSMeetsRules: what has port 53 at either end is never sampled, and has protocol dns from its first packet on. Rules
+// that need no verdict act on it, whatever the payload is.
+func TestDNSMeetsRules(t *testing.T) {
+	t.Parallel()
+	k := newKernel(t, Config{}, ethernet)
+	dns, _ := flow.ParseProtocol("dns")
+	n := 0
+	for what, rule := range map[string]flow.Rule{
+		"protocol": {Protocols: []flow.Protocol{dns}, Action: dropping},
+		"port":     {Ports: []flow.PortRange{{First: 53, Last: 53}}, Action: dropping},
+		"host": {Hosts: []netip.Prefix{netip.MustParsePrefix("203.0.113.9/32"), netip.MustParsePrefix("2001:db8::1/128")},
+			Action: dropping},
+	} {
+		k.policy(rule)
+		for _, program := range programs {
+			for _, c := range []conn{udp(n), tcp(n), udp6(n), tcp6(n)} {
+				for _, swap := range []bool{false, true} { // the port is the server's, or the sender's
+					c.server = withPort(c.server, 53)
+					first := c.sent(syn, 100)
+					if swap {
+						c.client = withPort(c.client, c.client.Port()+10000)
+						first = c.answer(syn, 100)
+					}
+					if verdict, _ := k.run(program, first); verdict != dropped(program) {
+						t.Errorf("%s, %s: a packet of %v returned %d", program, what, c, int32(verdict))
+					}
+					if r := k.flow(c.key()); r.Protocol != "dns" || r.Dropped != 1 || r.Samples != 0 || r.Category != "" {
+						t.Errorf("%s, %s: %+v %+v", program, what, r, r.Live)
+					}
+				}
+			}
+			n++
+		}
+	}
+	if n := k.samples(); n != 0 {
+		t.Errorf("%d samples", n)
+	}
+	// The same rule leaves others alone.
+	k.policy(flow.Rule{Protocols: []flow.Protocol{dns}, Action: dropping})
+	other := udp(99)
+	other.server = withPort(other.server, 5353)
+	k.pass(progXDP, other.sent(0, 100))
+	if r := k.flow(other.key()); r.Protocol != "" {
+		t.Errorf("port 5353: protocol %q before a sample was read", r.Protocol)
+	}
+}

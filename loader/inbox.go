@@ -4,6 +4,7 @@ package loader
 
 import (
 	"fmt"
+	"os"
 	"sync"
 	"unsafe"
 
@@ -21,9 +22,11 @@ type inbox struct {
 	batch  int // operations in a run
 	apply  *ebpf.Program
 	own    *ebpf.Collection // loaded here if the process did not attach; else nil
+	closed bool
 }
 
-// use opens the inbox of a collection.
+// use opens the inbox of a collection. No other goroutine has the inbox yet, or the caller
+// holds mu.
 func (b *inbox) use(collection *ebpf.Collection) error {
 	m := collection.Maps["inbox"]
 	size := int(m.ValueSize()) * int(m.MaxEntries())
@@ -65,13 +68,18 @@ func (b *inbox) open() error {
 	if err != nil {
 		return fmt.Errorf("load the program that stores verdicts: %w", err)
 	}
+	if err := b.use(own); err != nil {
+		own.Close()
+		return err
+	}
 	b.own = own
-	return b.use(own)
+	return nil
 }
 
 func (b *inbox) close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.closed = true
 	var err error
 	if b.memory != nil {
 		err = unix.Munmap(b.memory)
@@ -86,10 +94,14 @@ func (b *inbox) close() error {
 
 // run applies n operations, filled in by fill, in as few runs as possible. stale counts
 // the operations whose flow was gone or of another generation; lacks, if it is not nil, is
-// called with those whose evidence is not in the map.
+// called with those whose evidence is not in the map. After close, the error wraps
+// os.ErrClosed.
 func (b *inbox) run(n int, fill func(n int, op *bpfOp) error, lacks func(n int)) (stale int, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.closed {
+		return 0, fmt.Errorf("store verdicts: the interface is %w", os.ErrClosed)
+	}
 	if b.ops == nil {
 		if err := b.open(); err != nil {
 			return 0, err

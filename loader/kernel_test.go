@@ -220,6 +220,44 @@ func (k *kernel) entry(key flow.Key) (f bpfFlow, decided bool) {
 	return f, false
 }
 
+// age makes the flow's last packet that much older.
+func (k *kernel) age(key flow.Key, by time.Duration) {
+	k.t.Helper()
+	f, decided := k.entry(key)
+	f.LastJiffies -= uint64(by) / k.table.tick
+	wide, family := wideKey(key)
+	var mapKey any = wide
+	decidedMap, pending := k.maps.Flows6, k.maps.Pending6
+	if family == 4 {
+		mapKey = narrowKey(key)
+		decidedMap, pending = k.maps.Flows, k.maps.Pending
+	}
+	if decided {
+		pending = decidedMap
+	}
+	if err := pending.Put(mapKey, &f); err != nil {
+		k.t.Fatal(err)
+	}
+}
+
+// evicted returns how many flows left a full table without a record.
+func (k *kernel) evicted() uint64 {
+	k.t.Helper()
+	born, err := k.table.born()
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	entries, err := k.table.read()
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	n, err := k.table.evicted(born, entries)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	return n
+}
+
 func (k *kernel) flows() []flow.Record {
 	k.t.Helper()
 	all, err := k.table.Flows()

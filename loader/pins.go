@@ -152,7 +152,7 @@ func isEnding(dir string) bool {
 func (p *Pins) serve(timeouts Timeouts) {
 	p.table = &Table{
 		iface: p.name, maps: &p.maps, labels: &p.labels, tick: p.info.TickNs, timeouts: p.info.Timeouts,
-		keep: timeouts.Ended, inbox: inbox{maps: &p.maps}, evidence: newEvidenceTable(p.maps.Evidence),
+		keep: timeouts.Ended, bothEnds: bothEnds(&p.info), inbox: inbox{maps: &p.maps}, evidence: newEvidenceTable(p.maps.Evidence),
 	}
 	p.rules = &Rules{maps: &p.maps, labels: &p.labels, dir: p.dir}
 }

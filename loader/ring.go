@@ -79,6 +79,7 @@ func sampleOf(header *bpfSample, packet []byte) flow.Sample {
 		ID:        flow.ID{Key: keyOf(&header.Key, header.Family), Generation: header.Generation},
 		Direction: flow.Direction(header.Direction),
 		FromA:     header.FromA != 0,
+		TwoWay:    header.TwoWay != 0,
 		Inner:     header.Inner != 0,
 		Index:     int(header.Index),
 		Time:      int64(header.TimeNs),

@@ -4,6 +4,8 @@ package loader
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"net"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -27,10 +29,11 @@ func specFor(device netlink.Link, cfg *Config) (*ebpf.CollectionSpec, bpfInterfa
 	if err != nil {
 		return nil, bpfInterfaceInfo{}, err
 	}
+	cfg.chooseDirections(isLoopback(device))
 	info := bpfInterfaceInfo{
 		NetnsCookie: cookie, TickNs: tick, AttachedNs: uint64(time.Now().UnixNano()),
 		Ifindex: uint32(device.Attrs().Index), Samples: uint32(cfg.Samples),
-		Ingress: bit(cfg.Ingress), Egress: bit(cfg.Egress), Vlan: bit(cfg.VLAN), Persist: bit(cfg.Persist),
+		Ingress: bit(cfg.Ingress), Egress: bit(cfg.Egress), Vlan: bit(cfg.VLAN), Persist: bit(cfg.Persist), Loopback: bit(isLoopback(device)),
 	}
 	for n, d := range []time.Duration{cfg.Timeouts.TCPOpening, cfg.Timeouts.TCPEstablished, cfg.Timeouts.UDPSingle, cfg.Timeouts.UDPStream} {
 		info.Timeouts[n] = max(uint64(d)/tick, 1)
@@ -42,7 +45,12 @@ func specFor(device netlink.Link, cfg *Config) (*ebpf.CollectionSpec, bpfInterfa
 		return nil, info, fmt.Errorf("BPF objects: %w", err)
 	}
 	frags := features.HaveProgramHelper(ebpf.XDP, asm.FnXdpLoadBytes) == nil
+	var seed [4]uint64
+	for n := range seed {
+		seed[n] = rand.Uint64()
+	}
 	err = set(spec, map[string]any{
+		"both_ends": bothEnds(&info), "source_seed": seed,
 		"l3_device": isL3(device), "vlan_in_key": cfg.VLAN, "copy_dns": cfg.DNS, "has_bpf_loop": haveLoop(), "has_xdp_load_bytes": frags,
 		"sample_budget": info.Samples, "tick_ns": tick,
 		"timeout_tcp_opening": info.Timeouts[0], "timeout_tcp_established": info.Timeouts[1],
@@ -54,6 +62,7 @@ func specFor(device netlink.Link, cfg *Config) (*ebpf.CollectionSpec, bpfInterfa
 	if frags {
 		spec.Programs[bpfProgDpclassXdp].Flags |= unix.BPF_F_XDP_HAS_FRAGS
 	}
+	// Maps that an earlier process pinned keep their size: load sets it.
 	for name, entries := range map[string]uint32{
 		"flows": cfg.MaxFlows, "flows6": cfg.MaxFlows, "pending": cfg.MaxPending, "pending6": cfg.MaxPending,
 		"samples": cfg.RingBytes,
@@ -75,6 +84,14 @@ func set(spec *ebpf.CollectionSpec, settings map[string]any) error {
 		}
 	}
 	return nil
+}
+
+// isLoopback reports whether what a device sends, it also receives.
+func isLoopback(device netlink.Link) bool { return device.Attrs().Flags&net.FlagLoopback != 0 }
+
+// bothEnds reports whether the programs see packets of both ends of a flow.
+func bothEnds(info *bpfInterfaceInfo) bool {
+	return info.Loopback != 0 || info.Ingress != 0 && info.Egress != 0
 }
 
 // haveLoop reports whether the kernel has bpf_loop (5.17).

@@ -13,7 +13,8 @@ type Status struct {
 	Mode       Mode              `json:"mode"`
 	Clsact     bool              `json:"clsact"` // tc filters instead of tcx
 	Driver     string            `json:"driver"`
-	Netns      string            `json:"netns"` // cookie
+	Loopback   bool              `json:"loopback"` // what the interface sends, it also receives; one hook sees it all
+	Netns      string            `json:"netns"`    // cookie
 	Attached   time.Time         `json:"attached"`
 	Hooks      []Hook            `json:"hooks"`
 	Counters   map[string]uint64 `json:"counters"` // by reason
@@ -22,6 +23,7 @@ type Status struct {
 	Pending    int               `json:"pending"`
 	PendingMax int               `json:"pending_max"`
 	Ended      uint64            `json:"ended"`
+	Evicted    uint64            `json:"evicted"` // undecided flows that left a full table, without a record
 	Samples    int               `json:"samples"` // budget of a flow
 	VLAN       bool              `json:"vlan"`
 	Rules      int               `json:"rules"` // of the policy in force
@@ -69,7 +71,7 @@ func (s *Status) state(now time.Time) string {
 func (p *Pins) Status() (Status, error) {
 	s := Status{
 		Iface: p.name, Mode: TC, Clsact: p.info.Tc != bpfTcKindTcTcx, Driver: cString(p.info.Driver[:]),
-		Netns: strconv.FormatUint(p.info.NetnsCookie, 10), Attached: time.Unix(0, int64(p.info.AttachedNs)).UTC(),
+		Loopback: p.info.Loopback != 0, Netns: strconv.FormatUint(p.info.NetnsCookie, 10), Attached: time.Unix(0, int64(p.info.AttachedNs)).UTC(),
 		Samples: int(p.info.Samples), VLAN: p.info.Vlan != 0,
 		FlowsMax:   int(p.maps.Flows.MaxEntries() + p.maps.Flows6.MaxEntries()),
 		PendingMax: int(p.maps.Pending.MaxEntries() + p.maps.Pending6.MaxEntries()),
@@ -82,6 +84,10 @@ func (p *Pins) Status() (Status, error) {
 		return s, err
 	}
 	if s.Counters, err = p.Counters(); err != nil {
+		return s, err
+	}
+	born, err := p.table.born()
+	if err != nil {
 		return s, err
 	}
 	entries, err := p.table.read()
@@ -97,6 +103,9 @@ func (p *Pins) Status() (Status, error) {
 		}
 	}
 	if s.Ended, err = p.table.ends(); err != nil {
+		return s, err
+	}
+	if s.Evicted, err = p.table.evicted(born, entries); err != nil {
 		return s, err
 	}
 	_, rules, err := p.rules.Policy()

@@ -25,11 +25,13 @@ type Table struct {
 	tick     uint64        // ns of a jiffy
 	timeouts [4]uint64     // jiffies: TCP opening, established, UDP single, stream
 	keep     time.Duration // how long an ended flow stays visible
+	bothEnds bool          // packets of both ends of a flow are seen
 	inbox    inbox
 	evidence *evidenceTable
 
 	sweepMu  sync.Mutex
 	endsSeen uint64
+	moving   map[uint32]bool // generations of entries that the last sweep saw promoted
 }
 
 // fillVerdicts fills in the verdicts of an operation.

@@ -31,6 +31,7 @@ import (
 // attachFlags are the flags of dpclass attach.
 type attachFlags struct {
 	mode, direction string
+	bothGiven       bool // --direction both, not by default
 	models          []string
 	evidence        string
 	names           nameFiles
@@ -80,12 +81,13 @@ the fields of "dpclass flows -o json"; its log goes to standard error.`,
 		Args:              interfaceArgs,
 		ValidArgsFunction: completeInterfaces(g),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			f.bothGiven = cmd.Flags().Changed("direction") && f.direction == "both"
 			return g.InNetns(func() error { return attach(cmd, g, &f, args) })
 		},
 	}
 	flags := cmd.Flags()
 	flags.Var(&cli.Choice{Value: &f.mode, Words: []string{"auto", "native", "tc"}}, "mode", "how to watch received packets: native XDP or tc")
-	flags.Var(&cli.Choice{Value: &f.direction, Words: []string{"both", "ingress", "egress"}}, "direction", "packets to watch: received, sent or both")
+	flags.Var(&cli.Choice{Value: &f.direction, Words: []string{"both", "ingress", "egress"}}, "direction", "packets to watch: received, sent or both (default for a loopback device: ingress, because every packet passes both)")
 	flags.StringArrayVar(&f.models, "model", nil, "`NAME` of a shipped model, or FILE.onnx; give it twice for one model per task (default: the choice of \"dpclass models use\")")
 	addEvidence(cmd, &f.evidence)
 	f.names.flag(cmd)
@@ -210,7 +212,7 @@ func (f *attachFlags) classifier(g *cli.Globals) ([]*model.Model, *names.Catalog
 func (f *attachFlags) config(engine *classifier.Classifier, labels []string) loader.Config {
 	config := loader.Config{
 		Mode:    loader.Mode(f.mode),
-		Ingress: f.direction != "egress", Egress: f.direction != "ingress", Persist: f.persist,
+		Ingress: f.bothGiven || f.direction == "ingress", Egress: f.bothGiven || f.direction == "egress", Persist: f.persist,
 		Samples: f.samples, DNS: f.dns, VLAN: f.vlan, MaxFlows: f.maxFlows, Labels: labels,
 	}
 	switch {
@@ -280,6 +282,9 @@ func (f *attachFlags) announce(out io.Writer, log *slog.Logger, attached []*load
 		var hooks []string
 		for _, hook := range status.Hooks {
 			hooks = append(hooks, hook.Name)
+		}
+		if status.Loopback {
+			log.Info("packets: "+loopbackText(&status), "iface", iface.Name())
 		}
 		model := "none"
 		if len(models) > 0 {

@@ -16,6 +16,46 @@ import (
 // testInterfaces serves several interfaces by one agent, and interfaces of the
 // same name in several namespaces.
 func testInterfaces(t *testing.T, s *suite) {
+	t.Run("Loopback", func(t *testing.T) {
+		h := alone(t)
+		for _, test := range []struct {
+			args    []string
+			says    string
+			packets uint64
+		}{
+			{nil, "seen once, at ingress", 3},
+			{[]string{"--direction", "both"}, "counts twice", 6},
+		} {
+			p := s.attach(t, h, append([]string{"lo", "--no-classify"}, test.args...)...)
+			if out := p.Output(); !strings.Contains(out, test.says) {
+				t.Errorf("%q: %s", test.args, out)
+			}
+			s.run(t, h, "status", "lo").want(t, cli.ExitDone, test.says)
+			server, err := h.ListenUDP(testContext(t), "127.0.0.1:7000")
+			if err != nil {
+				t.Fatal(err)
+			}
+			client, err := h.Dial(testContext(t), "udp", "127.0.0.1:7001", "127.0.0.1:7000")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 3 {
+				if _, err := client.Write(make([]byte, 120)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			record := s.waitFlow(t, h, "lo", parseKey(t, "udp 127.0.0.1:7001 127.0.0.1:7000"))
+			if record.Packets != test.packets || record.Bytes != test.packets*148 {
+				t.Errorf("%q: %d packets, %d bytes, want %d", test.args, record.Packets, record.Bytes, test.packets)
+			}
+			server.Close()
+			client.Close()
+			s.run(t, h, "detach", "lo").want(t, cli.ExitDone)
+			if err := p.Wait(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
 	t.Run("OneAgent", func(t *testing.T) {
 		r := routed(t, lab.Topology{})
 		p := s.attach(t, r.Router, "eth0", "eth1", "--no-classify")

@@ -48,6 +48,7 @@ func testPolicy(t *testing.T, s *suite) {
 			t.Run("DropAll", func(t *testing.T) { testDropAll(t, s, r) })
 			t.Run("Protect", func(t *testing.T) { testProtect(t, s, r) })
 			t.Run("Midstream", func(t *testing.T) { testMidstream(t, s, r, old) })
+			t.Run("DNS", func(t *testing.T) { testDNSRules(t, s, r) })
 			t.Run("BadFile", func(t *testing.T) { testBadPolicy(t, s, r) })
 		})
 	}
@@ -215,6 +216,33 @@ func ping(h *lab.Host, addr string) error {
 			}
 		}
 	})
+}
+
+// testDNSRules: rules by protocol, port and host act on port 53, though it is never sampled.
+func testDNSRules(t *testing.T, s *suite, r *lab.Routed) {
+	talks := []*talk{newTalk(t, r, r.ClientAddr4, r.ServerAddr4, 53), newTalk(t, r, r.ClientAddr6, r.ServerAddr6, 53)}
+	other := newTalk(t, r, r.ClientAddr4, r.ServerAddr4, 6010)
+	for _, match := range []string{"protocol: dns", "port: 53", "protocol: dns, host: [" + r.ServerAddr4 + ", \"" + r.ServerAddr6 + "\"]"} {
+		s.apply(t, r.Router, "version: 1\nrules: [{match: {"+match+"}, action: {drop: true}}]\n")
+		for _, k := range talks {
+			if got := k.ask(t, 5); got != 0 {
+				t.Errorf("%s: flow %q: %d answers through a drop rule", match, k.key, got)
+			}
+		}
+		if got := other.ask(t, 5); got != 5 {
+			t.Errorf("%s: flow %q, which no rule matches: %d answers of 5", match, other.key, got)
+		}
+		s.run(t, r.Router, "policy", "clear", "eth0").want(t, cli.ExitDone)
+	}
+	flows := s.flows(t, r.Router, "eth0")
+	for _, k := range talks {
+		if got := k.ask(t, 5); got != 5 {
+			t.Errorf("flow %q: %d answers of 5 without a policy", k.key, got)
+		}
+		if record := flows[k.key]; record.Protocol != "dns" || record.Dropped != 15 || record.Samples != 0 {
+			t.Errorf("flow %q: %+v %+v, want protocol dns and 15 packets dropped", k.key, record, record.Live)
+		}
+	}
 }
 
 // testProtect has a protected port and address pass a drop rule.

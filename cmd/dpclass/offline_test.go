@@ -105,6 +105,34 @@ func TestClassify(t *testing.T) {
 	}
 }
 
+// TestClassifyDNS: port 53 is protocol dns without a sample, as on a live interface.
+func TestClassifyDNS(t *testing.T) {
+	needLibrary(t)
+	var packets [][]byte
+	for _, ends := range [][2]string{{"10.0.0.9:40000", "10.0.0.2:53"}, {"[fd00::2]:53", "[fd00::1]:40000"}, {"10.0.0.9:40001", "10.0.0.2:5300"}} {
+		src, dst := netip.MustParseAddrPort(ends[0]), netip.MustParseAddrPort(ends[1])
+		packets = append(packets, packettest.Spec{Proto: packettest.UDP, IPv6: src.Addr().Is6(), Payload: 30, Src: src, Dst: dst}.Build().Data)
+	}
+	name := offlineSave(t, filepath.Join(t.TempDir(), "dns.pcap"), packettest.Pcap(packets...))
+	code, out, errOut := offlineRun(t, "classify", name, "-o", "json")
+	if code != 0 || errOut != "" {
+		t.Fatalf("exit %d: %s", code, errOut)
+	}
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	for n, line := range lines {
+		var record flow.Record
+		if err := json.Unmarshal([]byte(line), &record); err != nil {
+			t.Fatal(err)
+		}
+		if isDNS := n < 2; (record.Protocol == "dns") != isDNS || (record.Samples == 0) != isDNS {
+			t.Errorf("%s", line)
+		}
+	}
+	if len(lines) != 3 {
+		t.Errorf("%d flows, want 3:\n%s", len(lines), out)
+	}
+}
+
 func TestClassifyBadFiles(t *testing.T) {
 	needLibrary(t)
 	dir := t.TempDir()

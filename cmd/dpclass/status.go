@@ -123,6 +123,9 @@ func statusText(s loader.Status, now time.Time, color bool) []string {
 		}
 		add("hook", "%s %s, program %s (id %d), link %d", hook.Name, state, hook.Program, hook.ProgID, hook.LinkID)
 	}
+	if s.Loopback {
+		add("packets", "%s", loopbackText(&s))
+	}
 	agentText(add, s, now, color)
 	policyLine := "none"
 	if s.Rules > 0 {
@@ -130,6 +133,9 @@ func statusText(s loader.Status, now time.Time, color bool) []string {
 	}
 	add("policy", "%s", policyLine)
 	add("flows", "%s decided, %s pending; %d samples per flow", fill(s.Flows, s.FlowsMax), fill(s.Pending, s.PendingMax), s.Samples)
+	if s.Evicted > 0 {
+		add("evicted", "%s undecided flows left the full table without a record", tui.Count(s.Evicted))
+	}
 	counters := nonZero(s.Counters)
 	if len(counters) == 0 {
 		add("counters", "all zero")
@@ -142,6 +148,14 @@ func statusText(s loader.Status, now time.Time, color bool) []string {
 		add(title, "%-24s %12d", counter, s.Counters[counter])
 	}
 	return lines
+}
+
+// loopbackText says which of the packets on a loopback device are seen.
+func loopbackText(s *loader.Status) string {
+	if len(s.Hooks) > 1 {
+		return "a loopback device: each is sent and received, and so counts twice"
+	}
+	return "a loopback device: each is sent and received, and is seen once, at " + s.Hooks[0].Name
 }
 
 func agentText(add func(title, format string, args ...any), s loader.Status, now time.Time, color bool) {

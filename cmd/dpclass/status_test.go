@@ -72,10 +72,16 @@ func TestStatusText(t *testing.T) {
 			}
 		}
 	}
+	loop := served(now)
+	loop.Loopback, loop.Hooks = true, loop.Hooks[:1]
+	if got := strings.Join(statusText(loop, now, false), "\n"); !strings.Contains(got, "packets   a loopback device: each is sent and received, and is seen once, at ingress") {
+		t.Errorf("%s", got)
+	}
 	alone := served(now)
 	alone.Agent, alone.Ready, alone.Counters, alone.Hooks[1].State = nil, false, nil, "stale"
+	alone.Evicted = 3000
 	got := strings.Join(statusText(alone, now, false), "\n")
-	for _, want := range []string{"eth0  not ready", "egress stale", "agent     not running", "counters  all zero"} {
+	for _, want := range []string{"eth0  not ready", "egress stale", "agent     not running", "counters  all zero", "evicted   3000 undecided flows left"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q is missing in\n%s", want, got)
 		}
@@ -98,7 +104,7 @@ func TestStatusJSON(t *testing.T) {
 		of   any
 		want string
 	}{
-		{fields, "agent attached clsact counters driver ended flows flows_max hooks iface mode netns pending pending_max ready rules samples state vlan"},
+		{fields, "agent attached clsact counters driver ended evicted flows flows_max hooks iface loopback mode netns pending pending_max ready rules samples state vlan"},
 		{fields["hooks"].([]any)[0], "link_id name prog_id program state"},
 		{fields["agent"], "batch_mean batches classify last_error model p50_ms p99_ms pid ready reload_error reloads ring_bytes ring_used samples samples_per_s " +
 			"shed started updated verdicts verdicts_per_s"},

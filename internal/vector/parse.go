@@ -5,6 +5,8 @@ package vector
 import (
 	"encoding/binary"
 	"net/netip"
+
+	"github.com/dpclass/dpclass/flow"
 )
 
 // The protocols that have flows (IANA protocol numbers).
@@ -29,8 +31,6 @@ const (
 	// maxOffset is the largest offset of a TCP or UDP header after IPv6 extension
 	// headers. Beyond it, the vector could not hold the whole header.
 	maxOffset = 1480
-
-	dnsPort = 53
 )
 
 // Reason says why a packet belongs to no flow. Names and meanings are the same as in
@@ -97,7 +97,7 @@ type Packet struct {
 func (p *Packet) Sampled() bool { return p.Captured > 0 && !p.IsDNS() }
 
 // IsDNS reports whether either end is a DNS server.
-func (p *Packet) IsDNS() bool { return p.Src.Port() == dnsPort || p.Dst.Port() == dnsPort }
+func (p *Packet) IsDNS() bool { return p.Src.Port() == flow.DNSPort || p.Dst.Port() == flow.DNSPort }
 
 // VectorPayload returns the offset of the payload in the packet's vector.
 func (p *Packet) VectorPayload() int {

@@ -85,6 +85,9 @@ func (f *File) Flows() iter.Seq[*flow.Record] {
 				record.SetVerdicts(&verdicts)
 				record.SetEvidence(&evidence)
 				record.Samples = samples
+			} else if from.Key.IsDNS() { // as bpf/flow.h does
+				dns, _ := flow.ParseProtocol("dns")
+				record.SetEvidence(&flow.Evidence{Protocol: dns})
 			}
 			if !yield(record) {
 				return

@@ -119,5 +119,5 @@ func sampleOf(step *dataset.Step) flow.Sample {
 // isDNSAnswer reports whether a packet may be an answer of a DNS server: from UDP port 53,
 // as the kernel selects them.
 func isDNSAnswer(p *vector.Packet) bool {
-	return p.Proto == vector.UDP && p.Src.Port() == 53 && p.Captured > 0
+	return p.Proto == vector.UDP && p.Src.Port() == flow.DNSPort && p.Captured > 0
 }
