@@ -274,14 +274,13 @@ func (k *kernel) sameEach(all []flow.Record) {
 	type part struct {
 		key        flow.Key
 		generation uint32
-		category   string
 	}
 	packets := map[part]uint64{}
 	for i := range all {
-		packets[part{all[i].Key(), all[i].Generation, all[i].Category}] += all[i].Packets
+		packets[part{all[i].Key(), all[i].Generation}] += all[i].Packets
 	}
 	err := k.table.Each(func(r *flow.Record) bool {
-		packets[part{r.Key(), r.Generation, r.Category}] -= r.Packets
+		packets[part{r.Key(), r.Generation}] -= r.Packets
 		return true
 	})
 	for of, left := range packets {
