@@ -28,7 +28,7 @@ func (a *Agent) publish(ready bool) error {
 	for _, p := range a.ports {
 		stats := loader.AgentStats{
 			PID: os.Getpid(), Started: a.started, Updated: time.Now(), Ready: ready,
-			Classify: a.config.Classifier != nil, Model: health.Models, BatchMean: health.BatchMean,
+			Classify: a.config.Classifier != nil, Model: health.Models, Says: health.Says, BatchMean: health.BatchMean,
 			Samples: p.samples.Load(), Verdicts: p.verdicts.Load(), Shed: p.shed.Load(), Batches: p.batches.Load(),
 			P50: loader.Milliseconds(p50), P99: loader.Milliseconds(p99), LastError: a.problem(health),
 		}

@@ -59,6 +59,7 @@ struct agent_stats {
 	__u8 pad[2];
 	__u8 model[2][name_len];
 	__u8 last_error[128];
+	__u64 says[2][2][max_labels / 64]; /* bit sets of the labels that each model may say, for each task */
 };
 
 /* Key 0 to where and how the programs are attached. */

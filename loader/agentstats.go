@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+
+	"github.com/dpclass/dpclass/flow"
 )
 
 // AgentStats is what a live agent reports about itself. Counts are since it started.
@@ -30,16 +32,19 @@ type AgentStats struct {
 	Classify          bool         `json:"classify"`
 	Ready             bool         `json:"ready"`
 	LastError         string       `json:"last_error,omitempty"`
+
+	Says []map[flow.Task][]string `json:"-"` // labels that each model may say, in the order of Model
 }
 
 // Publish stores the agent's statistics, so that Status works in any process. It fills
 // in the figures of the ring.
 func (a *Attachment) Publish(s AgentStats) error {
 	s.RingUsed, s.RingBytes = a.ring.fill()
-	return putAgent(a.maps.Agent, &s)
+	return putAgent(a.maps.Agent, &a.labels, &s)
 }
 
-func putAgent(m *ebpf.Map, s *AgentStats) error {
+// putAgent stores statistics. Without a table of labels, what the models say is not stored.
+func putAgent(m *ebpf.Map, labels *nameTable, s *AgentStats) error {
 	raw := bpfAgentStats{
 		StartedNs: uint64(s.Started.UnixNano()), UpdatedNs: uint64(s.Updated.UnixNano()),
 		Samples: s.Samples, Verdicts: s.Verdicts, Shed: s.Shed, Batches: s.Batches,
@@ -53,13 +58,26 @@ func putAgent(m *ebpf.Map, s *AgentStats) error {
 		copy(raw.Model[n][:len(raw.Model[n])-1], name)
 	}
 	copy(raw.LastError[:len(raw.LastError)-1], s.LastError)
+	for n, says := range s.Says[:min(len(s.Says), len(raw.Says))] {
+		for task, names := range says {
+			for _, name := range names {
+				// A label that the table lacks cannot be in a policy either.
+				if label, err := labels.label(name); err == nil {
+					raw.Says[n][task][label>>6] |= 1 << (label & 63)
+				}
+			}
+		}
+	}
 	if err := m.Put(uint32(0), &raw); err != nil {
 		return fmt.Errorf("publish the agent's statistics: %w", err)
 	}
 	return nil
 }
 
-// agent returns what the live agent reports, nil if none is alive.
+// Agent returns what the live agent reports, nil if none is alive.
+func (p *Pins) Agent() (*AgentStats, error) { return p.agent() }
+
+// agent is Agent.
 func (p *Pins) agent() (*AgentStats, error) {
 	if live, err := isLocked(p.dir); err != nil || !live {
 		return nil, err
@@ -76,12 +94,28 @@ func (p *Pins) agent() (*AgentStats, error) {
 		RingBytes: raw.RingBytes, RingUsed: raw.RingUsed, Classify: raw.Classify != 0, Ready: raw.Ready != 0,
 		LastError: cString(raw.LastError[:]),
 	}
+	known := p.labels.list()
 	for n := range raw.Model {
 		if name := cString(raw.Model[n][:]); name != "" {
 			s.Model = append(s.Model, name)
+			s.Says = append(s.Says, p.said(known, &raw.Says[n]))
 		}
 	}
 	return s, nil
+}
+
+// said returns the labels in a model's bit sets.
+func (p *Pins) said(known []string, sets *[flow.NumTasks]labelSet) map[flow.Task][]string {
+	says := map[flow.Task][]string{}
+	for _, name := range known {
+		label, err := p.labels.label(name)
+		for task := range sets {
+			if err == nil && sets[task][label>>6]>>(label&63)&1 != 0 {
+				says[flow.Task(task)] = append(says[flow.Task(task)], name)
+			}
+		}
+	}
+	return says
 }
 
 // agentPID returns the id of the last process that reported serving the pins, or 0.

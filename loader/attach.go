@@ -167,7 +167,7 @@ func (a *Attachment) adopt(ctx context.Context, device netlink.Link, cfg *Config
 		return err
 	}
 	// The statistics are still those of the earlier process.
-	if err := putAgent(pinned["agent"], &AgentStats{PID: os.Getpid(), Started: time.Now(), Updated: time.Now()}); err != nil {
+	if err := putAgent(pinned["agent"], nil, &AgentStats{PID: os.Getpid(), Started: time.Now(), Updated: time.Now()}); err != nil {
 		return err
 	}
 	if err := a.load(device, cfg, pinned); err != nil {

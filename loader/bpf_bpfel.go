@@ -34,6 +34,7 @@ type bpfAgentStats struct {
 	Pad                    [2]uint8
 	Model                  [2][64]uint8
 	LastError              [128]uint8
+	Says                   [2][2][32]uint64
 }
 
 type bpfAnswerCopy struct {

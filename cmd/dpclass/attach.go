@@ -131,7 +131,7 @@ func attach(cmd *cobra.Command, g *cli.Globals, f *attachFlags, interfaces []str
 	labels := model.NewLabels(models)
 	var rules *flow.Policy
 	if f.policy != "" {
-		if rules, err = readPolicy(cmd, f.policy, labels, policy.WithApps(knownApps(catalogue))); err != nil {
+		if rules, err = readPolicy(cmd, f.policy, labels, policy.WithApps(knownApps(catalogue)), policyModels(models)); err != nil {
 			return err
 		}
 		if err := protectSSH(cmd, rules); err != nil {
