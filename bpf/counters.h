@@ -6,7 +6,7 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
-/* Why a packet was passed without a flow, and other events. */
+/* Why a packet has no flow, and other events. */
 enum reason {
 	reason_sampled, /* normal: sample queued */
 	reason_not_ip, /* ARP, LLDP, ... */
@@ -14,7 +14,7 @@ enum reason {
 	reason_truncated, /* the frame ends within a header */
 	reason_ip_header, /* version, ihl or length is impossible */
 	reason_ext_headers, /* more than eight IPv6 extension headers */
-	reason_fragment, /* later fragment */
+	reason_fragment, /* later fragment; not counted if it was dropped because the first one was */
 	reason_icmp, /* ICMP and ICMPv6 */
 	reason_tunnel, /* IPIP, SIT, GRE, ESP */
 	reason_other_proto,
@@ -26,6 +26,8 @@ enum reason {
 	reason_copy, /* packet could not be copied or changed */
 	reason_dns_full, /* DNS answer not queued */
 	reason_policer, /* passed because several CPUs used the policer's bucket at once */
+	reason_mpls_depth, /* more than four MPLS labels */
+	reason_unparsed, /* dropped: the policy says unparsed: drop, and the packet was counted by another reason too */
 	reason_count,
 };
 

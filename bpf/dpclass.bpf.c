@@ -12,6 +12,7 @@
 #include "dns.h"
 #include "evidence.h"
 #include "flow.h"
+#include "fragment.h"
 #include "info.h"
 #include "key.h"
 #include "packet.h"
@@ -30,6 +31,7 @@ static __always_inline int handle_flow(struct packet *p, const struct tables *t)
 {
 	__u64 now = bpf_jiffies64();
 	struct flow *f;
+	bool drop;
 
 	measure(p);
 	f = find_flow(p, t, now);
@@ -40,10 +42,13 @@ static __always_inline int handle_flow(struct packet *p, const struct tables *t)
 		copy_answer(p);
 	if (unlikely(!(f->state & state_settled)))
 		take_sample(p, f);
-	return enforce(p, f);
+	drop = enforce(p, f);
+	if (unlikely(p->fragment))
+		note_first_fragment(p, f, drop);
+	return drop;
 }
 
-/* Returns 1 to drop, 0 to pass or, negative, the reason why the packet is passed without a flow. */
+/* Returns 1 to drop, 0 to pass or, negative, the reason why the packet has no flow, perhaps with MAY_DROP. */
 static __always_inline int handle(struct packet *p)
 {
 	void *pos = p->start;
@@ -56,16 +61,25 @@ static __always_inline int handle(struct packet *p)
 		struct flow_key key = {};
 
 		err = parse_ipv4(p, pos, &key);
-		return err ? err : handle_flow(p, &t);
+		return err ? without_flow(p, err) : handle_flow(p, &t);
 	}
 	if (p->ethertype == bpf_htons(ETH_P_IPV6)) {
 		const struct tables t = {&flows6, &pending6};
 		struct flow_key6 key = {};
 
 		err = parse_ipv6(p, pos, &key);
-		return err ? err : handle_flow(p, &t);
+		return err ? without_flow(p, err) : handle_flow(p, &t);
 	}
 	return -reason_not_ip;
+}
+
+/* Counts a packet without a flow. Returns whether to drop it. */
+static __always_inline bool finish(__u32 reason, const enum direction direction)
+{
+	if (reason & MAY_DROP)
+		return drop_without_flow(direction, reason & ~MAY_DROP);
+	count(reason);
+	return false;
 }
 
 SEC("xdp")
@@ -79,7 +93,7 @@ int dpclass_xdp(struct xdp_md *ctx)
 	p.length = p.end - p.start;
 	result = handle(&p);
 	if (result < 0)
-		count(-result);
+		result = finish(-result, direction_in);
 	return result > 0 ? XDP_DROP : XDP_PASS;
 }
 
@@ -100,11 +114,11 @@ static __always_inline int handle_skb(struct __sk_buff *skb, const enum directio
 		p.length = skb->len;
 		p.gso_size = skb->gso_size;
 		result = handle(&p);
-		if (result != -reason_truncated || bpf_skb_pull_data(skb, skb->len < PULL_LEN ? skb->len : PULL_LEN))
+		if ((-result & ~MAY_DROP) != reason_truncated || bpf_skb_pull_data(skb, skb->len < PULL_LEN ? skb->len : PULL_LEN))
 			break;
 	}
 	if (result < 0)
-		count(-result);
+		result = finish(-result, direction);
 	return result > 0 ? TC_ACT_SHOT : TC_NEXT;
 }
 

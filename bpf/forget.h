@@ -10,6 +10,7 @@
 struct forgotten {
 	__u32 offset;
 	__u32 proto;
+	__u32 fragment;
 };
 
 struct {

@@ -18,6 +18,7 @@ enum limit {
 	max_matches = 1024, /* names, and as many hosts, that the rules of a policy match */
 	max_evidence = 16384, /* different evidence that is remembered */
 	max_kept = 4096, /* samples that are kept */
+	max_datagrams = 8192, /* datagrams whose first fragment was dropped */
 	max_answer = 1232, /* bytes of a DNS answer that are copied (over UDP, DNS Flag Day 2020) */
 	max_name = 253, /* bytes of a server name (RFC 1035, section 2.3.4) */
 	own_labels = FIRST_OWN_LABEL, /* from here on, numbers are labels that models add and names of models */

@@ -35,6 +35,7 @@ struct packet {
 	__u32 l3_offset; /* of the IP header in the frame */
 	__u32 l3_len; /* IP bytes that are available here, without padding */
 	__u32 l4_offset;
+	__u32 fragment; /* not 0: a first fragment; with IPv6 the offset of its fragment header */
 	__u32 payload_offset;
 	const void *key; /* struct flow_key or struct flow_key6 */
 

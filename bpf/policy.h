@@ -19,10 +19,10 @@
 #include "packet.h"
 #include "protect.h"
 #include "protocols.h"
+#include "sample.h"
 
 #define CAS_TRIES 4
 #define COARSE_TICKS 16 /* bursts this long are measured in ticks, which makes them at most one tick longer */
-#define MAX_LINK_LEN 63 /* link layer with tags, as a mask */
 
 /* The DSCP in the first 16 bits of the IP header. */
 #define IP4_DSCP 0x00fc
@@ -67,11 +67,18 @@ struct rule {
 	__u64 apps[max_labels / 64];
 };
 
+enum policy_flag {
+	policy_drops = 1, /* a rule drops or polices */
+	policy_drops_unparsed = 2, /* unparsed: drop */
+};
+
 /* The policy in force: the rules of bank (epoch & 1). A new epoch puts a whole new policy in force at once. */
 struct policy_state {
 	__u32 epoch; /* never 0 */
 	__u32 source_len; /* bytes in policy_source */
 	__u64 applied_ns; /* CLOCK_REALTIME */
+	enum policy_flag flags; /* bits */
+	__u32 pad;
 };
 
 struct rule_counts {
@@ -121,6 +128,13 @@ struct {
 	__uint(key_size, sizeof(__u32));
 	__uint(value_size, max_source);
 } policy_source SEC(".maps");
+
+static __always_inline struct policy_state *policy_in_force(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&policy, &zero);
+}
 
 static __always_inline bool in_set(const __u64 *set, const __u32 words, __u32 number)
 {
@@ -265,7 +279,11 @@ static __always_inline __be16 with_dscp(__be16 old, __u8 dscp, const int family)
 	return bpf_htons(word);
 }
 
-/* Writes the DSCP and returns whether it changed. A correct IPv4 checksum stays correct (RFC 1624, equation 3). */
+/* Writes the DSCP and returns whether it changed. A correct IPv4 checksum stays correct (RFC 1624, equation 3).
+ *
+ * The kernel may have the sum over a received packet (CHECKSUM_COMPLETE), and has to be told what changes it. In IPv4
+ * nothing does, because the header's checksum makes up for the DSCP. XDP has no sum to change: drivers that run a
+ * program do not pass theirs on, because they could not know what the program has written. */
 static __always_inline bool set_dscp(const struct packet *p, __u8 dscp)
 {
 	__be16 old, new;
@@ -306,7 +324,7 @@ static __always_inline bool set_dscp(const struct packet *p, __u8 dscp)
 	if (p->family == 4 &&
 	    bpf_l3_csum_replace(p->ctx, p->l3_offset + offsetof(struct iphdr, check), old, new, sizeof(new)))
 		goto failed;
-	if (bpf_skb_store_bytes(p->ctx, p->l3_offset, &new, sizeof(new), 0))
+	if (bpf_skb_store_bytes(p->ctx, p->l3_offset, &new, sizeof(new), p->family == 6 ? BPF_F_RECOMPUTE_CSUM : 0))
 		goto failed;
 	return true;
 failed:
@@ -322,6 +340,23 @@ static __always_inline __u64 bucket_time(const struct rule *r)
 	return bpf_ktime_get_ns();
 }
 
+/* Returns the IP bytes to charge for a packet: for the first fragment of a UDP datagram those of the whole datagram,
+ * since later fragments are not charged. Each of them has IP headers of its own. */
+static __always_inline __u64 charged_bytes(const struct packet *p)
+{
+	__u32 carried = p->l3_len - p->l4_offset, length;
+	__be16 said;
+
+	if (!p->fragment || p->proto != IPPROTO_UDP)
+		return p->bytes;
+	if (!copy_bytes(&said, p, p->l4_offset + offsetof(struct udphdr, len), sizeof(said)))
+		return p->bytes;
+	length = bpf_ntohs(said);
+	if (length <= carried)
+		return p->bytes;
+	return length + (length + carried - 1) / carried * p->l4_offset;
+}
+
 /* Whether the packet exceeds the rate of the rule at `index`. */
 static __always_inline bool is_over_rate(const struct packet *p, struct flow *f, const struct rule *r, __u32 index)
 {
@@ -332,7 +367,7 @@ static __always_inline bool is_over_rate(const struct packet *p, struct flow *f,
 		tat = p->direction == direction_in ? &f->tat_in : &f->tat_out;
 	else
 		tat = bpf_map_lookup_elem(&buckets, &slot);
-	return tat && !conforms(tat, r, p->bytes, bucket_time(r));
+	return tat && !conforms(tat, r, charged_bytes(p), bucket_time(r));
 }
 
 /* Applies the policy to the packet. Returns whether to drop it. */
@@ -341,11 +376,11 @@ static __always_inline bool enforce(const struct packet *p, struct flow *f)
 	struct rule_counts *stats;
 	struct policy_state *now;
 	struct rule *r;
-	__u32 zero = 0, slot = p->direction, index;
+	__u32 slot = p->direction, index;
 	bool drop = false;
 	__u8 rule;
 
-	now = bpf_map_lookup_elem(&policy, &zero);
+	now = policy_in_force();
 	if (!now)
 		return false;
 	if (f->policy_epoch != now->epoch) {

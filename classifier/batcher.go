@@ -176,6 +176,7 @@ func (s *shard) take(r *runner, tickets []ticket, decisions []flow.Decision) ([]
 			continue
 		}
 		changed := j.add(&st.clues, from)
+		s.table.bound(st)
 		t := ticket{id: from.ID, state: st, index: from.Index, time: from.Time}
 		if j.asksNetwork(&st.clues) && st.asked < j.samples {
 			if st.networks == nil {

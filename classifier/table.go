@@ -3,6 +3,9 @@
 package classifier
 
 import (
+	"container/list"
+
+	"github.com/dpclass/dpclass/classifier/wire"
 	"github.com/dpclass/dpclass/flow"
 )
 
@@ -10,11 +13,12 @@ import (
 type state struct {
 	id         flow.ID
 	clues      clues
-	networks   *aggregate // what the networks said; nil before they were asked, and once the flow is settled
-	asked      int        // samples that went to the networks
-	settled    bool       // its verdicts do not change any more
-	missed     bool       // the flow's first sample never came here
-	prev, next *state     // by last use
+	networks   *aggregate    // what the networks said; nil before they were asked, and once the flow is settled
+	asked      int           // samples that went to the networks
+	settled    bool          // its verdicts do not change any more
+	missed     bool          // the flow's first sample never came here
+	prev, next *state        // by last use
+	holds      *list.Element // in table.holders
 }
 
 // table holds the states of the flows of one shard, at most max of them. The least
@@ -27,6 +31,8 @@ type table struct {
 	recent state        // the list's end: next is the latest used, prev the oldest
 	spare  []*aggregate // for reuse
 	free   []*state     // for reuse
+
+	holders list.List // *state of flows that hold a buffer of wire, since the oldest took one
 }
 
 // spareMax bounds what is kept for reuse.
@@ -77,6 +83,24 @@ func (t *table) aggregate() *aggregate {
 	return t.judge.newAggregate()
 }
 
+// bound notes whether the flow holds a buffer of wire. If too many do, the one that has
+// held it longest gives it up: a real message is complete within a few packets.
+func (t *table) bound(s *state) {
+	switch holds := s.clues.wire.Holds(); {
+	case holds && s.holds == nil:
+		s.holds = t.holders.PushBack(s)
+	case !holds && s.holds != nil:
+		t.holders.Remove(s.holds)
+		s.holds = nil
+	}
+	for wire.Crowded() && t.holders.Len() > 1 {
+		oldest := t.holders.Front().Value.(*state)
+		t.holders.Remove(oldest.holds)
+		oldest.holds = nil
+		oldest.clues.wire.GiveUp()
+	}
+}
+
 // settle drops what is known of a flow whose verdicts do not change any more.
 func (t *table) settle(s *state) {
 	if s.networks != nil && len(t.spare) < spareMax {
@@ -84,6 +108,7 @@ func (t *table) settle(s *state) {
 	}
 	s.networks = nil
 	s.clues.wire.Release()
+	t.bound(s)
 	s.clues = clues{}
 	s.settled = true
 }

@@ -58,3 +58,35 @@ func TestUnfinishedHellosAreFreed(t *testing.T) {
 		t.Errorf("after many unfinished hellos the name of a hello in two segments is %q", name)
 	}
 }
+
+// Somebody who opens many flows with unfinished hellos and keeps them open must not hide
+// the names of others.
+func TestOldUnfinishedHellosGiveWay(t *testing.T) {
+	const many = 10_000
+	c := &Classifier{options: Options{Evidence: EvidenceAll}, engine: &engine{decider: testDecider(false)}}
+	c.options.Names, c.book = names.Default(), addressbook.New(func(string) string { return "" })
+	s, err := newShard(many, 4, 2*many, 0, c.judge(c.engine), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.table.clear()
+	add := func(sample *flow.Sample) *state {
+		st := s.table.get(sample.ID, sample.Index)
+		s.table.judge.add(&st.clues, sample)
+		s.table.bound(st)
+		return st
+	}
+	whole := hello(t, streamingName)
+	for n := range many {
+		add(newTCPFlow(n, "192.0.2.1:443").sample(true, whole[:60]))
+	}
+	f := newTCPFlow(many, "192.0.2.9:443")
+	add(f.sample(true, whole[:60]))
+	st := add(f.sample(true, whole[60:]))
+	if name := st.clues.evidence.Name; name != streamingName {
+		t.Errorf("with %d unfinished hellos, the name of a hello in two segments is %q", many, name)
+	}
+	if held := s.table.holders.Len(); held == 0 || held > many/2 {
+		t.Errorf("%d of %d flows hold a buffer", held, many)
+	}
+}

@@ -76,10 +76,11 @@ type PortProtect struct {
 // Policy is a compiled policy. For each flow the first rule that matches applies. Flows
 // that match no rule pass.
 type Policy struct {
-	Rules    []Rule
-	Prefixes []netip.Prefix // never dropped or policed
-	Ports    []PortProtect  // never dropped or policed
-	Flows    []Key          // never dropped or policed: the SSH connection that applied the policy
-	Source   []byte         // text of the policy file, for "policy show"
-	Applied  time.Time
+	Rules        []Rule
+	DropUnparsed bool           // drop TCP and UDP packets that the kernel's parser cannot read
+	Prefixes     []netip.Prefix // never dropped or policed
+	Ports        []PortProtect  // never dropped or policed
+	Flows        []Key          // never dropped or policed: the SSH connection that applied the policy
+	Source       []byte         // text of the policy file, for "policy show"
+	Applied      time.Time
 }

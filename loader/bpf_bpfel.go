@@ -58,6 +58,16 @@ type bpfBatch struct {
 	Missing uint32
 }
 
+type bpfDatagramKey struct {
+	_      structs.HostLayout
+	Src    [16]uint8
+	Dst    [16]uint8
+	Id     uint32
+	Proto  uint8
+	Family uint8
+	Pad    [2]uint8
+}
+
 type bpfDnsAnswer struct {
 	_        structs.HostLayout
 	TimeNs   uint64
@@ -66,6 +76,13 @@ type bpfDnsAnswer struct {
 	Family   uint8
 	FromA    uint8
 	Key      bpfFlowKey6
+}
+
+type bpfDroppedDatagram struct {
+	_       structs.HostLayout
+	Jiffies uint64
+	Epoch   uint32
+	Rule    uint32
 }
 
 type bpfEndedFlow struct {
@@ -152,9 +169,32 @@ const (
 )
 
 type bpfForgotten struct {
-	_      structs.HostLayout
-	Offset uint32
-	Proto  uint32
+	_        structs.HostLayout
+	Offset   uint32
+	Proto    uint32
+	Fragment uint32
+}
+
+type bpfHeaders struct {
+	_        structs.HostLayout
+	Key      bpfDatagramKey
+	Dropped  bpfDroppedDatagram
+	Host     bpfHostKey
+	Epoch    uint32
+	Flags    bpfPolicyFlag
+	Length   uint32
+	Offset   uint32
+	Proto    uint8
+	Pad      [3]uint8
+	Ip       [40]uint8
+	Fragment struct {
+		_        structs.HostLayout
+		Next     uint8
+		Reserved uint8
+		Offset   uint16
+		Id       uint32
+	}
+	_ [4]byte
 }
 
 type bpfHostKey struct {
@@ -251,6 +291,7 @@ const (
 	bpfLimitMaxMatches        bpfLimit = 1024
 	bpfLimitMaxEvidence       bpfLimit = 16384
 	bpfLimitMaxKept           bpfLimit = 4096
+	bpfLimitMaxDatagrams      bpfLimit = 8192
 	bpfLimitMaxAnswer         bpfLimit = 1232
 	bpfLimitMaxName           bpfLimit = 253
 	bpfLimitOwnLabels         bpfLimit = 128
@@ -310,11 +351,20 @@ const (
 	bpfOpKindOpRemove   bpfOpKind = 5
 )
 
+type bpfPolicyFlag uint32
+
+const (
+	bpfPolicyFlagPolicyDrops         bpfPolicyFlag = 1
+	bpfPolicyFlagPolicyDropsUnparsed bpfPolicyFlag = 2
+)
+
 type bpfPolicyState struct {
 	_         structs.HostLayout
 	Epoch     uint32
 	SourceLen uint32
 	AppliedNs uint64
+	Flags     bpfPolicyFlag
+	Pad       uint32
 }
 
 type bpfPortKey struct {
@@ -460,7 +510,9 @@ const (
 	bpfReasonReasonCopy         bpfReason = 15
 	bpfReasonReasonDnsFull      bpfReason = 16
 	bpfReasonReasonPolicer      bpfReason = 17
-	bpfReasonReasonCount        bpfReason = 18
+	bpfReasonReasonMplsDepth    bpfReason = 18
+	bpfReasonReasonUnparsed     bpfReason = 19
+	bpfReasonReasonCount        bpfReason = 20
 )
 
 type bpfRule struct {
@@ -591,6 +643,8 @@ const (
 	bpfMapFlows                 = "flows"
 	bpfMapFlows6                = "flows6"
 	bpfMapForgotten             = "forgotten"
+	bpfMapFragments             = "fragments"
+	bpfMapHeaders               = "headers"
 	bpfMapHosts                 = "hosts"
 	bpfMapInbox                 = "inbox"
 	bpfMapInterface             = "interface"
@@ -693,6 +747,8 @@ type bpfMapSpecs struct {
 	Flows        *ebpf.MapSpec `ebpf:"flows"`
 	Flows6       *ebpf.MapSpec `ebpf:"flows6"`
 	Forgotten    *ebpf.MapSpec `ebpf:"forgotten"`
+	Fragments    *ebpf.MapSpec `ebpf:"fragments"`
+	Headers      *ebpf.MapSpec `ebpf:"headers"`
 	Hosts        *ebpf.MapSpec `ebpf:"hosts"`
 	Inbox        *ebpf.MapSpec `ebpf:"inbox"`
 	Interface    *ebpf.MapSpec `ebpf:"interface"`
@@ -765,6 +821,8 @@ type bpfMaps struct {
 	Flows        *ebpf.Map `ebpf:"flows"`
 	Flows6       *ebpf.Map `ebpf:"flows6"`
 	Forgotten    *ebpf.Map `ebpf:"forgotten"`
+	Fragments    *ebpf.Map `ebpf:"fragments"`
+	Headers      *ebpf.Map `ebpf:"headers"`
 	Hosts        *ebpf.Map `ebpf:"hosts"`
 	Inbox        *ebpf.Map `ebpf:"inbox"`
 	Interface    *ebpf.Map `ebpf:"interface"`
@@ -800,6 +858,8 @@ func (m *bpfMaps) Close() error {
 		m.Flows,
 		m.Flows6,
 		m.Forgotten,
+		m.Fragments,
+		m.Headers,
 		m.Hosts,
 		m.Inbox,
 		m.Interface,

@@ -20,37 +20,61 @@ type entry struct {
 
 const readBatch = 4096
 
-// readTable reads a whole table. Flows that come or go meanwhile may be missed.
-func readTable[K any](m *ebpf.Map, keyOf func(*K) flow.Key, decided bool, entries []entry) ([]entry, error) {
+// batch is room for one batch of a table.
+type batch[K any] struct {
+	keys   []K
+	values []bpfFlow
+}
+
+// eachOf hands the entries of a table to each, until it returns an error. Flows that come or
+// go meanwhile may be missed. The entry is valid until the next one.
+func eachOf[K any](m *ebpf.Map, keyOf func(*K) flow.Key, decided bool, room *batch[K], each func(*entry) error) error {
+	if room.keys == nil {
+		room.keys, room.values = make([]K, readBatch), make([]bpfFlow, readBatch)
+	}
 	var cursor ebpf.MapBatchCursor
-	keys := make([]K, readBatch)
-	values := make([]bpfFlow, readBatch)
+	var e entry
 	for {
-		n, err := m.BatchLookup(&cursor, keys, values, nil)
+		n, err := m.BatchLookup(&cursor, room.keys, room.values, nil)
 		for k := range n {
-			entries = append(entries, entry{keyOf(&keys[k]), values[k], decided})
+			e.key, e.flow, e.decided = keyOf(&room.keys[k]), room.values[k], decided
+			if err := each(&e); err != nil {
+				return err
+			}
 		}
 		if errors.Is(err, ebpf.ErrKeyNotExist) {
-			return entries, nil
+			return nil
 		}
 		if err != nil {
-			return nil, fmt.Errorf("read map %v: %w", m, err)
+			return fmt.Errorf("read map %v: %w", m, err)
 		}
 	}
 }
 
+// each hands the entries of all tables to each, the decided flows first, until it returns
+// an error. The entry is valid until the next one.
+func (t *Table) each(each func(*entry) error) error {
+	var four batch[bpfFlowKey]
+	var six batch[bpfFlowKey6]
+	err := eachOf(t.maps.Flows, keyOf4, true, &four, each)
+	if err == nil {
+		err = eachOf(t.maps.Flows6, keyOf6, true, &six, each)
+	}
+	if err == nil {
+		err = eachOf(t.maps.Pending, keyOf4, false, &four, each)
+	}
+	if err == nil {
+		err = eachOf(t.maps.Pending6, keyOf6, false, &six, each)
+	}
+	return err
+}
+
 // read reads all tables, the decided flows first.
-func (t *Table) read() ([]entry, error) {
-	entries, err := readTable(t.maps.Flows, keyOf4, true, nil)
-	if err == nil {
-		entries, err = readTable(t.maps.Flows6, keyOf6, true, entries)
-	}
-	if err == nil {
-		entries, err = readTable(t.maps.Pending, keyOf4, false, entries)
-	}
-	if err == nil {
-		entries, err = readTable(t.maps.Pending6, keyOf6, false, entries)
-	}
+func (t *Table) read() (entries []entry, err error) {
+	err = t.each(func(e *entry) error {
+		entries = append(entries, *e)
+		return nil
+	})
 	return entries, err
 }
 
@@ -120,23 +144,30 @@ func (t *Table) idle(now clock, key flow.Key, f *bpfFlow) (over int64, idle bool
 }
 
 // record returns an entry as a record.
-func (t *Table) record(now clock, e *entry) (flow.Record, error) {
+func (t *Table) record(now clock, e *entry) (r flow.Record, err error) {
+	err = t.fill(now, e, &r, &flow.Live{})
+	return r, err
+}
+
+// fill writes an entry into a record and its live part.
+func (t *Table) fill(now clock, e *entry, r *flow.Record, live *flow.Live) error {
 	f, state := &e.flow, flowState(e.flow.State)
 	src, dst := e.key.A, e.key.B
 	if state.has(bpfFlowStateStateFirstB) {
 		src, dst = dst, src
 	}
-	r := flow.Record{
+	*live = flow.Live{
+		PacketsIn: f.PacketsIn, BytesIn: f.BytesIn, PacketsOut: f.PacketsOut, BytesOut: f.BytesOut,
+		Dropped: f.Dropped, Generation: f.Generation, Rule: int(f.RuleIn), RuleOut: int(f.RuleOut), Ended: state.ended(),
+		Midstream: state.has(bpfFlowStateStateMidstream),
+	}
+	*r = flow.Record{
 		Iface: t.iface, Src: src.Addr(), Dst: dst.Addr(), SrcPort: src.Port(), DstPort: dst.Port(),
 		Proto: e.key.Proto.String(), VLAN: e.key.VLAN,
 		Packets: f.PacketsIn + f.PacketsOut, Bytes: f.BytesIn + f.BytesOut,
 		Samples:   int(f.Samples),
 		FirstSeen: now.time(int64(f.FirstNs)), LastSeen: now.time(now.lastSeen(f)),
-		Live: &flow.Live{
-			PacketsIn: f.PacketsIn, BytesIn: f.BytesIn, PacketsOut: f.PacketsOut, BytesOut: f.BytesOut,
-			Dropped: f.Dropped, Generation: f.Generation, Rule: int(f.RuleIn), RuleOut: int(f.RuleOut), Ended: state.ended(),
-			Midstream: state.has(bpfFlowStateStateMidstream),
-		},
+		Live: live,
 	}
 	if r.Ended == "" {
 		if _, idle := t.idle(now, e.key, f); idle {
@@ -153,5 +184,5 @@ func (t *Table) record(now clock, e *entry) (flow.Record, error) {
 	evidence, err := t.evidence.lookup(f.Evidence)
 	evidence.Protocol = flow.Protocol(f.Protocol)
 	r.SetEvidence(&evidence)
-	return r, err
+	return err
 }

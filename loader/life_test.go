@@ -45,6 +45,12 @@ func tcp6(n int) conn {
 		netip.MustParseAddrPort("[2001:db8::1]:443")}
 }
 
+func udp6(n int) conn {
+	c := tcp6(n)
+	c.proto = packettest.UDP
+	return c
+}
+
 func (c conn) key() flow.Key {
 	key, _ := flow.MakeKey(flow.Proto(c.proto), c.client, c.server, 0)
 	return key

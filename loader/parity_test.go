@@ -29,8 +29,6 @@ type said struct {
 	vector.Packet
 }
 
-func isTag(kind uint16) bool { return kind == 0x8100 || kind == 0x88a8 || kind == 0x9100 }
-
 // read reads a frame as the kernel has to.
 func read(frame []byte, kind encap) said {
 	var version byte
@@ -43,25 +41,13 @@ func read(frame []byte, kind encap) said {
 		if len(frame) < 14 {
 			return said{reason: "truncated"}
 		}
-		proto := binary.BigEndian.Uint16(frame[12:])
-		packet = frame[14:]
-		for range 2 {
-			if isTag(proto) {
-				if len(packet) < 4 {
-					return said{reason: "truncated"}
-				}
-				proto, packet = binary.BigEndian.Uint16(packet[2:]), packet[4:]
-			}
+		offset, ethertype, reason := vector.Network(binary.BigEndian.Uint16(frame[12:]), frame[14:])
+		if reason != vector.OK {
+			return said{reason: reason.String()}
 		}
-		switch {
-		case isTag(proto):
-			return said{reason: "vlan_depth"}
-		case proto == 0x0800:
+		packet, version = frame[14+offset:], 6
+		if ethertype == 0x0800 {
 			version = 4
-		case proto == 0x86dd:
-			version = 6
-		default:
-			return said{reason: "not_ip"}
 		}
 	}
 	header := map[byte]int{4: 20, 6: 40}[version]
@@ -291,6 +277,36 @@ func TestHeaders(t *testing.T) {
 				c.check(t, name+" "+spec.String(), packettest.Ethernet(spec.Build().Data, tags...))
 			}
 		}
+		for _, spec := range packettest.Specs(30) {
+			packet := spec.Build().Data
+			c.check(t, name+" pppoe "+spec.String(), packettest.PPPoE(packet, tags...))
+			for labels := 1; labels <= 5; labels++ {
+				c.check(t, fmt.Sprint(name, " mpls ", labels, " ", spec), packettest.MPLS(packet, labels, tags...))
+			}
+		}
+	}
+}
+
+// TestShims: PPPoE and MPLS headers that hold no IP packet, or may be cut anywhere.
+func TestShims(t *testing.T) {
+	t.Parallel()
+	c := newComparer(t, ethernet)
+	for _, spec := range []packettest.Spec{{Payload: 30}, {IPv6: true, Proto: packettest.UDP, Payload: 30}} {
+		packet := spec.Build().Data
+		for name, frame := range map[string][]byte{
+			"pppoe": packettest.PPPoE(packet, 0x8100), "mpls": packettest.MPLS(packet, 4, 0x88a8, 0x8100), "mpls of one": packettest.MPLS(packet, 1),
+		} {
+			for cut := 15; cut < len(frame); cut++ {
+				c.check(t, name, frame[:cut])
+			}
+			for at := 12; at < min(len(frame), 14+8+16+1); at++ {
+				for value := range 256 {
+					changed := bytes.Clone(frame)
+					changed[at] = byte(value)
+					c.check(t, fmt.Sprintf("%s, byte %d is %#x", name, at, value), changed)
+				}
+			}
+		}
 	}
 }
 
@@ -405,6 +421,8 @@ func TestDNS(t *testing.T) {
 func FuzzKernel(f *testing.F) {
 	for _, spec := range packettest.Specs(3) {
 		f.Add(packettest.Ethernet(spec.Build().Data, 0x8100))
+		f.Add(packettest.PPPoE(spec.Build().Data))
+		f.Add(packettest.MPLS(spec.Build().Data, 2))
 	}
 	needRoot(f)
 	c := newComparer(f, ethernet)

@@ -63,7 +63,7 @@ func (r *Rules) Set(p *flow.Policy) (err error) {
 	}
 	next := bpfPolicyState{
 		Epoch: state.Epoch + 1, AppliedNs: uint64(time.Now().UnixNano()),
-		SourceLen: uint32(len(p.Source)),
+		SourceLen: uint32(len(p.Source)), Flags: policyFlags(p),
 	}
 	if next.Epoch == 0 {
 		next.Epoch = 2
@@ -127,6 +127,19 @@ func (r *Rules) state() (state bpfPolicyState, err error) {
 		return state, fmt.Errorf("policy in force: %w", err)
 	}
 	return state, nil
+}
+
+// policyFlags returns what the kernel has to know about a policy as a whole.
+func policyFlags(p *flow.Policy) (flags bpfPolicyFlag) {
+	for n := range p.Rules {
+		if action := &p.Rules[n].Action; action.Drop || action.Rate > 0 {
+			flags |= bpfPolicyFlagPolicyDrops
+		}
+	}
+	if p.DropUnparsed {
+		flags |= bpfPolicyFlagPolicyDropsUnparsed
+	}
+	return flags
 }
 
 // Clear removes the policy: everything passes.

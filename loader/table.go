@@ -150,6 +150,32 @@ func (t *Table) Flows() ([]flow.Record, error) {
 	return records, nil
 }
 
+// Each hands the flows of the interface to each, in no order, until it returns false. Unlike
+// [Table.Flows] it needs no memory for them. A flow that is just being decided may come
+// twice, with a part of its counts each time. The record is valid until the next one.
+func (t *Table) Each(each func(*flow.Record) bool) error {
+	now, err := newClock(t.tick)
+	if err != nil {
+		return err
+	}
+	stop := errors.New("enough")
+	var record flow.Record
+	var live flow.Live
+	err = t.each(func(e *entry) error {
+		if err := t.fill(now, e, &record, &live); err != nil {
+			return err
+		}
+		if !each(&record) {
+			return stop
+		}
+		return nil
+	})
+	if errors.Is(err, stop) {
+		return nil
+	}
+	return err
+}
+
 // Lookup returns one flow. The error wraps ErrNoFlow if there is none.
 func (t *Table) Lookup(key flow.Key) (flow.Record, error) {
 	decided, open := t.maps.Flows, t.maps.Pending

@@ -25,10 +25,13 @@ const Help = `A policy file is YAML; the first rule that matches a flow wins:
       action: {rate: 20mbit, scope: class}
     - match: {app: torrent, min_confidence: 0.9}
       action: {drop: true}
+  unparsed: pass
   protect: [10.0.0.0/24, udp/51820]
   default: {pass: true}
 
 ` + matchHelp + actionHelp + `
+unparsed: pass (the default) | drop: TCP and UDP packets that cannot be read, such
+        as fragments that end within the TCP header
 What protect names, the SSH connection that applies the policy, ARP, ND and ICMP
 are never dropped or policed.`
 
@@ -43,9 +46,18 @@ func Explain(w io.Writer, p *flow.Policy) error {
 	} else {
 		paragraph(&out, "", "Packets that no rule matches pass unchanged.")
 	}
+	paragraph(&out, "", DescribeUnparsed(p))
 	paragraph(&out, "", "Never dropped or policed: "+strings.Join(DescribeProtected(p), ", ")+".")
 	_, err := io.WriteString(w, out.String())
 	return err
+}
+
+// DescribeUnparsed says in a sentence what happens to packets that cannot be read.
+func DescribeUnparsed(p *flow.Policy) string {
+	if p.DropUnparsed {
+		return "TCP and UDP packets that cannot be read are dropped, except from and to protected prefixes."
+	}
+	return "TCP and UDP packets that cannot be read pass."
 }
 
 // maxColumns is the width of sentences for people.

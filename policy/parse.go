@@ -12,6 +12,7 @@ import (
 	"github.com/goccy/go-yaml/ast"
 
 	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/near"
 )
 
 // Labels are the names that a policy may use in addition to flow.Vocabulary: labels of
@@ -73,7 +74,7 @@ type parsing struct {
 }
 
 func (p *parsing) root(node ast.Node) {
-	entries, ok := p.mapping(node, "the policy", "version", "rules", "protect", "default")
+	entries, ok := p.mapping(node, "the policy", "version", "rules", "unparsed", "protect", "default")
 	if !ok {
 		return
 	}
@@ -85,11 +86,26 @@ func (p *parsing) root(node ast.Node) {
 	if rules, ok := entries["rules"]; ok {
 		p.rules(rules.value)
 	}
+	if unparsed, ok := entries["unparsed"]; ok {
+		p.unparsed(unparsed.value)
+	}
 	if protect, ok := entries["protect"]; ok {
 		p.protect(protect.value)
 	}
 	if fallback, ok := entries["default"]; ok {
 		p.fallback(fallback.value)
+	}
+}
+
+// unparsed reads what happens to TCP and UDP packets that the kernel's parser cannot read.
+func (p *parsing) unparsed(node ast.Node) {
+	text, ok := p.text(node, "unparsed")
+	switch {
+	case !ok:
+	case text == "drop":
+		p.policy.DropUnparsed = true
+	case text != "pass":
+		p.addf(node, "unparsed is %q%s", text, near.Hint(text, []string{"pass", "drop"})).advise("write unparsed: pass or unparsed: drop")
 	}
 }
 

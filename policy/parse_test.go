@@ -138,6 +138,8 @@ func TestFaults(t *testing.T) {
 		{"scope", one("app: tor", "rate: 1mbit, scope: host"), `scope "host"; want class`},
 		{"dscp", one("app: tor", "dscp: AF14"), `unknown DSCP "AF14"; did you mean "AF1`},
 		{"dscp number", one("app: tor", "dscp: 64"), `unknown DSCP "64"`},
+		{"unparsed", "version: 1\nunparsed: dorp", `unparsed is "dorp"; did you mean "drop"?`},
+		{"unparsed list", "version: 1\nunparsed: [drop]", "unparsed is a list"},
 		{"default", "version: 1\ndefault: {pass: false}", "default is {pass: true}"},
 		{"default drop", "version: 1\ndefault: {drop: true}", `unknown key "drop" in default`},
 		{"protect host bits", "version: 1\nprotect: [10.0.0.5/24]", "write 10.0.0.0/24 or 10.0.0.5"},
@@ -282,7 +284,7 @@ func TestManyFaults(t *testing.T) {
 	if err == nil {
 		t.Fatal("taken")
 	}
-	const advice = "\nthe keys are version, rules, protect, default\n"
+	const advice = "\nthe keys are version, rules, unparsed, protect, default\n"
 	want := `p.yaml:1:1: unknown key "a" in the policy` + advice + `p.yaml:2:1: unknown key "b" in the policy` + advice +
 		`p.yaml:3:1: unknown key "c" in the policy` + advice + "p.yaml:1:1: version is missing\nwrite version: 1"
 	if got := printed(t, err); got != want {
@@ -422,10 +424,25 @@ func TestExplain(t *testing.T) {
    KiB, one bucket for the rule and direction.
 3. Packets of flows whose app is torrent and whose confidence is at least 0.9: drop.
 Packets that no rule matches pass unchanged.
+TCP and UDP packets that cannot be read pass.
 Never dropped or policed: ARP, ND, ICMP, 10.0.0.0/24, udp/51820.
 `
 	if out.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
+	}
+}
+
+func TestUnparsed(t *testing.T) {
+	for text, want := range map[string]bool{"": false, "unparsed: pass": false, "unparsed: drop": true} {
+		p, _, err := Parse("p.yaml", []byte("version: 1\n"+text), nil)
+		if err != nil || p.DropUnparsed != want {
+			t.Errorf("%q: %+v, %v", text, p, err)
+			continue
+		}
+		var out strings.Builder
+		if err := Explain(&out, p); err != nil || strings.Contains(out.String(), "cannot be read are dropped") != want {
+			t.Errorf("%q: %s, %v", text, out.String(), err)
+		}
 	}
 }
 

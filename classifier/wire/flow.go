@@ -120,6 +120,15 @@ func (f *Flow) Release() {
 	f.head = headNone
 }
 
+// Holds reports whether the flow holds a buffer, because a message is not complete.
+func (f *Flow) Holds() bool { return f.window != nil }
+
+// GiveUp ends the wait for the rest of a message, and returns the buffer to the pool.
+func (f *Flow) GiveUp() {
+	f.Release()
+	f.finished = f.finished || f.protocol != flow.ProtocolUnknown
+}
+
 // open returns the window, a new one if need be, nil if there are too many.
 func (f *Flow) open(fromA bool) *window {
 	if f.window == nil {

@@ -20,10 +20,17 @@ const (
 	windowSize = before + 3*segment
 
 	// maxWindows is the number of windows that all flows together may hold: 34 MB. Beyond
-	// it a message in several packets is read as far as its first packet goes, so that
-	// somebody who opens many flows with unfinished hellos wins little.
+	// it a message in several packets is read as far as its first packet goes.
 	maxWindows = 4096
+
+	// crowded is the number of windows from which on those held longest go to new flows, so
+	// that somebody who opens many flows with unfinished hellos wins little.
+	crowded = maxWindows * 7 / 8
 )
+
+// Crowded reports whether so many flows hold a buffer that those that have held one
+// longest should be told to [Flow.GiveUp].
+func Crowded() bool { return windowsHeld.Load() > crowded }
 
 // window puts the pieces of a message together, at any order and with overlaps. Of bytes
 // that arrive twice, the first ones count.

@@ -4,9 +4,13 @@ package main
 
 import (
 	"bufio"
+	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"iter"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -99,118 +103,157 @@ func classify(command *cobra.Command, g *cli.Globals, flags *classifyFlags, name
 	out := bufio.NewWriter(command.OutOrStdout())
 	progress := cli.NewProgress(command.ErrOrStderr(), "packets", 0)
 	defer progress.Wipe()
-	several := len(names) > 1
+	// A capture may have millions of flows. This keeps garbage from doubling the memory.
+	defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
 	// If one file cannot be read, still show the others.
-	var failed []error
+	skipped := skips{progress: progress, of: len(names)}
 	for i, name := range names {
 		file, err := reader.Classify(command.Context(), name, func(packets int) { progress.Step(packets, name) })
 		if command.Context().Err() != nil {
 			return command.Context().Err()
 		}
 		if err != nil {
-			failed = append(failed, err)
+			skipped.add(name, err)
 			continue
 		}
 		progress.Wipe()
-		file.Records = slices.DeleteFunc(file.Records, func(r flow.Record) bool { return !keep(&r) })
 		shown := name
-		if !several {
+		if len(names) == 1 {
 			shown = ""
 		}
+		print := printer{out: out, keep: keep, color: tui.WantColor(command.OutOrStdout())}
 		switch {
 		case flags.explain:
-			var pages []*explanation.Page
-			if pages, err = explainFile(command.Context(), reader, name, file.Records); err == nil {
-				err = printPages(out, g, pages, tui.WantColor(command.OutOrStdout()), shown)
-			}
+			err = explainFile(command.Context(), reader, name, print.kept(file), func(pages []*explanation.Page) error {
+				return printPages(out, g, pages, print.color, shown)
+			})
 		case g.JSON():
-			err = cli.PrintJSON(out, fileRecords(shown, file)...)
+			err = print.json(shown, file)
 		default:
 			if i > 0 {
 				fmt.Fprintln(out)
 			}
-			err = printFile(out, shown, file, tui.WantColor(command.OutOrStdout()))
+			err = print.table(shown, file)
 		}
+		file.Close()
 		if err := errors.Join(err, out.Flush()); err != nil {
 			return err
 		}
-		if file.Warning != nil {
-			progress.Note("dpclass: warning: %v", file.Warning)
+		for _, warning := range file.Warnings {
+			progress.Note("dpclass: warning: %v", warning)
 		}
 	}
-	return errors.Join(failed...)
+	return skipped.err()
+}
+
+// gcPercent is how much the heap may grow before garbage is collected.
+const gcPercent = 10
+
+// printer prints the flows of capture files.
+type printer struct {
+	out   io.Writer
+	keep  flowlist.Filter
+	color bool
+}
+
+// kept returns the flows that the filter keeps. They are made anew each time.
+func (p *printer) kept(file *offline.File) iter.Seq[*flow.Record] {
+	return func(yield func(*flow.Record) bool) {
+		for record := range file.Flows() {
+			if p.keep(record) && !yield(record) {
+				return
+			}
+		}
+	}
 }
 
 // fileRecord is a flow of a file, as -o json prints it.
 type fileRecord struct {
 	File string `json:"file,omitempty"` // set if several files are read
-	flow.Record
+	*flow.Record
 }
 
-func fileRecords(name string, file *offline.File) []fileRecord {
-	var records []fileRecord
-	for _, r := range file.Records {
-		records = append(records, fileRecord{name, r})
-	}
-	return records
-}
-
-// printFile prints the flows of a file as a table; name is "" for the only one.
-func printFile(out io.Writer, name string, file *offline.File, color bool) error {
-	if name != "" {
-		fmt.Fprintln(out, tui.Paint(name, tui.Bold, color))
-	}
-	var rows []flowlist.Row
-	var start time.Time
-	for i := range file.Records {
-		r := &file.Records[i]
-		rows = append(rows, flowlist.Row{Record: r})
-		if i == 0 || r.FirstSeen.Before(start) {
-			start = r.FirstSeen
+// json prints the flows of a file; name is "" for the only one.
+func (p *printer) json(name string, file *offline.File) error {
+	encoder := json.NewEncoder(p.out)
+	for record := range p.kept(file) {
+		if err := encoder.Encode(fileRecord{name, record}); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// table prints the flows of a file as a table; name is "" for the only one.
+func (p *printer) table(name string, file *offline.File) error {
+	if name != "" {
+		fmt.Fprintln(p.out, tui.Paint(tui.Printable(name), tui.Bold, p.color))
+	}
+	sum := newSummary(file)
+	for record := range p.kept(file) {
+		sum.add(record)
 	}
 	columns := append(flowlist.VerdictColumns(),
 		flowlist.Column{Title: "SAMPLES", Right: true, Cell: func(r flowlist.Row) tui.Cell { return tui.CountCell(uint64(r.Samples), tui.Plain) }},
 		flowlist.PacketsColumn, flowlist.BytesColumn,
-		flowlist.Column{Title: "START", Right: true, Cell: func(r flowlist.Row) tui.Cell { return tui.Cell{Text: tui.Seconds(r.FirstSeen.Sub(start))} }},
+		flowlist.Column{Title: "START", Right: true, Cell: func(r flowlist.Row) tui.Cell { return tui.Cell{Text: tui.Seconds(r.FirstSeen.Sub(sum.start))} }},
 		flowlist.Column{Title: "LASTS", Right: true, Cell: func(r flowlist.Row) tui.Cell { return tui.Cell{Text: tui.Seconds(r.LastSeen.Sub(r.FirstSeen))} }},
 	)
-	if len(rows) > 0 {
-		for _, line := range tui.Table(columns, rows, color, 0) {
-			fmt.Fprintln(out, line)
+	rows := func(yield func(flowlist.Row) bool) {
+		for record := range p.kept(file) {
+			if !yield(flowlist.Row{Record: record}) {
+				return
+			}
 		}
 	}
-	_, err := fmt.Fprintln(out, tui.Paint(summary(file), tui.Dim, color))
+	if sum.flows > 0 {
+		err := tui.Lines(columns, rows, p.color, 0, func(line string) error {
+			_, err := fmt.Fprintln(p.out, line)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	_, err := fmt.Fprintln(p.out, tui.Paint(sum.String(), tui.Dim, p.color))
 	return err
 }
 
 // summary is the line below the table.
-func summary(file *offline.File) string {
-	var names []string
-	count := map[string]int{}
-	for _, record := range file.Records {
-		label := record.Category
-		if label == "" {
-			label = record.App
-		}
-		if label == "" {
-			label = "undecided"
-		}
-		if count[label]++; count[label] == 1 {
-			names = append(names, label)
-		}
+type summary struct {
+	file  *offline.File
+	start time.Time // of the first flow
+	flows int
+	names []string
+	count map[string]int // flows by label
+}
+
+func newSummary(file *offline.File) *summary { return &summary{file: file, count: map[string]int{}} }
+
+// add counts a flow.
+func (s *summary) add(record *flow.Record) {
+	if s.flows == 0 || record.FirstSeen.Before(s.start) {
+		s.start = record.FirstSeen
 	}
-	slices.SortStableFunc(names, func(a, b string) int { return count[b] - count[a] })
+	s.flows++
+	label := cmp.Or(record.Category, record.App, "undecided")
+	if s.count[label]++; s.count[label] == 1 {
+		s.names = append(s.names, label)
+	}
+}
+
+func (s *summary) String() string {
+	slices.SortStableFunc(s.names, func(a, b string) int { return s.count[b] - s.count[a] })
 	var parts []string
-	for _, name := range names {
-		parts = append(parts, fmt.Sprintf("%d %s", count[name], name))
+	for _, name := range s.names {
+		parts = append(parts, fmt.Sprintf("%d %s", s.count[name], tui.Printable(name)))
 	}
-	text := fmt.Sprintf("%s of %s", tui.Plural(len(file.Records), "flow"), tui.Plural(file.Frames, "packet"))
+	text := fmt.Sprintf("%s of %s", tui.Plural(s.flows, "flow"), tui.Plural(s.file.Frames, "packet"))
 	if len(parts) > 0 {
 		text += ": " + strings.Join(parts, ", ")
 	}
 	var passed []string
-	for _, p := range file.Passed {
+	for _, p := range s.file.Passed {
 		passed = append(passed, fmt.Sprintf("%d %s", p.Packets, strings.ReplaceAll(p.Reason, "_", " ")))
 	}
 	if len(passed) > 0 {

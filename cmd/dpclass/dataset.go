@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -107,6 +108,7 @@ func buildDataset(command *cobra.Command, flags *datasetFlags) error {
 	}
 	began := time.Now()
 	progress := cli.NewProgress(stderr, "captures", len(captures))
+	skipped := skips{progress: progress, of: len(captures)}
 	meta, err := dataset.Build(command.Context(), flags.out, captures, dataset.BuildOptions{
 		Source:    flags.captures + flags.manifest + flags.iscx, // one of them
 		Checksums: flags.checksums,
@@ -115,11 +117,12 @@ func buildDataset(command *cobra.Command, flags *datasetFlags) error {
 			Samples: flow.DefaultSamples, Growth: model.DefaultGrowth, Floor: model.DefaultFloor,
 		},
 		Warn:     func(err error) { progress.Note("dpclass: warning: %v", err) },
+		Skip:     func(c dataset.Capture, err error) { skipped.add(c.File, err) },
 		Progress: func(captures, packets int) { progress.Step(captures, fmt.Sprintf("%d packets", packets)) },
 	})
 	progress.Wipe()
 	if err != nil {
-		return err
+		return errors.Join(err, skipped.err())
 	}
 	out := command.OutOrStdout()
 	if flags.captures != "" {
@@ -128,8 +131,8 @@ func buildDataset(command *cobra.Command, flags *datasetFlags) error {
 		}
 	}
 	_, err = fmt.Fprintf(out, "%s: %d packets of %d flows in %d captures, %.1f s\n",
-		flags.out, meta.Packets, meta.Flows, len(meta.Captures), time.Since(began).Seconds())
-	return err
+		flags.out, meta.Packets, meta.Flows, len(meta.Captures)-len(skipped.names), time.Since(began).Seconds())
+	return errors.Join(err, skipped.err())
 }
 
 // fewFlows is the number of flows below which a label gets a warning.
@@ -143,6 +146,9 @@ func printLabels(out, warn io.Writer, captures []dataset.Capture, task flow.Task
 	var labels []string
 	counts := map[string][3]int{}
 	for _, c := range captures { // sorted by path, which groups them by label
+		if c.Skipped != "" {
+			continue
+		}
 		label := c.Label(task)
 		if _, known := counts[label]; !known {
 			labels = append(labels, label)

@@ -171,10 +171,15 @@ func total(counts map[flow.Key]*tally, keys []flow.Key) (bytes uint64, last time
 	return bytes, last
 }
 
-// rules returns the rules in force and what they counted.
-func (s *suite) rules(t *testing.T, h *lab.Host) (rules []countedRule) {
+// rules returns the rules in force on eth0 and what they counted.
+func (s *suite) rules(t *testing.T, h *lab.Host) []countedRule {
 	t.Helper()
-	for line := range strings.Lines(s.run(t, h, "policy", "show", "eth0", "-o", "json").want(t, cli.ExitDone).out) {
+	return s.rulesOf(t, h, "eth0")
+}
+
+func (s *suite) rulesOf(t *testing.T, h *lab.Host, iface string) (rules []countedRule) {
+	t.Helper()
+	for line := range strings.Lines(s.run(t, h, "policy", "show", iface, "-o", "json").want(t, cli.ExitDone).out) {
 		var rule countedRule
 		if err := json.Unmarshal([]byte(line), &rule); err != nil {
 			t.Fatalf("%v: %s", err, line)

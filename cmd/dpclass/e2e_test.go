@@ -45,6 +45,7 @@ func TestEndToEnd(t *testing.T) {
 		{"Police", testPolice},
 		{"Policy", testPolicy},
 		{"Applies", testApplies},
+		{"Checksum", testChecksum},
 		{"Evidence", testEvidence},
 		{"SSH", testSSH},
 		{"Usage", testUsage},

@@ -5,6 +5,7 @@ package main
 import (
 	"bufio"
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -117,15 +118,19 @@ func eval(command *cobra.Command, g *cli.Globals, flags *evalFlags) error {
 	defer progress.Wipe()
 	e.Progress = func(captures, scored int) { progress.Step(captures, fmt.Sprintf("%d scored", scored)) }
 	e.Warn = func(err error) { progress.Note("dpclass: warning: %v", err) }
+	skipped := skips{progress: progress, of: len(captures)}
+	e.Skip = func(c dataset.Capture, err error) { skipped.add(c.File, err) }
 	result, err := reader.Evaluate(command.Context(), captures, e)
 	if err != nil {
-		return fmt.Errorf("manifest %q: %w", flags.manifest, err)
+		return errors.Join(fmt.Errorf("manifest %q: %w", flags.manifest, err), skipped.err())
 	}
 	progress.Wipe()
 	if g.JSON() {
-		return cli.PrintJSON(command.OutOrStdout(), result)
+		err = cli.PrintJSON(command.OutOrStdout(), result)
+	} else {
+		err = printEval(command.OutOrStdout(), result)
 	}
-	return printEval(command.OutOrStdout(), result)
+	return errors.Join(err, skipped.err())
 }
 
 // scoreRow is a row of the table of scores.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 
 	"github.com/spf13/cobra"
 
@@ -117,24 +118,31 @@ func explainKept(reader *offline.Reader, record *flow.Record, samples []flow.Sam
 // of the network.
 const explainMost = 1000
 
-// explainFile explains the flows of a capture file that the filter keeps.
-func explainFile(ctx context.Context, reader *offline.Reader, name string, records []flow.Record) ([]*explanation.Page, error) {
-	if len(records) > explainMost {
-		return nil, fault.Advise(fmt.Errorf("capture %q: %d flows are too many to explain", name, len(records)), "choose at most %d of them with --filter", explainMost)
+// explainFile explains flows of a capture file and hands the explanations to show.
+func explainFile(ctx context.Context, reader *offline.Reader, name string, chosen iter.Seq[*flow.Record], show func([]*explanation.Page) error) error {
+	var records []flow.Record
+	n := 0
+	for record := range chosen {
+		if n++; n <= explainMost {
+			records = append(records, *record)
+		}
+	}
+	if n > explainMost {
+		return fault.Advise(fmt.Errorf("capture %q: %d flows are too many to explain", name, n), "choose at most %d of them with --filter", explainMost)
 	}
 	samples, err := reader.Samples(ctx, name, records)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var pages []*explanation.Page
 	for i := range records {
 		page, err := explainKept(reader, &records[i], samples[i])
 		if err != nil {
-			return nil, err
+			return err
 		}
 		pages = append(pages, page)
 	}
-	return pages, nil
+	return show(pages)
 }
 
 // printPages prints explanations. file is the capture's name, "" if it need not be said.

@@ -3,6 +3,10 @@
 package main
 
 import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -93,34 +97,39 @@ func (f *flowsFlags) view(g *cli.Globals) (*flowlist.View, error) {
 }
 
 // source reads the flows of the interfaces.
-func (f *flowsFlags) source(all []*loader.Pins) func() ([]flow.Record, error) {
-	return func() ([]flow.Record, error) {
-		var records []flow.Record
+func (f *flowsFlags) source(all []*loader.Pins) flowlist.Source {
+	return func(each func(*flow.Record) bool) error {
 		for _, iface := range all {
-			read := iface.Table().Flows
-			if f.ended {
-				read = iface.Table().Ended
+			if !f.ended {
+				if err := iface.Table().Each(each); err != nil {
+					return err
+				}
+				continue
 			}
-			some, err := read()
+			ended, err := iface.Table().Ended()
 			if err != nil {
-				return nil, err
+				return err
 			}
-			records = append(records, some...)
+			for i := range ended {
+				each(&ended[i]) // the list takes all
+			}
 		}
-		return records, nil
+		return nil
 	}
 }
 
 func (f *flowsFlags) show(cmd *cobra.Command, g *cli.Globals, view *flowlist.View) error {
+	// An interface may have hundreds of thousands of flows. This keeps garbage from
+	// doubling the memory.
+	defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
 	switch {
 	case f.watch:
 		return view.Watch(cmd.Context(), cmd.InOrStdin(), cmd.OutOrStdout())
 	case g.JSON():
-		records, err := view.Records(cmd.Context(), !f.ended && f.sort == "rate")
-		if err != nil {
-			return err
-		}
-		return cli.PrintJSON(cmd.OutOrStdout(), records...)
+		out := bufio.NewWriterSize(cmd.OutOrStdout(), 1<<16)
+		encoder := json.NewEncoder(out)
+		err := view.Records(cmd.Context(), !f.ended && f.sort == "rate", func(r *flow.Record) error { return encoder.Encode(r) })
+		return errors.Join(err, out.Flush())
 	}
 	return view.Print(cmd.Context(), cmd.OutOrStdout(), !f.ended)
 }

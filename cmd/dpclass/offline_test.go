@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"net/netip"
 	"os"
@@ -143,7 +144,82 @@ func TestClassifyBadFiles(t *testing.T) {
 	// A bad file does not keep the others from being shown.
 	good := offlineSave(t, filepath.Join(dir, "good"), whole)
 	code, out, errOut := offlineRun(t, "classify", "-o", "json", filepath.Join(dir, "missing"), good)
-	if code != 1 || strings.Count(out, "\n") != 2 || !strings.Contains(out, `"file":"`+good+`"`) || strings.Count(errOut, "\n") != 1 {
+	if code != 1 || strings.Count(out, "\n") != 2 || !strings.Contains(out, `"file":"`+good+`"`) ||
+		!strings.Contains(errOut, "no such file") || !strings.Contains(errOut, "skipped 1 of 2 captures") {
+		t.Errorf("exit %d, %q\n%s", code, errOut, out)
+	}
+}
+
+// withLink returns a capture with another link type.
+func withLink(linkType uint32, file []byte) []byte {
+	binary.LittleEndian.PutUint32(file[20:], linkType)
+	return file
+}
+
+// What is odd about a capture is said, and neither -o json nor the captures after it stop.
+func TestClassifyOddFiles(t *testing.T) {
+	needLibrary(t)
+	dir := t.TempDir()
+	packet := packettest.Spec{Proto: packettest.UDP, Payload: 200}.Build().Data
+	var cut, any1, any2 [][]byte
+	for i := range 5 {
+		one := bytes.Clone(packet)
+		one[5] = byte(i) // another IPv4 identification
+		cut = append(cut, one[:28])
+		cooked := append(make([]byte, 14), 8, 0)
+		any1 = append(any1, append(cooked, one...), append(bytes.Clone(cooked), one...))
+		for _, index := range []byte{3, 2} {
+			any2 = append(any2, append([]byte{8, 0, 0, 0, 0, 0, 0, index, 19: 0}, one...))
+		}
+	}
+	headers := packettest.Pcap(cut...)
+	for at := 24; at < len(headers); at += 16 + 28 {
+		binary.LittleEndian.PutUint32(headers[at+12:], uint32(len(packet)))
+	}
+	bridge := packettest.Pcap(any1...)
+	for i, at := 0, 24; at < len(bridge); i, at = i+1, at+16+16+len(packet) {
+		binary.LittleEndian.PutUint32(bridge[at:], uint32(1700000000+i/2)) // both at the same time
+		binary.LittleEndian.PutUint32(bridge[at+4:], 0)
+	}
+	// A time stamp in ns that pcapng takes for one in µs.
+	far := []byte("\x0a\x0d\x0d\x0a\x1c\x00\x00\x00\x4d\x3c\x2b\x1a\x01\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\x1c\x00\x00\x00" +
+		"\x01\x00\x00\x00\x14\x00\x00\x00\x65\x00\x00\x00\x00\x00\x00\x00\x14\x00\x00\x00")
+	order := binary.LittleEndian
+	far = order.AppendUint32(far, 6)
+	far = order.AppendUint32(far, uint32(32+len(packet)))
+	far = order.AppendUint32(far, 0)
+	far = order.AppendUint32(far, 0xec<<24)
+	far = order.AppendUint32(far, 0)
+	far = order.AppendUint32(order.AppendUint32(far, uint32(len(packet))), uint32(len(packet)))
+	far = order.AppendUint32(append(far, packet...), uint32(32+len(packet)))
+	for _, test := range []struct {
+		name    string
+		data    []byte
+		packets int    // of the flow
+		says    string // on standard error
+		table   string // in the table
+	}{
+		{"headers", headers, 5, "only the headers of 1 flow were captured", "1 undecided"},
+		{"sll2", withLink(276, packettest.Pcap(any2...)), 5, "left out 5 packets that another interface", "without a flow: 5 seen on another interface"},
+		{"sll", withLink(113, bridge), 10, "5 packets came twice and count twice", "1 flow of 10 packets"},
+		{"far", far, 1, "outside the years 1678 to 2262", "1 flow of 1 packet"},
+	} {
+		path := offlineSave(t, filepath.Join(dir, test.name), test.data)
+		code, out, errOut := offlineRun(t, "classify", "-o", "json", path)
+		var record flow.Record
+		if err := json.Unmarshal([]byte(out), &record); err != nil {
+			t.Fatalf("%s: %v: exit %d, %q, %q", test.name, err, code, out, errOut)
+		}
+		if code != 0 || record.Packets != uint64(test.packets) || !strings.Contains(errOut, test.says) || !strings.Contains(errOut, path) {
+			t.Errorf("%s: exit %d, %d packets, %q", test.name, code, record.Packets, errOut)
+		}
+		if _, out, _ := offlineRun(t, "classify", path); !strings.Contains(out, test.table) {
+			t.Errorf("%s:\n%s", test.name, out)
+		}
+	}
+	wifi := offlineSave(t, filepath.Join(dir, "wifi"), withLink(105, packettest.Pcap(packet)))
+	code, out, errOut := offlineRun(t, "classify", "-o", "json", filepath.Join(dir, "far"), wifi, filepath.Join(dir, "sll2"))
+	if code != 1 || strings.Count(out, "\n") != 2 || !strings.Contains(errOut, "IEEE 802.11 (105)") || !strings.Contains(errOut, "skipped 1 of 3") {
 		t.Errorf("exit %d, %q\n%s", code, errOut, out)
 	}
 }
@@ -170,6 +246,16 @@ func TestEval(t *testing.T) {
 		}
 		if result["n"] != float64(n) {
 			t.Errorf("%s: n is %v, want %d", level, result["n"], n)
+		}
+	}
+	// A capture that cannot be read does not keep the others from being scored.
+	offlineSave(t, manifest, []byte("path,set,category,app,vpn\nbad.pcap,one,chat,skype,0\nmissing.pcap,one,none,skype,0\ntwo.pcap,one,chat,skype,0\n"))
+	offlineSave(t, filepath.Join(dir, "bad.pcap"), []byte("no capture, whatever it is called"))
+	for _, system := range []string{"--system=false", "--system"} {
+		code, out, errOut := offlineRun(t, "eval", "--manifest", manifest, "--task", "category", "--level", "flow", "-o", "json", system)
+		if code != 1 || !strings.Contains(out, `"n":2`) || !strings.Contains(out, `"skipped":["bad.pcap","missing.pcap"]`) ||
+			!strings.Contains(errOut, "skipped 2 of 3 captures") {
+			t.Errorf("%s: exit %d, %q\n%s", system, code, errOut, out)
 		}
 	}
 	// Rows of no known label are left out; with nothing left there is nothing to say.
@@ -223,7 +309,6 @@ func TestDatasetBuild(t *testing.T) {
 		{[]string{"--manifest", manifest, "--task", "app", "--out", out + "2"}, 2, "--task"},
 		{[]string{"--captures", own, "--task", "mood", "--out", out + "2"}, 2, "mood"},
 		{[]string{"--captures", filepath.Join(own, "call"), "--out", out + "2"}, 1, "only label"},
-		{[]string{"--captures", own, "--out", out + "2"}, 1, "broken.pcap"},
 	} {
 		code, _, errOut := offlineRun(t, append([]string{"dataset", "build"}, test.args...)...)
 		if code != test.code || !strings.Contains(errOut, test.says) || strings.Count(errOut, "\n") > 4 {
@@ -232,5 +317,13 @@ func TestDatasetBuild(t *testing.T) {
 		if _, err := os.Stat(out + "2"); err == nil {
 			t.Errorf("%q: half a dataset is left", test.args)
 		}
+	}
+	// A capture that cannot be read does not keep the others from being used.
+	code, text, errOut = offlineRun(t, "dataset", "build", "--captures", own, "--out", out+"2")
+	meta, err := os.ReadFile(filepath.Join(out+"2", "meta.json"))
+	if code != 1 || err != nil || !strings.Contains(text, "8 packets of 4 flows in 2 captures") || strings.Contains(text, "broken") ||
+		!strings.Contains(errOut, "neither pcap nor pcapng") || !strings.Contains(errOut, "skipped 1 of 3 captures") ||
+		!strings.Contains(string(meta), `"skipped": "capture`) {
+		t.Errorf("exit %d, %v, %q, %q\n%s", code, err, text, errOut, meta)
 	}
 }

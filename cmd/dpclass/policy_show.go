@@ -108,6 +108,9 @@ func showPolicy(out io.Writer, iface string, p *flow.Policy, stats []loader.Rule
 		rows[i] = i
 	}
 	lines := tui.Table(columns, rows, tui.WantColor(out), 0)
+	if p.DropUnparsed {
+		lines = append(lines, policy.DescribeUnparsed(p))
+	}
 	lines = append(lines, "never dropped or policed: "+strings.Join(policy.DescribeProtected(p), ", "))
 	if !p.Applied.IsZero() {
 		lines = append(lines, "applied "+p.Applied.Local().Format("2006-01-02 15:04:05"))

@@ -109,7 +109,7 @@ func TestShowPolicy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.Flows = []flow.Key{key}
+	p.Flows, p.DropUnparsed = []flow.Key{key}, true
 	var out bytes.Buffer
 	stats := []loader.RuleStats{{Packets: 20, Bytes: 4000, Marked: 20}, {Packets: 5, Bytes: 5000, Dropped: 3}}
 	if err := showPolicy(&out, "eth0", p, stats); err != nil {
@@ -119,6 +119,7 @@ func TestShowPolicy(t *testing.T) {
 #  MATCH          ACTION                     PACKETS   BYTES  DROPPED  MARKED
 1  category voip  mark DSCP EF (46)               20  4.0 kB        -      20
 2  app torrent    police to 1 Mbit/s in all        5  5.0 kB        3       -
+TCP and UDP packets that cannot be read are dropped, except from and to protected prefixes.
 never dropped or policed: ARP, ND, ICMP, tcp 10.0.0.1:22 10.0.0.9:50000
 `
 	if out.String() != want {

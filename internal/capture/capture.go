@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"time"
 
@@ -24,10 +25,13 @@ const Stdin = "-"
 
 // Packet is one IP packet of a capture.
 type Packet struct {
-	Time   time.Time
-	Data   []byte // captured bytes from the IP header on; valid until the next call of Next
-	Length int    // bytes of the frame on the wire, from the IP header on
-	Raw    bool   // the frame has no link layer, as on a tun device
+	Time   time.Time // in UTC; the zero time if the capture has none
+	Data   []byte    // captured bytes from the IP header on; valid until the next call of Next
+	Length int       // bytes of the frame on the wire, from the IP header on
+	Raw    bool      // the frame has no link layer, as on a tun device
+	// Interface tells the interfaces of a capture apart: the same packet may be in it once
+	// for each. 0: the capture has only one; AnyInterface: it does not say.
+	Interface uint64
 }
 
 // Stats counts what a Reader has read.
@@ -35,6 +39,7 @@ type Stats struct {
 	Frames      int // frames in the file
 	Packets     int // IP packets among them
 	Unsupported int // frames with an unsupported link type
+	FarTimes    int // frames whose time is outside the years 1678 to 2262
 }
 
 // DamageError says that a capture is damaged or cut off at some point. All complete
@@ -64,6 +69,8 @@ type frame struct {
 	data     []byte
 	length   int // on the wire
 	linkType int
+	from     int  // interface of a pcapng section
+	several  bool // the section has other interfaces too
 }
 
 // frameReader reads one file format. next returns io.EOF after the last frame.
@@ -78,7 +85,7 @@ type Reader struct {
 	plain  *plainReader
 	closer []func() error
 	stats  Stats
-	odd    int // an unsupported link type in the file
+	unread map[int]int // frames by unsupported link type
 }
 
 // Open opens a capture file; "-" is standard input.
@@ -153,8 +160,31 @@ func (r *Reader) Close() error {
 	return failed
 }
 
+// Name returns the name that errors call the capture.
+func (r *Reader) Name() string { return r.name }
+
 // Stats returns the counts so far.
 func (r *Reader) Stats() Stats { return r.stats }
+
+// The times that fit into ns since 1970, years 1678 to 2262. RFC 3339 could write those up
+// to the year 9999. A time outside them comes from a writer that stated a wrong resolution.
+var (
+	earliest = time.Unix(0, math.MinInt64+1).UTC()
+	latest   = time.Unix(0, math.MaxInt64).UTC()
+)
+
+// Warnings says what is wrong with the frames read so far.
+func (r *Reader) Warnings() []error {
+	var all []error
+	if n := r.stats.FarTimes; n > 0 {
+		all = append(all, fmt.Errorf("capture %q: the times of %d packets are outside the years 1678 to 2262, so the nearest one is used: "+
+			"its writer stated a wrong time resolution", r.name, n))
+	}
+	for _, unread := range r.Unread() {
+		all = append(all, fmt.Errorf("capture %q: %d packets have the link type %s, which is not read", r.name, unread.Frames, unread.Link))
+	}
+	return all
+}
 
 // Next returns the next IP packet and skips all other frames. At the end it returns
 // io.EOF, or an error if no frame had a supported link type. If the file is damaged or
@@ -165,7 +195,7 @@ func (r *Reader) Next() (Packet, error) {
 		if err != nil {
 			if errors.Is(err, io.EOF) {
 				if r.stats.Unsupported > 0 && r.stats.Unsupported == r.stats.Frames {
-					return Packet{}, fmt.Errorf("capture %q: link type %d is not supported, want Ethernet (1), raw IP (101, 228, 229), Linux cooked (113, 276), null (0) or loop (108)", r.name, r.odd)
+					return Packet{}, fmt.Errorf("capture %q: link type %s is not supported, want Ethernet (1), raw IP (101, 228, 229), Linux cooked (113, 276), null (0) or loop (108)", r.name, r.Unread()[0].Link)
 				}
 				return Packet{}, io.EOF
 			}
@@ -179,14 +209,27 @@ func (r *Reader) Next() (Packet, error) {
 		offset, ok, known := findIP(f.linkType, f.data)
 		if !known {
 			r.stats.Unsupported++
-			r.odd = f.linkType
+			if r.unread == nil {
+				r.unread = map[int]int{}
+			}
+			r.unread[f.linkType]++
 			continue
 		}
 		if !ok {
 			continue
 		}
 		r.stats.Packets++
-		return Packet{Time: f.time, Data: f.data[offset:], Length: max(f.length, len(f.data)) - offset, Raw: offset == 0}, nil
+		if !f.time.IsZero() && (f.time.Before(earliest) || f.time.After(latest)) {
+			r.stats.FarTimes++
+			if f.time.Before(earliest) {
+				f.time = earliest
+			} else {
+				f.time = latest
+			}
+		}
+		return Packet{
+			Time: f.time, Data: f.data[offset:], Length: max(f.length, len(f.data)) - offset, Raw: offset == 0, Interface: f.origin(),
+		}, nil
 	}
 }
 

@@ -7,9 +7,11 @@ import (
 	"compress/gzip"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -145,6 +147,9 @@ func TestLinkTypes(t *testing.T) {
 	tagged := func(tags ...uint16) func([]byte, uint16) []byte {
 		return func(packet []byte, _ uint16) []byte { return packettest.Ethernet(packet, tags...) }
 	}
+	shim := func(frame func([]byte) []byte) func([]byte, uint16) []byte {
+		return func(packet []byte, _ uint16) []byte { return frame(packet) }
+	}
 	for _, test := range []struct {
 		name     string
 		linkType int
@@ -155,6 +160,11 @@ func TestLinkTypes(t *testing.T) {
 		{"802.1Q", 1, tagged(0x8100), [][]byte{packet4, packet6}},
 		{"802.1ad", 1, tagged(0x88a8, 0x8100), [][]byte{packet4, packet6}},
 		{"old QinQ", 1, tagged(0x9100, 0x8100), [][]byte{packet4, packet6}},
+		{"PPPoE", 1, shim(func(packet []byte) []byte { return packettest.PPPoE(packet) }), [][]byte{packet4, packet6}},
+		{"PPPoE with two tags", 1, shim(func(packet []byte) []byte { return packettest.PPPoE(packet, 0x88a8, 0x8100) }), [][]byte{packet4, packet6}},
+		{"MPLS", 1, shim(func(packet []byte) []byte { return packettest.MPLS(packet, 1) }), [][]byte{packet4, packet6}},
+		{"MPLS of four labels with a tag", 1, shim(func(packet []byte) []byte { return packettest.MPLS(packet, 4, 0x8100) }), [][]byte{packet4, packet6}},
+		{"MPLS of five labels", 1, shim(func(packet []byte) []byte { return packettest.MPLS(packet, 5) }), [][]byte{}},
 		{"three tags", 1, tagged(0x8100, 0x8100, 0x8100), [][]byte{}},
 		{"raw", 101, head(), [][]byte{packet4, packet6}},
 		{"raw 12", 12, head(), [][]byte{packet4, packet6}},
@@ -196,7 +206,7 @@ func TestLinkTypes(t *testing.T) {
 
 func TestLinkTypeNotRead(t *testing.T) {
 	_, _, err := read(t, pcap(binary.LittleEndian, 0xa1b2c3d4, 127, packet4))
-	if err == nil || !strings.Contains(err.Error(), "link type 127") {
+	if err == nil || !strings.Contains(err.Error(), "link type IEEE 802.11 with radiotap header (127)") {
 		t.Errorf("%v", err)
 	}
 	// If other frames can be read, they are, and this one is counted.
@@ -207,6 +217,142 @@ func TestLinkTypeNotRead(t *testing.T) {
 	packets, stats, err := read(t, file)
 	if err != nil || len(packets) != 1 || stats.Unsupported != 1 || stats.Frames != 2 {
 		t.Errorf("%d packets, %+v, %v", len(packets), stats, err)
+	}
+	r, err := New(bytes.NewReader(file), "mixed")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	for err == nil {
+		_, err = r.Next()
+	}
+	if says := fmt.Sprint(r.Warnings()); !strings.Contains(says, "1 packets have the link type IEEE 802.11 with radiotap header (127)") {
+		t.Errorf("%s", says)
+	}
+	if names := fmt.Sprint(linkName(105), ", ", linkName(4711)); names != "IEEE 802.11 (105), 4711" {
+		t.Errorf("%s", names)
+	}
+}
+
+// Files of version 2.0 to 2.2 and 543.0 have the lengths the other way round, some of
+// version 2.3 too (libpcap's sf-pcap.c).
+func TestPcapVersions(t *testing.T) {
+	for _, test := range []struct {
+		major, minor uint16
+		swapped, ok  bool
+	}{
+		{2, 0, true, true}, {2, 1, true, true}, {2, 2, true, true}, {2, 3, true, true}, {2, 3, false, true},
+		{2, 4, false, true}, {543, 0, true, true}, {2, 5, false, false}, {1, 2, false, false}, {3, 0, false, false},
+	} {
+		for name, order := range map[string]binary.AppendByteOrder{"little": binary.LittleEndian, "big": binary.BigEndian} {
+			file := pcap(order, 0xa1b2c3d4, linkRaw, packet4, packet6)
+			copy(file[4:], order.AppendUint16(order.AppendUint16(nil, test.major), test.minor))
+			// The first packet is cut: its original length is larger.
+			at := 24 + 8
+			lengths := []uint32{uint32(len(packet4)), uint32(len(packet4)) + 500}
+			if test.swapped {
+				lengths[0], lengths[1] = lengths[1], lengths[0]
+			}
+			copy(file[at:], order.AppendUint32(order.AppendUint32(nil, lengths[0]), lengths[1]))
+			packets, _, err := read(t, file)
+			if !test.ok {
+				if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("version %d.%d", test.major, test.minor)) {
+					t.Errorf("%+v, %s: %v", test, name, err)
+				}
+				continue
+			}
+			if err != nil || len(packets) != 2 || packets[0].Length != len(packet4)+500 || !bytes.Equal(packets[0].Data, packet4) ||
+				!bytes.Equal(packets[1].Data, packet6) {
+				t.Errorf("%+v, %s: %d packets, %v", test, name, len(packets), err)
+			}
+		}
+	}
+}
+
+// A packet whose original length is less than what was captured does not end the file: what
+// was captured was on the wire.
+func TestCapturedBeyondOriginal(t *testing.T) {
+	file := pcap(binary.LittleEndian, 0xa1b2c3d4, linkRaw, packet4, packet6)
+	binary.LittleEndian.PutUint32(file[24+12:], 60)
+	checkPackets(t, "caplen above len", file, packet4, packet6)
+}
+
+// A time that RFC 3339 cannot write becomes the nearest one that it can, and is counted.
+func TestFarTimes(t *testing.T) {
+	order := binary.LittleEndian
+	head := append(section(order), describe(order, linkRaw)...)
+	// Time stamps in seconds, and an offset of -2^62 s.
+	offset := order.AppendUint64(order.AppendUint16(order.AppendUint16(nil, 14), 8), 3<<62)
+	seconds := append(order.AppendUint16(order.AppendUint16(nil, 9), 1), 0, 0, 0, 0)
+	for _, test := range []struct {
+		name    string
+		options []byte
+		stamp   uint64
+		want    time.Time
+		far     int
+	}{
+		{"good", nil, uint64(began.UnixMicro()), began, 0},
+		{"nanoseconds as microseconds", nil, uint64(began.UnixNano()) * 10, latest, 1},
+		{"largest", seconds, 1<<64 - 1, latest, 1},
+		{"smallest", append(bytes.Clone(seconds), offset...), 0, earliest, 1},
+	} {
+		file := append(section(order), describe(order, linkRaw, test.options...)...)
+		file = append(file, enhanced(order, 0, test.stamp, packet4)...)
+		packets, stats, err := read(t, file)
+		if err != nil || len(packets) != 1 || !packets[0].Time.Equal(test.want) || stats.FarTimes != test.far {
+			t.Errorf("%s: %v, %+v, %v", test.name, packets, stats, err)
+			continue
+		}
+		if _, err := packets[0].Time.MarshalJSON(); err != nil {
+			t.Errorf("%s: %v", test.name, err)
+		}
+	}
+	r, err := New(bytes.NewReader(append(head, enhanced(order, 0, 1<<63, packet4)...)), "far")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if _, err := r.Next(); err != nil {
+		t.Fatal(err)
+	}
+	if says := fmt.Sprint(r.Warnings()); !strings.Contains(says, `capture "far": the times of 1 packets`) {
+		t.Errorf("%s", says)
+	}
+}
+
+// Interfaces are told apart where a capture may have several.
+func TestInterfaces(t *testing.T) {
+	order := binary.LittleEndian
+	cooked2 := func(index uint32) []byte {
+		head := order.AppendUint16(nil, 8) // 0x0800 in network order
+		head = binary.BigEndian.AppendUint32(append(head, 0, 0), index)
+		return append(append(head, make([]byte, 12)...), packet4...)
+	}
+	cooked := append(append(make([]byte, 14), 8, 0), packet4...)
+	of := func(file []byte) (all []uint64) {
+		packets, _, err := read(t, file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range packets {
+			all = append(all, p.Interface)
+		}
+		return all
+	}
+	one := append(section(order), describe(order, linkRaw)...)
+	two := append(bytes.Clone(one), describe(order, linkRaw)...)
+	one = append(one, enhanced(order, 0, 1, packet4)...)
+	two = append(append(two, enhanced(order, 0, 1, packet4)...), enhanced(order, 1, 1, packet4)...)
+	for name, test := range map[string]struct{ got, want []uint64 }{
+		"Ethernet":                   {of(pcap(order, 0xa1b2c3d4, linkEthernet, packettest.Ethernet(packet4))), []uint64{0}},
+		"cooked":                     {of(pcap(order, 0xa1b2c3d4, linkCooked, cooked)), []uint64{AnyInterface}},
+		"cooked v2":                  {of(pcap(order, 0xa1b2c3d4, linkCooked2, cooked2(3), cooked2(2))), []uint64{1<<32 | 3, 1<<32 | 2}},
+		"pcapng, one interface":      {of(one), []uint64{0}},
+		"pcapng, several interfaces": {of(two), []uint64{1 << 32, 2 << 32}},
+	} {
+		if !slices.Equal(test.got, test.want) {
+			t.Errorf("%s: %x, want %x", name, test.got, test.want)
+		}
 	}
 }
 
@@ -379,7 +525,7 @@ func TestLyingLengths(t *testing.T) {
 		binary.LittleEndian.PutUint32(file[len(good)+at:], value)
 		return file
 	}
-	for _, file := range [][]byte{lie(8, 0xfffffff0), lie(8, 0x7fffffff), lie(8, maxPacket+1), lie(8, uint32(len(packet4))+1), lie(12, 1)} {
+	for _, file := range [][]byte{lie(8, 0xfffffff0), lie(8, 0x7fffffff), lie(8, maxPacket+1), lie(8, uint32(len(packet4))+1)} {
 		packets, _, err := read(t, file)
 		var damage *DamageError
 		if len(packets) != 1 || !errors.As(err, &damage) {

@@ -2,7 +2,11 @@
 
 package capture
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/dpclass/dpclass/internal/vector"
+)
 
 // Link types of capture files: LINKTYPE_ values, and the DLT_ values 12 and 14 for raw
 // IP, which some writers use.
@@ -22,9 +26,6 @@ const (
 const (
 	typeIPv4 = 0x0800
 	typeIPv6 = 0x86dd
-
-	// maxTags is the largest number of VLAN tags, as in the kernel's parser.
-	maxTags = 2
 )
 
 // findIP returns the offset of the IP header in a frame. ok reports whether the frame
@@ -36,17 +37,17 @@ func findIP(linkType int, data []byte) (offset int, ok, known bool) {
 		if len(data) < 14 {
 			return 0, false, true
 		}
-		kind, offset = tags(data, int(binary.BigEndian.Uint16(data[12:])), 14)
+		kind, offset = network(data, binary.BigEndian.Uint16(data[12:]), 14)
 	case linkCooked:
 		if len(data) < 16 {
 			return 0, false, true
 		}
-		kind, offset = tags(data, int(binary.BigEndian.Uint16(data[14:])), 16)
+		kind, offset = network(data, binary.BigEndian.Uint16(data[14:]), 16)
 	case linkCooked2:
 		if len(data) < 20 {
 			return 0, false, true
 		}
-		kind, offset = tags(data, int(binary.BigEndian.Uint16(data)), 20)
+		kind, offset = network(data, binary.BigEndian.Uint16(data), 20)
 	case linkNull, linkLoop:
 		if len(data) < 4 {
 			return 0, false, true
@@ -83,21 +84,12 @@ func findIP(linkType int, data []byte) (offset int, ok, known bool) {
 	return 0, false, true
 }
 
-// tags skips VLAN tags. It returns the EtherType and the offset of what follows them. The
-// EtherType is -1 if the frame ends in a tag.
-func tags(data []byte, kind, offset int) (int, int) {
-	for range maxTags {
-		if kind != 0x8100 && kind != 0x88a8 && kind != 0x9100 {
-			break
-		}
-		if len(data) < offset+4 {
-			return -1, offset
-		}
-		kind = int(binary.BigEndian.Uint16(data[offset+2:]))
-		offset += 4
-	}
-	if kind == 0 {
+// network returns the EtherType of the IP packet after a link-layer header that ends at
+// offset, and the packet's own offset. The EtherType is -1 if there is none.
+func network(data []byte, kind uint16, offset int) (ethertype, at int) {
+	at, found, reason := vector.Network(kind, data[offset:])
+	if reason != vector.OK {
 		return -1, offset
 	}
-	return kind, offset
+	return int(found), offset + at
 }

@@ -191,7 +191,9 @@ func (i *ngInterface) time(high, low uint32) time.Time {
 	seconds, rest := stamp/i.unit, stamp%i.unit
 	carry, product := bits.Mul64(rest, uint64(time.Second))
 	nanos, _ := bits.Div64(carry, product, i.unit) // rest < unit, so it fits
-	return time.Unix(int64(seconds)+i.offset, int64(nanos)).UTC()
+	// Both are far beyond any time that can be printed, and their sum cannot overflow.
+	const most = 1 << 60
+	return time.Unix(int64(min(seconds, most))+min(max(i.offset, -most), most), int64(nanos)).UTC()
 }
 
 func (f *pcapngFile) next() (frame, error) {
@@ -233,7 +235,7 @@ func (f *pcapngFile) packet(kind uint32, body []byte) (frame, error) {
 		return frame{}, fmt.Errorf("packet of interface %d, but the section has %d", id, len(f.interfaces))
 	}
 	from := &f.interfaces[id]
-	result := frame{linkType: from.linkType}
+	result := frame{linkType: from.linkType, from: id, several: len(f.interfaces) > 1}
 	var captured int
 	if kind == blockSimple {
 		result.length = int(f.order.Uint32(body))

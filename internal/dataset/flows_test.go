@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"testing"
 
@@ -46,7 +47,7 @@ func TestWalker(t *testing.T) {
 			sampled++
 		}
 	}
-	flows := w.Flows()
+	flows := slices.Collect(w.Flows())
 	if len(flows) != 3 || sampled != 3 {
 		t.Fatalf("%d flows, %d sampled", len(flows), sampled)
 	}
@@ -125,9 +126,9 @@ func TestCorpus(t *testing.T) {
 		if payload > want("payload_packets") || payload < want("payload_packets")-cut {
 			t.Errorf("%s: %d payload packets, want %d, %d of them cut", c.Path, payload, want("payload_packets"), cut)
 		}
-		if len(w.Flows()) != want("flows") {
+		if w.Len() != want("flows") {
 			differ++
-			t.Logf("%s: %d flows, the manifest has %d", c.Path, len(w.Flows()), want("flows"))
+			t.Logf("%s: %d flows, the manifest has %d", c.Path, w.Len(), want("flows"))
 		}
 		if err := reader.Close(); err != nil {
 			t.Error(err)

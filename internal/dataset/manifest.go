@@ -23,9 +23,10 @@ type Capture struct {
 	App      string `json:"app"`
 	VPN      bool   `json:"vpn"`
 	Use      string `json:"use"`
-	Flows    int    `json:"flows"`   // flows with payload; Build counts them
-	Packets  int    `json:"packets"` // packets in the dataset; Build counts them
-	File     string `json:"-"`       // path to open
+	Flows    int    `json:"flows"`             // flows with payload; Build counts them
+	Packets  int    `json:"packets"`           // packets in the dataset; Build counts them
+	Skipped  string `json:"skipped,omitempty"` // why Build could not read it
+	File     string `json:"-"`                 // path to open
 }
 
 // useTrain marks captures for training.

@@ -65,15 +65,18 @@ type BuildOptions struct {
 	Checksums   bool        // keep the checksums in the vectors
 	PerFlow     int         // payload packets kept from a flow; 0: all
 	Aggregation Aggregation // copied to the meta data
-	// Warn is called with the error of each damaged capture. It may be nil.
+	// Warn is called with what is wrong with a capture that is used all the same. It may be
+	// nil.
 	Warn func(error)
+	// Skip is called with each capture that cannot be read, and why. It may be nil.
+	Skip func(Capture, error)
 	// Progress is called after each capture. It may be nil.
 	Progress func(captures, packets int)
 }
 
 // Build writes the payload packets of the captures into a dataset directory, one row per
-// packet. The directory must be empty or not exist. If Build fails, it leaves nothing
-// behind.
+// packet. The directory must be empty or not exist. A capture that cannot be read is
+// skipped, and the metadata says so. If Build fails, it leaves nothing behind.
 func Build(ctx context.Context, dir string, captures []Capture, options BuildOptions) (*Meta, error) {
 	if err := vacant(dir); err != nil {
 		return nil, err
@@ -104,7 +107,12 @@ func Build(ctx context.Context, dir string, captures []Capture, options BuildOpt
 		if err = ctx.Err(); err != nil {
 			break
 		}
-		if err = b.capture(ctx, i); err == nil && options.Progress != nil {
+		err = b.capture(ctx, i)
+		if unread := (*unreadable)(nil); errors.As(err, &unread) {
+			b.skip(i, unread.error)
+			err = nil
+		}
+		if err == nil && options.Progress != nil {
 			options.Progress(i+1, b.meta.Packets)
 		}
 	}
@@ -115,7 +123,7 @@ func Build(ctx context.Context, dir string, captures []Capture, options BuildOpt
 		return nil, err
 	}
 	if b.meta.Packets == 0 {
-		return nil, fmt.Errorf("dataset %q: no payload packets in %d captures, nothing was written", dir, len(captures))
+		return nil, fmt.Errorf("dataset %q: no payload packets in %s, nothing was written", dir, count(len(captures), "capture"))
 	}
 	if err := b.finish(part, dir); err != nil {
 		return nil, fmt.Errorf("dataset %q: %w", dir, bare(err))
@@ -212,12 +220,24 @@ func (b *builder) finish(part, dir string) error {
 	return os.Rename(part, dir)
 }
 
+// unreadable is the error of a capture of which nothing was used.
+type unreadable struct{ error }
+
+// skip notes a capture that cannot be read.
+func (b *builder) skip(number int, err error) {
+	from := &b.meta.Captures[number]
+	from.Skipped = err.Error()
+	if b.options.Skip != nil {
+		b.options.Skip(*from, err)
+	}
+}
+
 // capture adds the packets of one capture.
 func (b *builder) capture(ctx context.Context, number int) error {
 	from := &b.meta.Captures[number]
 	reader, err := capture.Open(from.File)
 	if err != nil {
-		return err
+		return &unreadable{err}
 	}
 	defer reader.Close()
 	walker := NewWalker(reader)
@@ -233,18 +253,16 @@ func (b *builder) capture(ctx context.Context, number int) error {
 			return ctx.Err()
 		}
 		step, err := walker.Next()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
 		var damage *capture.DamageError
-		if errors.As(err, &damage) && damage.Packets > 0 {
-			if b.options.Warn != nil {
-				b.options.Warn(err)
+		if errors.Is(err, io.EOF) || errors.As(err, &damage) && damage.Packets > 0 {
+			b.warn(walker.Warnings()...)
+			if damage != nil {
+				b.warn(err)
 			}
 			return nil
 		}
 		if err != nil {
-			return err
+			return &unreadable{err}
 		}
 		if !step.Sampled || (b.options.PerFlow > 0 && step.Flow.Payloads > b.options.PerFlow) {
 			continue
@@ -260,6 +278,14 @@ func (b *builder) capture(ctx context.Context, number int) error {
 		from.Packets++
 		if err := b.add(&step, row, step.Time.Sub(walker.Start()).Seconds()); err != nil {
 			return fmt.Errorf("dataset: %w", err)
+		}
+	}
+}
+
+func (b *builder) warn(all ...error) {
+	for _, err := range all {
+		if b.options.Warn != nil {
+			b.options.Warn(err)
 		}
 	}
 }

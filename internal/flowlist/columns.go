@@ -4,6 +4,7 @@ package flowlist
 
 import (
 	"cmp"
+	"iter"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -81,14 +82,27 @@ func Titles() []string {
 	return titles
 }
 
-// Table returns the lines of a table of live flows, the first of which has the titles.
-// Lines are cut to width; 0 means no limit.
-func Table(rows []Row, now time.Time, color bool, width int) []string {
+// writeTable hands the lines of a table of live flows to each, the first of which has the
+// titles. Lines are cut to width; 0 means no limit. It asks for the rows more than once.
+func writeTable(rows iter.Seq[Row], now time.Time, color bool, width int, each func(line string) error) error {
 	columns := liveColumns(now)
-	if slices.ContainsFunc(rows, func(r Row) bool { return r.Iface != rows[0].Iface }) {
+	if severalInterfaces(rows) {
 		columns = slices.Insert(columns, 0, Column{Title: "IFACE", Cell: func(r Row) tui.Cell { return tui.Cell{Text: r.Iface} }})
 	}
-	return tui.Table(columns, rows, color, width)
+	return tui.Lines(columns, rows, color, width, each)
+}
+
+func severalInterfaces(rows iter.Seq[Row]) bool {
+	first, several := "", false
+	for r := range rows {
+		if first == "" {
+			first = r.Iface
+		}
+		if several = r.Iface != first; several {
+			break
+		}
+	}
+	return several
 }
 
 func endpoint(addr netip.Addr, port uint16) string {
@@ -142,7 +156,7 @@ const maxNameShown = 32
 // nameCell shows a server name. If it is too long, its end is shown, which says whose it
 // is. A name that is only a conclusion has a question mark.
 func nameCell(r Row) tui.Cell {
-	name := printable(r.Name)
+	name := tui.Printable(r.Name)
 	if runes := []rune(name); len(runes) > maxNameShown {
 		name = "…" + string(runes[len(runes)-maxNameShown+1:])
 	}
@@ -155,12 +169,6 @@ func nameCell(r Row) tui.Cell {
 		return tui.Cell{Text: name + "?"}
 	}
 	return tui.Cell{Text: name}
-}
-
-// printable escapes what could control a terminal.
-func printable(text string) string {
-	quoted := strconv.Quote(text)
-	return quoted[1 : len(quoted)-1]
 }
 
 // confidence returns a probability in percent, and "" for a verdict that has none: a

@@ -3,6 +3,7 @@
 package flowlist
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +11,17 @@ import (
 
 	"github.com/dpclass/dpclass/flow"
 )
+
+// tableOf returns the lines of a table.
+func tableOf(rows []Row, now time.Time, color bool, width int) []string {
+	var lines []string
+	// It has no error of its own.
+	_ = writeTable(slices.Values(rows), now, color, width, func(line string) error {
+		lines = append(lines, line)
+		return nil
+	})
+	return lines
+}
 
 // tableRows are flows of all sorts, seen at the time returned.
 func tableRows() ([]Row, time.Time) {
@@ -35,7 +47,7 @@ eth0   tls    10.1.2.3:40000  192.0.2.1:443  …ith-a-long-name.cdn.example.com 
 eth1   udp    [fd00::1]:5000  [fd00::2]:53   printer\x1b[31m?                  -                   -             -      undecided, idle            -   420 B        3        -   -/3  1d02h  2h00m
 eth0   tls    10.1.2.3:40000  192.0.2.1:443  video.example.com                 vpn-streaming?  50  unknown?  60  model  guess              999 bit/s    60 B        1        -     -     0s     0s
 `
-	got := "\n" + strings.Join(Table(rows, now, false, 0), "\n") + "\n"
+	got := "\n" + strings.Join(tableOf(rows, now, false, 0), "\n") + "\n"
 	if got != want {
 		t.Errorf("got%s\nwant%s", got, want)
 	}
@@ -43,13 +55,13 @@ eth0   tls    10.1.2.3:40000  192.0.2.1:443  video.example.com                 v
 
 func TestFlowTableColumns(t *testing.T) {
 	rows, now := tableRows()
-	titles := Table(rows[2:], now, false, 0)[0]
+	titles := tableOf(rows[2:], now, false, 0)[0]
 	for _, absent := range []string{"IFACE", "DROPPED", "RULE"} {
 		if strings.Contains(titles, absent) {
 			t.Errorf("%s says nothing here: %s", absent, titles)
 		}
 	}
-	if lines := Table(nil, now, false, 0); len(lines) != 1 {
+	if lines := tableOf(nil, now, false, 0); len(lines) != 1 {
 		t.Errorf("no flows: %q", lines)
 	}
 }
@@ -57,7 +69,7 @@ func TestFlowTableColumns(t *testing.T) {
 func TestFlowTableWidth(t *testing.T) {
 	rows, now := tableRows()
 	for width := 1; width < 160; width++ {
-		for _, line := range Table(rows, now, false, width) {
+		for _, line := range tableOf(rows, now, false, width) {
 			if utf8.RuneCountInString(line) > width {
 				t.Fatalf("width %d: %q", width, line)
 			}
@@ -67,7 +79,7 @@ func TestFlowTableWidth(t *testing.T) {
 
 func TestFlowTableKeepsWhatMatters(t *testing.T) {
 	rows, now := tableRows()
-	got := strings.Join(strings.Fields(Table(rows, now, false, 90)[0]), " ")
+	got := strings.Join(strings.Fields(tableOf(rows, now, false, 90)[0]), " ")
 	if want := "IFACE PROTO SOURCE DESTINATION CATEGORY BY DROPPED RULE"; got != want {
 		t.Errorf("titles %q, want %q", got, want)
 	}
@@ -75,8 +87,8 @@ func TestFlowTableKeepsWhatMatters(t *testing.T) {
 
 func TestFlowTableColor(t *testing.T) {
 	rows, now := tableRows()
-	colored := Table(rows, now, true, 0)
-	for i, line := range Table(rows, now, false, 0) {
+	colored := tableOf(rows, now, true, 0)
+	for i, line := range tableOf(rows, now, false, 0) {
 		if !strings.Contains(colored[i], "\x1b[") {
 			t.Errorf("no colour in %q", colored[i])
 		}

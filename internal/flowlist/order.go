@@ -3,6 +3,7 @@
 package flowlist
 
 import (
+	"bytes"
 	"cmp"
 	"slices"
 
@@ -15,18 +16,61 @@ type Row struct {
 	Rate float64 // bits per second
 }
 
+// sortable is a row that is compared with another one.
+type sortable struct {
+	l *list
+	*row
+}
+
+// common is what the flow has in common with others.
+func (s sortable) common() *kind { return &s.l.kinds[s.kind] }
+
 // orders are the orders of a list, each in the direction that people expect.
-var orders = map[string]func(a, b Row) int{
-	"rate":     func(a, b Row) int { return cmp.Compare(b.Rate, a.Rate) },
-	"bytes":    func(a, b Row) int { return cmp.Compare(b.Bytes, a.Bytes) },
-	"packets":  func(a, b Row) int { return cmp.Compare(b.Packets, a.Packets) },
-	"dropped":  func(a, b Row) int { return cmp.Compare(live(b.Record).Dropped, live(a.Record).Dropped) },
-	"last":     func(a, b Row) int { return b.LastSeen.Compare(a.LastSeen) },
-	"first":    func(a, b Row) int { return b.FirstSeen.Compare(a.FirstSeen) },
-	"category": func(a, b Row) int { return labelOrder(a.Category, b.Category) },
-	"app":      func(a, b Row) int { return labelOrder(a.App, b.App) },
-	"src":      func(a, b Row) int { return cmp.Or(a.Src.Compare(b.Src), cmp.Compare(a.SrcPort, b.SrcPort)) },
-	"dst":      func(a, b Row) int { return cmp.Or(a.Dst.Compare(b.Dst), cmp.Compare(a.DstPort, b.DstPort)) },
+var orders = map[string]func(a, b sortable) int{
+	"rate":     func(a, b sortable) int { return cmp.Compare(b.rate, a.rate) },
+	"bytes":    byBytes,
+	"packets":  func(a, b sortable) int { return cmp.Compare(b.packets, a.packets) },
+	"dropped":  func(a, b sortable) int { return cmp.Compare(b.dropped, a.dropped) },
+	"last":     func(a, b sortable) int { return cmp.Compare(b.last, a.last) },
+	"first":    func(a, b sortable) int { return cmp.Compare(b.first, a.first) },
+	"category": func(a, b sortable) int { return labelOrder(a.common().record.Category, b.common().record.Category) },
+	"app":      func(a, b sortable) int { return labelOrder(a.common().record.App, b.common().record.App) },
+	"src":      bySource,
+	"dst":      byDestination,
+}
+
+// tieBreakers order flows that are equal otherwise.
+var tieBreakers = []func(a, b sortable) int{
+	byBytes,
+	func(a, b sortable) int { return cmp.Compare(a.common().record.Iface, b.common().record.Iface) },
+	bySource,
+	byDestination,
+	func(a, b sortable) int { return cmp.Compare(a.common().record.Proto, b.common().record.Proto) },
+	func(a, b sortable) int { return cmp.Compare(a.first, b.first) },
+}
+
+func byBytes(a, b sortable) int { return cmp.Compare(b.bytes, a.bytes) }
+
+func bySource(a, b sortable) int {
+	return byEnd(a.common().is4, b.common().is4, &a.src, &b.src, a.srcPort, b.srcPort)
+}
+
+func byDestination(a, b sortable) int {
+	return byEnd(a.common().is4, b.common().is4, &a.dst, &b.dst, a.dstPort, b.dstPort)
+}
+
+// byEnd orders endpoints as netip does: IPv4 first.
+func byEnd(a4, b4 bool, a, b *[16]byte, aPort, bPort uint16) int {
+	if a4 != b4 {
+		if a4 {
+			return -1
+		}
+		return 1
+	}
+	if o := bytes.Compare(a[:], b[:]); o != 0 {
+		return o
+	}
+	return cmp.Compare(aPort, bPort)
 }
 
 // labelOrder puts undecided flows last.
@@ -45,15 +89,4 @@ func SortKeys() []string {
 	}
 	slices.Sort(keys)
 	return keys
-}
-
-// Sort sorts rows by one of SortKeys. Equal rows are in an order that keeps each line in
-// its place from one read to the next.
-func Sort(rows []Row, key string) {
-	slices.SortStableFunc(rows, func(a, b Row) int {
-		return cmp.Or(
-			orders[key](a, b), orders["bytes"](a, b), cmp.Compare(a.Iface, b.Iface),
-			orders["src"](a, b), orders["dst"](a, b), cmp.Compare(a.Proto, b.Proto), a.FirstSeen.Compare(b.FirstSeen),
-		)
-	})
 }

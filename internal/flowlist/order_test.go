@@ -3,6 +3,8 @@
 package flowlist
 
 import (
+	"hash/maphash"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,21 +16,35 @@ func TestRates(t *testing.T) {
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	old, young := *call443(), *undecided6()
 	old.Bytes, old.FirstSeen = 1000, start.Add(-time.Minute)
-	var last Rates
-	if rows := last.Rows([]flow.Record{old}, start); rows[0].Rate != 0 {
-		t.Errorf("a rate from one read: %v", rows[0].Rate)
+	last := newRates()
+	rates := func(after time.Duration, records ...*flow.Record) (all []float64) {
+		l := last.list(slices.Values(records), start.Add(after))
+		for i := range l.n {
+			all = append(all, l.at(uint32(i)).rate)
+		}
+		return all
+	}
+	if got := rates(0, &old); !slices.Equal(got, []float64{0}) {
+		t.Errorf("rates of one read: %v", got)
 	}
 	old.Bytes += 250
 	young.Bytes, young.FirstSeen = 500, start.Add(time.Second)
-	rows := last.Rows([]flow.Record{old, young}, start.Add(2*time.Second))
-	if rows[0].Rate != 1000 || rows[1].Rate != 2000 {
-		t.Errorf("rates %v, %v", rows[0].Rate, rows[1].Rate)
+	if got := rates(2*time.Second, &old, &young); !slices.Equal(got, []float64{1000, 2000}) {
+		t.Errorf("rates %v", got)
 	}
 	reused := old
 	reused.Bytes, reused.FirstSeen = 125, start.Add(3*time.Second)
 	reused.Live = &flow.Live{Generation: old.Generation + 1}
-	if rows := last.Rows([]flow.Record{reused}, start.Add(4*time.Second)); rows[0].Rate != 500 {
-		t.Errorf("rate of a key in its next life: %v", rows[0].Rate)
+	if got := rates(4*time.Second, &reused); !slices.Equal(got, []float64{500}) {
+		t.Errorf("rate of a key in its next life: %v", got)
+	}
+	// Noting the bytes is enough for the rates of the next read.
+	if n := last.note(slices.Values([]*flow.Record{&reused}), start.Add(5*time.Second)); n != 1 {
+		t.Errorf("%d flows", n)
+	}
+	reused.Bytes += 25
+	if got := rates(6*time.Second, &reused); !slices.Equal(got, []float64{200}) {
+		t.Errorf("rate after noting: %v", got)
 	}
 }
 
@@ -41,16 +57,20 @@ func TestSortRows(t *testing.T) {
 	now := time.Now()
 	a.FirstSeen, b.FirstSeen, c.FirstSeen = now, now.Add(1), now.Add(2)
 	a.LastSeen, b.LastSeen, c.LastSeen = now.Add(2), now.Add(1), now
-	names := map[*flow.Record]string{a: "a", b: "b", c: "c"}
+	a.ALPN, b.ALPN, c.ALPN = "a", "b", "c"
 	for key, want := range map[string]string{
 		"rate": "bca", "bytes": "cba", "packets": "abc", "dropped": "bca", "last": "abc", "first": "cba",
 		"category": "bac", "app": "bac", "src": "abc", "dst": "bac",
 	} {
-		rows := []Row{{c, 5}, {a, 1}, {b, 9}}
-		Sort(rows, key)
+		l := newList(maphash.MakeSeed())
+		for i, r := range []*flow.Record{c, a, b} {
+			l.add(r).rate = []float64{5, 1, 9}[i]
+		}
+		l.keep(func(*flow.Record) bool { return true })
+		l.sort(key)
 		got := ""
-		for _, r := range rows {
-			got += names[r.Record]
+		for r := range l.rows(-1) {
+			got += r.ALPN
 		}
 		if got != want {
 			t.Errorf("by %s: %s, want %s", key, got, want)

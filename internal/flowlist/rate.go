@@ -3,14 +3,16 @@
 package flowlist
 
 import (
+	"hash/maphash"
+	"iter"
 	"net/netip"
 	"time"
 
 	"github.com/dpclass/dpclass/flow"
 )
 
-// life names one life of a flow on one interface.
-type life struct {
+// lifeName names one life of a flow on one interface.
+type lifeName struct {
 	iface      string
 	src, dst   netip.AddrPort
 	proto      string
@@ -18,38 +20,53 @@ type life struct {
 	generation uint32
 }
 
-func lifeOf(r *flow.Record) life {
-	return life{
+func lifeOf(r *flow.Record) lifeName {
+	return lifeName{
 		r.Iface, netip.AddrPortFrom(r.Src, r.SrcPort), netip.AddrPortFrom(r.Dst, r.DstPort), r.Proto, r.VLAN,
 		live(r).Generation,
 	}
 }
 
-// Rates computes rates from two reads.
-type Rates struct {
+// rates computes rates from two reads.
+type rates struct {
+	seed  maphash.Seed
 	at    time.Time
-	bytes map[life]uint64
+	bytes map[uint64]uint64 // by life; nil: nothing was read
 }
 
-// Rows returns records as rows with their rates since the last call. The first call
-// has no rates.
-func (l *Rates) Rows(records []flow.Record, now time.Time) []Row {
-	seconds := now.Sub(l.at).Seconds()
-	bytes := make(map[life]uint64, len(records))
-	rows := make([]Row, len(records))
-	for i := range records {
-		r := &records[i]
-		key := lifeOf(r)
-		bytes[key] = r.Bytes
-		rows[i].Record = r
-		if l.bytes == nil || seconds <= 0 {
-			continue
-		}
-		before, known := l.bytes[key]
-		if known || r.FirstSeen.After(l.at) { // all bytes of a new flow are from this interval
-			rows[i].Rate = max(float64(r.Bytes)-float64(before), 0) * 8 / seconds
-		}
+func newRates() rates { return rates{seed: maphash.MakeSeed()} }
+
+// note notes the bytes of flows, for the rates of the next read.
+func (l *rates) note(flows iter.Seq[*flow.Record], now time.Time) (n int) {
+	bytes := map[uint64]uint64{}
+	for r := range flows {
+		bytes[life(l.seed, r)] += r.Bytes
+		n++
 	}
 	l.at, l.bytes = now, bytes
-	return rows
+	return n
+}
+
+// list lists flows with their rates since the last read. The first read has no rates.
+func (l *rates) list(flows iter.Seq[*flow.Record], now time.Time) *list {
+	all := newList(l.seed)
+	for r := range flows {
+		all.add(r)
+	}
+	seconds := now.Sub(l.at).Seconds()
+	known := l.bytes != nil && seconds > 0
+	bytes := map[uint64]uint64{}
+	for name, place := range all.places {
+		r := all.at(place)
+		bytes[name] = r.bytes
+		if !known {
+			continue
+		}
+		before, seen := l.bytes[name]
+		if seen || r.first > l.at.UnixNano() { // all bytes of a new flow are from this interval
+			r.rate = max(float64(r.bytes)-float64(before), 0) * 8 / seconds
+		}
+	}
+	l.at, l.bytes, all.places = now, bytes, nil
+	return all
 }

@@ -3,29 +3,32 @@
 package flowlist
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
-	"slices"
-	"strings"
+	"iter"
 	"time"
 
 	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/tui"
 )
 
+// Source hands the flows of one read to each, until it returns false. A record is valid
+// until the next one. A flow may come twice, with parts of its counts.
+type Source func(each func(*flow.Record) bool) error
+
 // View is a list of flows that is read from somewhere.
 type View struct {
-	Source   func() ([]flow.Record, error)
+	Source   Source
 	Keep     Filter
 	Sort     string        // one of SortKeys
 	Limit    int           // rows shown; 0: all
 	Interval time.Duration // between two reads; 0: the default
 	What     string        // what the flows are called in the summary: "flows"
 
-	rates Rates
-	rows  []Row // the rows that Keep accepts, in order
-	total int   // before Keep
+	rates rates
+	list  *list // the rows that Keep accepts are in order
 }
 
 // The default of View.Interval.
@@ -34,25 +37,35 @@ const (
 	watchInterval = time.Second
 )
 
+// flows returns the flows of one read. The error is known after the last one.
+func (v *View) flows() (iter.Seq[*flow.Record], *error) {
+	if v.rates.bytes == nil {
+		v.rates = newRates()
+	}
+	failed := new(error)
+	return func(yield func(*flow.Record) bool) { *failed = v.Source(yield) }, failed
+}
+
 // read reads the flows to show.
 func (v *View) read() error {
-	records, err := v.Source()
-	if err != nil {
-		return err
+	v.list = nil // free its memory first
+	flows, err := v.flows()
+	list := v.rates.list(flows, time.Now())
+	if *err != nil {
+		return *err
 	}
-	rows := v.rates.Rows(records, time.Now())
-	v.total = len(rows)
-	v.rows = slices.DeleteFunc(rows, func(r Row) bool { return !v.Keep(r.Record) })
-	Sort(v.rows, v.Sort)
+	list.keep(v.Keep)
+	list.sort(v.Sort)
+	v.list = list
 	return nil
 }
 
-// shown returns the rows within the limit.
-func (v *View) shown() []Row {
-	if v.Limit > 0 && len(v.rows) > v.Limit {
-		return v.rows[:v.Limit]
+// shown returns the number of rows within the limit.
+func (v *View) shown() int {
+	if v.Limit > 0 {
+		return min(v.Limit, len(v.list.ordered))
 	}
-	return v.rows
+	return len(v.list.ordered)
 }
 
 func (v *View) interval(fallback time.Duration) time.Duration {
@@ -62,35 +75,47 @@ func (v *View) interval(fallback time.Duration) time.Duration {
 	return fallback
 }
 
-// Records reads the flows to show: twice with rates, which sorting by rate needs.
-func (v *View) Records(ctx context.Context, rates bool) ([]*flow.Record, error) {
+// Records reads the flows to show and hands them to each: it reads twice with rates, which
+// sorting by rate needs. A record is valid until the next one.
+func (v *View) Records(ctx context.Context, rates bool, each func(*flow.Record) error) error {
 	if err := v.readOnce(ctx, rates); err != nil {
-		return nil, err
+		return err
 	}
-	records := make([]*flow.Record, 0, len(v.shown()))
-	for _, r := range v.shown() {
-		records = append(records, r.Record)
+	for row := range v.list.rows(v.shown()) {
+		if err := each(row.Record); err != nil {
+			return err
+		}
 	}
-	return records, nil
+	return nil
 }
 
 // Print reads the flows, twice with rates, and prints them as a table.
-func (v *View) Print(ctx context.Context, out io.Writer, rates bool) error {
+func (v *View) Print(ctx context.Context, screen io.Writer, rates bool) error {
 	if err := v.readOnce(ctx, rates); err != nil {
 		return err
 	}
-	lines := Table(v.shown(), time.Now(), tui.WantColor(out), tui.Width(out))
-	lines = append(lines, v.summary(len(v.shown())))
-	_, err := fmt.Fprintln(out, strings.Join(lines, "\n"))
-	return err
+	out := bufio.NewWriterSize(screen, 1<<16)
+	err := writeTable(v.list.rows(v.shown()), time.Now(), tui.WantColor(screen), tui.Width(screen), func(line string) error {
+		_, err := fmt.Fprintln(out, line)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(out, v.summary(v.shown()))
+	return out.Flush()
 }
 
 func (v *View) readOnce(ctx context.Context, rates bool) error {
-	err := v.read()
-	if err != nil || !rates || v.total == 0 {
-		return err
+	if !rates {
+		return v.read()
 	}
-	if !tui.Pause(ctx, v.interval(onceInterval)) {
+	flows, err := v.flows()
+	n := v.rates.note(flows, time.Now())
+	if *err != nil {
+		return *err
+	}
+	if n > 0 && !tui.Pause(ctx, v.interval(onceInterval)) {
 		return ctx.Err()
 	}
 	return v.read()
@@ -98,19 +123,16 @@ func (v *View) readOnce(ctx context.Context, rates bool) error {
 
 // summary is the line below the table.
 func (v *View) summary(shown int) string {
-	text := fmt.Sprintf("%d %s", v.total, v.What)
-	if len(v.rows) < v.total {
-		text = fmt.Sprintf("%d of %s", len(v.rows), text)
+	kept := len(v.list.ordered)
+	text := fmt.Sprintf("%d %s", v.list.n, v.What)
+	if kept < v.list.n {
+		text = fmt.Sprintf("%d of %s", kept, text)
 	}
-	if shown < len(v.rows) {
+	if shown < kept {
 		text += fmt.Sprintf(", %d shown", shown)
 	}
-	var rate float64
-	for _, r := range v.rows {
-		rate += r.Rate
-	}
-	if rate >= 1 {
-		text += ", " + tui.Rate(rate)
+	if v.list.totalRate >= 1 {
+		text += ", " + tui.Rate(v.list.totalRate)
 	}
 	return text
 }
@@ -128,7 +150,7 @@ func (v *View) Watch(ctx context.Context, in io.Reader, out io.Writer) error {
 	live := tui.Live{Interval: v.interval(watchInterval), Read: v.read, Draw: v.draw, Key: func(key byte) {
 		if order, known := watchKeys[key]; known {
 			v.Sort = order
-			Sort(v.rows, order)
+			v.list.sort(order)
 		}
 	}}
 	return live.Run(ctx, in, out)
@@ -137,14 +159,21 @@ func (v *View) Watch(ctx context.Context, in io.Reader, out io.Writer) error {
 // draw returns the lines of one screen.
 func (v *View) draw(s tui.Screen) []string {
 	shown := v.shown()
+	var lines []string
+	table := func(rows int, color bool) {
+		// It has no error of its own.
+		_ = writeTable(v.list.rows(rows), time.Now(), color, s.Columns, func(line string) error {
+			lines = append(lines, line)
+			return nil
+		})
+	}
 	if s.Rows == 0 {
-		return append(Table(shown, time.Now(), false, s.Columns), v.summary(len(shown)))
+		table(shown, false)
+		return append(lines, v.summary(shown))
 	}
-	if room := max(s.Rows-4, 1); len(shown) > room { // titles, a line between, summary, keys
-		shown = shown[:room]
-	}
-	lines := Table(shown, time.Now(), s.Color, s.Columns)
-	summary := v.summary(len(shown)) + ", sorted by " + v.Sort
+	shown = min(shown, max(s.Rows-4, 1)) // titles, a line between, summary, keys
+	table(shown, s.Color)
+	summary := v.summary(shown) + ", sorted by " + v.Sort
 	if s.Paused {
 		summary += ", paused"
 	}

@@ -5,6 +5,7 @@ package flowlist
 import (
 	"bytes"
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -14,17 +15,25 @@ import (
 )
 
 // growing returns a source of two flows, the first of which grows from read to read.
-func growing() func() ([]flow.Record, error) {
+func growing() Source {
 	bytes := uint64(1000)
-	return func() ([]flow.Record, error) {
+	return func(each func(*flow.Record) bool) error {
 		first, second := *call443(), *undecided6()
 		first.Bytes, second.Bytes = bytes, 5e6
 		bytes += 1000
-		return []flow.Record{second, first}, nil
+		_ = each(&second) && each(&first)
+		return nil
 	}
 }
 
 func TestViewPrint(t *testing.T) {
+	broken := errors.New("broken")
+	failing := View{Source: func(func(*flow.Record) bool) error { return broken }}
+	for _, rates := range []bool{false, true} {
+		if err := failing.Print(context.Background(), &bytes.Buffer{}, rates); !errors.Is(err, broken) {
+			t.Errorf("%v", err)
+		}
+	}
 	for _, test := range []struct {
 		filter  string
 		limit   int
@@ -57,13 +66,21 @@ func TestViewPrint(t *testing.T) {
 
 func TestViewRecords(t *testing.T) {
 	view := View{Source: growing(), Keep: func(*flow.Record) bool { return true }, Sort: "bytes", Limit: 1, What: "flows"}
-	records, err := view.Records(context.Background(), false)
-	if err != nil || len(records) != 1 || records[0].Proto != "udp" {
+	var records []flow.Record
+	collect := func(r *flow.Record) error {
+		records = append(records, *r)
+		return nil
+	}
+	if err := view.Records(context.Background(), false, collect); err != nil || len(records) != 1 || records[0].Proto != "udp" {
 		t.Errorf("%v, %v", records, err)
+	}
+	broken := errors.New("broken")
+	if err := view.Records(context.Background(), false, func(*flow.Record) error { return broken }); !errors.Is(err, broken) {
+		t.Errorf("%v", err)
 	}
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := view.Records(ended, true); err == nil {
+	if err := view.Records(ended, true, collect); err == nil {
 		t.Error("the second read came after the end of the context")
 	}
 }

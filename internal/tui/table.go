@@ -3,6 +3,7 @@
 package tui
 
 import (
+	"iter"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -62,85 +63,110 @@ type Column[T any] struct {
 // no row needs are left out. If the lines are longer than width, columns that can be
 // spared are left out, and the rest is cut; 0 means no limit.
 func Table[T any](columns []Column[T], rows []T, color bool, width int) []string {
-	columns = slices.DeleteFunc(slices.Clone(columns), func(c Column[T]) bool {
-		return c.Wanted != nil && !slices.ContainsFunc(rows, c.Wanted)
+	var lines []string
+	// It has no error of its own.
+	_ = Lines(columns, slices.Values(rows), color, width, func(line string) error {
+		lines = append(lines, line)
+		return nil
 	})
-	columns = fitting(columns, rows, width)
-	titles, right := make([]Cell, len(columns)), make([]bool, len(columns))
-	for i, c := range columns {
-		titles[i], right[i] = Cell{c.Title, Bold}, c.Right
-	}
-	cells := make([][]Cell, 0, len(rows)+1)
-	cells = append(cells, titles)
-	for _, row := range rows {
-		line := make([]Cell, len(columns))
-		for i, c := range columns {
-			line[i] = c.Cell(row)
-		}
-		cells = append(cells, line)
-	}
-	return align(cells, right, color, width)
+	return lines
 }
 
-// fitting leaves out columns until the table fits the width, or none can be spared.
-func fitting[T any](columns []Column[T], rows []T, width int) []Column[T] {
-	if width == 0 {
-		return columns
+// Lines hands the lines of a table to each, as [Table] returns them, until it returns an
+// error. It keeps none of them and asks twice for the rows, so that a table may have
+// millions.
+func Lines[T any](columns []Column[T], rows iter.Seq[T], color bool, width int, each func(line string) error) error {
+	l := measure(columns, rows)
+	l.fit(width)
+	line := make([]Cell, len(l.columns))
+	for i, c := range l.columns {
+		line[i] = Cell{c.Title, Bold}
 	}
-	widths, all := make([]int, len(columns)), -2 // two spaces between columns
-	for i, c := range columns {
-		widths[i] = utf8.RuneCountInString(c.Title)
-		for _, row := range rows {
-			widths[i] = max(widths[i], utf8.RuneCountInString(c.Cell(row).Text))
+	if err := each(l.line(line, color, width)); err != nil {
+		return err
+	}
+	for row := range rows {
+		for i, c := range l.columns {
+			line[i] = c.Cell(row)
 		}
-		all += widths[i] + 2
+		if err := each(l.line(line, color, width)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// layout is the columns of a table, with their widths.
+type layout[T any] struct {
+	columns []Column[T]
+	widths  []int
+}
+
+// measure returns the columns that a row needs.
+func measure[T any](columns []Column[T], rows iter.Seq[T]) layout[T] {
+	wanted, widths := make([]bool, len(columns)), make([]int, len(columns))
+	for i, c := range columns {
+		wanted[i], widths[i] = c.Wanted == nil, utf8.RuneCountInString(c.Title)
+	}
+	for row := range rows {
+		for i, c := range columns {
+			wanted[i] = wanted[i] || c.Wanted(row)
+			widths[i] = max(widths[i], utf8.RuneCountInString(Printable(c.Cell(row).Text)))
+		}
+	}
+	var l layout[T]
+	for i, c := range columns {
+		if wanted[i] {
+			l.columns, l.widths = append(l.columns, c), append(l.widths, widths[i])
+		}
+	}
+	return l
+}
+
+// fit leaves out columns until the table fits the width, or none can be spared.
+func (l *layout[T]) fit(width int) {
+	if width == 0 {
+		return
+	}
+	all := -2 // two spaces between columns
+	for _, w := range l.widths {
+		all += w + 2
 	}
 	for all > width {
 		first := -1
-		for i, c := range columns {
-			if c.Leaves > 0 && (first < 0 || c.Leaves < columns[first].Leaves) {
+		for i, c := range l.columns {
+			if c.Leaves > 0 && (first < 0 || c.Leaves < l.columns[first].Leaves) {
 				first = i
 			}
 		}
 		if first < 0 {
 			break
 		}
-		all -= widths[first] + 2
-		columns, widths = slices.Delete(columns, first, first+1), slices.Delete(widths, first, first+1)
+		all -= l.widths[first] + 2
+		l.columns, l.widths = slices.Delete(l.columns, first, first+1), slices.Delete(l.widths, first, first+1)
 	}
-	return columns
 }
 
-// align pads cells to columns.
-func align(cells [][]Cell, right []bool, color bool, width int) []string {
-	widths := make([]int, len(right))
-	for _, line := range cells {
-		for i, c := range line {
-			widths[i] = max(widths[i], utf8.RuneCountInString(c.Text))
+// line pads the cells of a row to the columns.
+func (l *layout[T]) line(cells []Cell, color bool, width int) string {
+	var out strings.Builder
+	used := 0
+	for i, c := range cells {
+		right := l.columns[i].Right
+		text := padded(Printable(c.Text), l.widths[i], right)
+		if i > 0 {
+			text, used = "  "+text, used+2
 		}
-	}
-	lines := make([]string, 0, len(cells))
-	for _, line := range cells {
-		var out strings.Builder
-		used := 0
-		for i, c := range line {
-			if i > 0 {
-				c.Text, used = "  "+padded(c.Text, widths[i], right[i]), used+2
-			} else {
-				c.Text = padded(c.Text, widths[i], right[i])
-			}
-			if i == len(line)-1 && !right[i] {
-				c.Text = strings.TrimRight(c.Text, " ")
-			}
-			used += widths[i]
-			if width > 0 && used > width {
-				break
-			}
-			out.WriteString(Paint(c.Text, c.Style, color))
+		if i == len(cells)-1 && !right {
+			text = strings.TrimRight(text, " ")
 		}
-		lines = append(lines, strings.TrimRight(out.String(), " "))
+		used += l.widths[i]
+		if width > 0 && used > width {
+			break
+		}
+		out.WriteString(Paint(text, c.Style, color))
 	}
-	return lines
+	return strings.TrimRight(out.String(), " ")
 }
 
 func padded(text string, width int, right bool) string {

@@ -37,7 +37,8 @@ const (
 // enum reason of bpf/counters.h.
 type Reason uint8
 
-// The reasons. Parse returns endpoints only for OK.
+// The reasons. Parse returns endpoints only for OK. Network returns those about the link
+// layer.
 const (
 	OK         Reason = iota
 	NotIP             // neither IPv4 nor IPv6
@@ -49,11 +50,14 @@ const (
 	Tunnel            // IPIP, SIT, GRE or ESP
 	OtherProto        // any other protocol than TCP and UDP
 	L4Header          // impossible TCP data offset, or too short for the header
+	VLANDepth         // more than two VLAN tags
+	MPLSDepth         // more than four MPLS labels
 	Reasons           // number of reasons
 )
 
 var reasonNames = [Reasons]string{
 	"ok", "not_ip", "truncated", "ip_header", "ext_headers", "fragment", "icmp", "tunnel", "other_proto", "l4_header",
+	"vlan_depth", "mpls_depth",
 }
 
 // String returns the reason's name.
@@ -90,9 +94,10 @@ type Packet struct {
 
 // Sampled reports whether a model reads the packet: it has at least one captured payload
 // byte and is not DNS.
-func (p *Packet) Sampled() bool {
-	return p.Captured > 0 && p.Src.Port() != dnsPort && p.Dst.Port() != dnsPort
-}
+func (p *Packet) Sampled() bool { return p.Captured > 0 && !p.IsDNS() }
+
+// IsDNS reports whether either end is a DNS server.
+func (p *Packet) IsDNS() bool { return p.Src.Port() == dnsPort || p.Dst.Port() == dnsPort }
 
 // VectorPayload returns the offset of the payload in the packet's vector.
 func (p *Packet) VectorPayload() int {

@@ -73,7 +73,7 @@ func flowsOf(file string, first int) ([][]flow.Sample, error) {
 	}
 	defer reader.Close()
 	walker := dataset.NewWalker(reader)
-	at := map[*dataset.Flow]int{}
+	at := map[int]int{} // by number of the flow
 	var flows [][]flow.Sample
 	for {
 		step, err := walker.Next()
@@ -87,10 +87,10 @@ func flowsOf(file string, first int) ([][]flow.Sample, error) {
 		if !step.Sampled || step.Flow.Payloads > flow.MaxSamples {
 			continue
 		}
-		i, known := at[step.Flow]
+		i, known := at[step.Flow.Number]
 		if !known {
 			i = len(flows)
-			at[step.Flow] = i
+			at[step.Flow.Number] = i
 			flows = append(flows, nil)
 		}
 		flows[i] = append(flows[i], flow.Sample{

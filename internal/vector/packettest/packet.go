@@ -283,17 +283,47 @@ func sum(start uint16, data []byte) uint16 {
 // Ethernet returns the frame of an IP packet, padded to 60 bytes. tags are the EtherTypes
 // of VLAN tags, such as 0x8100 or 0x88a8.
 func Ethernet(packet []byte, tags ...uint16) []byte {
+	kind := uint16(0x0800)
+	if len(packet) > 0 && packet[0]>>4 == 6 {
+		kind = 0x86dd
+	}
+	return frame(kind, packet, tags)
+}
+
+// PPPoE is Ethernet with the headers of a PPPoE session and of PPP before the packet.
+func PPPoE(packet []byte, tags ...uint16) []byte {
+	proto := uint16(0x0021)
+	if len(packet) > 0 && packet[0]>>4 == 6 {
+		proto = 0x0057
+	}
+	headers := []byte{0x11, 0, 0x12, 0x34}
+	headers = binary.BigEndian.AppendUint16(headers, uint16(2+len(packet)))
+	headers = binary.BigEndian.AppendUint16(headers, proto)
+	return frame(0x8864, append(headers, packet...), tags)
+}
+
+// MPLS is Ethernet with MPLS labels before the packet.
+func MPLS(packet []byte, labels int, tags ...uint16) []byte {
+	var stack []byte
+	for n := range labels {
+		entry := uint32(1000+n)<<12 | 64
+		if n == labels-1 {
+			entry |= 1 << 8 // the bottom
+		}
+		stack = binary.BigEndian.AppendUint32(stack, entry)
+	}
+	return frame(0x8847, append(stack, packet...), tags)
+}
+
+// frame returns an Ethernet frame with VLAN tags, padded to 60 bytes.
+func frame(kind uint16, payload []byte, tags []uint16) []byte {
 	frame := []byte{2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2}
 	for i, tag := range tags {
 		frame = binary.BigEndian.AppendUint16(frame, tag)
 		frame = binary.BigEndian.AppendUint16(frame, 0x6000|uint16(100+i))
 	}
-	kind := uint16(0x0800)
-	if len(packet) > 0 && packet[0]>>4 == 6 {
-		kind = 0x86dd
-	}
 	frame = binary.BigEndian.AppendUint16(frame, kind)
-	frame = append(frame, packet...)
+	frame = append(frame, payload...)
 	for len(frame) < 60 {
 		frame = append(frame, 0xa5)
 	}

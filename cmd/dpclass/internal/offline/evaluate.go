@@ -4,12 +4,14 @@ package offline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/dpclass/dpclass/classifier"
 	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/capture"
 	"github.com/dpclass/dpclass/internal/dataset"
 	"github.com/dpclass/dpclass/internal/fault"
 	"github.com/dpclass/dpclass/internal/tui"
@@ -34,7 +36,9 @@ type Evaluation struct {
 	System bool
 	// Progress gets the number of captures done and of packets or flows scored; may be nil.
 	Progress func(captures, scored int)
-	Warn     func(error) // gets what is wrong with a damaged capture; may be nil
+	Warn     func(error) // gets what is wrong with a capture that is used all the same; may be nil
+	// Skip gets each capture that cannot be read, and why; may be nil.
+	Skip func(dataset.Capture, error)
 }
 
 // Result is the outcome of an evaluation, and the JSON of "dpclass eval -o json".
@@ -50,6 +54,7 @@ type Result struct {
 	// DecidedBy counts the scored flows by what decided them; only with System.
 	DecidedBy map[string]DecidedBy `json:"decided_by,omitempty"`
 	LeftOut   LeftOut              `json:"left_out"`
+	Skipped   []string             `json:"skipped,omitempty"` // captures that cannot be read
 	dataset.Scores
 }
 
@@ -126,6 +131,7 @@ func (r *Reader) Evaluate(ctx context.Context, captures []dataset.Capture, e Eva
 	}
 	for _, files := range s.groups(captures) {
 		if e.System {
+			files = s.readable(files)
 			s.trails = newTrails(r.classifier)
 			var names []string
 			for _, from := range files {
@@ -138,7 +144,10 @@ func (r *Reader) Evaluate(ctx context.Context, captures []dataset.Capture, e Eva
 			}
 		}
 		for _, from := range files {
-			if err := s.capture(ctx, from); err != nil {
+			err := s.capture(ctx, from)
+			if unread := (*unreadable)(nil); errors.As(err, &unread) {
+				s.skip(from, unread.error)
+			} else if err != nil {
 				return nil, err
 			}
 			s.done++
@@ -169,6 +178,28 @@ type scorer struct {
 	out     Result
 }
 
+// readable skips the files that cannot be opened.
+func (s *scorer) readable(files []dataset.Capture) []dataset.Capture {
+	return slices.DeleteFunc(slices.Clone(files), func(from dataset.Capture) bool {
+		reader, err := capture.Open(from.File)
+		if err != nil {
+			s.skip(from, err)
+			s.done++
+			return true
+		}
+		reader.Close() // nothing was written
+		return false
+	})
+}
+
+// skip notes a file that cannot be read.
+func (s *scorer) skip(from dataset.Capture, err error) {
+	s.out.Skipped = append(s.out.Skipped, from.Path)
+	if s.Skip != nil {
+		s.Skip(from, err)
+	}
+}
+
 // groups returns the files that are read together: with System those of one capture, else
 // each by itself.
 func (s *scorer) groups(captures []dataset.Capture) [][]dataset.Capture {
@@ -197,10 +228,10 @@ func (s *scorer) capture(ctx context.Context, from dataset.Capture) error {
 		}
 		return s.leaveOut(ctx, from, label)
 	}
-	rows := map[*dataset.Flow]*classifier.Probabilities{}
+	rows := map[int]*classifier.Probabilities{} // by number of the flow
 	p := pass{
 		perFlow: s.out.Samples, tick: s.tick,
-		each: func(f *dataset.Flow, one classifier.Probabilities) {
+		each: func(f int, one classifier.Probabilities) {
 			if s.Level == ByPacket {
 				s.score(truth, one[s.Task])
 				return
@@ -217,21 +248,23 @@ func (s *scorer) capture(ctx context.Context, from dataset.Capture) error {
 	if err != nil {
 		return err
 	}
-	for _, f := range found.flows {
+	for f := range found.flows.Flows() {
 		if f.Payloads == 0 {
 			s.out.LeftOut.FlowsWithoutPayload++
 		} else if s.System {
-			s.scoreSystem(truth, rows[f], s.trails.of(from.File, f.Key))
+			s.scoreSystem(truth, rows[f.Number], s.trails.of(from.File, f.Key))
 		} else if s.Level == ByFlow {
-			s.score(truth, rows[f][s.Task])
+			s.score(truth, rows[f.Number][s.Task])
 		}
 	}
 	s.out.Captures++
 	if !slices.Contains(s.out.Sets, from.Set) {
 		s.out.Sets = append(s.out.Sets, from.Set)
 	}
-	if found.warning != nil && s.Warn != nil {
-		s.Warn(found.warning)
+	for _, warning := range found.warnings {
+		if s.Warn != nil {
+			s.Warn(warning)
+		}
 	}
 	return nil
 }
@@ -277,12 +310,18 @@ func (s *scorer) scoreSystem(truth int, rows *classifier.Probabilities, trail *c
 
 // leaveOut counts the flows or packets that a capture would have had.
 func (s *scorer) leaveOut(ctx context.Context, from dataset.Capture, label string) error {
+	flows, packets, err := dataset.Count(ctx, from.File)
+	if err != nil {
+		if ctx.Err() == nil {
+			err = &unreadable{err}
+		}
+		return err
+	}
 	s.out.LeftOut.Captures++
 	s.out.LeftOut.Labels[label]++
-	flows, packets, err := dataset.Count(ctx, from.File)
 	if s.Level == ByPacket {
 		flows = packets
 	}
 	s.out.LeftOut.N += flows
-	return err
+	return nil
 }

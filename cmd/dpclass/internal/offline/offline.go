@@ -28,7 +28,7 @@ type Reader struct {
 	DNS bool
 
 	vectors [chunk][]byte
-	owners  [chunk]*dataset.Flow
+	owners  [chunk]int // number of the flow
 	waiting int
 }
 
@@ -53,33 +53,30 @@ func (r *Reader) Close() error { return r.classifier.Close() }
 type pass struct {
 	perFlow int // payload packets of a flow that go to the models; 0: all
 	// each gets the probabilities of every packet, in order within a flow.
-	each func(f *dataset.Flow, one classifier.Probabilities)
-	// read gets every packet before that, also those that no model reads; may be nil.
-	read func(step *dataset.Step)
+	each func(number int, one classifier.Probabilities)
 	// tick gets the number of packets read so far, now and then; may be nil.
 	tick func(packets int)
 }
 
 // contents is what one run found in a capture file.
 type contents struct {
-	flows   []*dataset.Flow
-	stats   capture.Stats
-	passed  [vector.Reasons]int
-	warning error // the capture is damaged after at least one packet
+	flows  *dataset.Walker
+	stats  capture.Stats
+	unread []capture.Unread
+	// warnings say what is odd about the capture, and what is damaged after at least one
+	// packet.
+	warnings []error
 }
 
 // run reads one capture file and runs the models over its flows' payload packets.
 func (r *Reader) run(ctx context.Context, name string, p pass) (*contents, error) {
 	r.waiting = 0
 	found, err := r.walk(ctx, name, p.tick, func(step *dataset.Step) error {
-		if p.read != nil {
-			p.read(step)
-		}
 		if !step.Sampled || p.perFlow > 0 && step.Flow.Payloads > p.perFlow {
 			return nil
 		}
 		vector.Make((*[vector.Size]byte)(r.vectors[r.waiting]), step.Data, false)
-		r.owners[r.waiting] = step.Flow
+		r.owners[r.waiting] = step.Flow.Number
 		if r.waiting++; r.waiting == chunk {
 			return r.flush(p)
 		}
@@ -91,12 +88,17 @@ func (r *Reader) run(ctx context.Context, name string, p pass) (*contents, error
 	return found, r.flush(p)
 }
 
+// unreadable is the error of a capture of which nothing can be used.
+type unreadable struct{ error }
+
+func (e *unreadable) Unwrap() error { return e.error }
+
 // walk reads one capture file and calls each with every packet that belongs to a flow.
 // tick gets the number of packets read so far, now and then; it may be nil.
 func (r *Reader) walk(ctx context.Context, name string, tick func(packets int), each func(*dataset.Step) error) (*contents, error) {
 	reader, err := capture.Open(name)
 	if err != nil {
-		return nil, err
+		return nil, &unreadable{err}
 	}
 	defer reader.Close()
 	walker := dataset.NewWalker(reader)
@@ -113,23 +115,21 @@ func (r *Reader) walk(ctx context.Context, name string, tick func(packets int), 
 		step, err := walker.Next()
 		var damage *capture.DamageError
 		if errors.As(err, &damage) && damage.Packets > 0 {
-			found.warning = err
+			found.warnings = append(found.warnings, err)
 			break
 		}
 		if errors.Is(err, io.EOF) {
 			break
 		}
-		if err == nil {
-			err = each(&step)
-		}
 		if err != nil {
+			return nil, &unreadable{err}
+		}
+		if err := each(&step); err != nil {
 			return nil, err
 		}
 	}
-	found.flows, found.stats = walker.Flows(), reader.Stats()
-	for reason := range vector.Reasons {
-		found.passed[reason] = walker.Passed(reason)
-	}
+	found.flows, found.stats, found.unread = walker, reader.Stats(), reader.Unread()
+	found.warnings = append(walker.Warnings(), found.warnings...)
 	return found, nil
 }
 
@@ -144,7 +144,6 @@ func (r *Reader) flush(p pass) error {
 	}
 	for i := range r.waiting {
 		p.each(r.owners[i], rows.Slice(i, i+1))
-		r.owners[i] = nil
 	}
 	r.waiting = 0
 	return nil
