@@ -58,6 +58,9 @@ unless it sorts by rate.
 				return err
 			}
 			return withInterfaces(g, args, func(all []*loader.Pins) error {
+				if view.Keep, err = flowlist.ParseFilter(f.filter, labelsOf(all)); err != nil {
+					return cli.Usage(err)
+				}
 				view.Source = f.source(all)
 				return f.show(cmd, g, view)
 			})
@@ -78,7 +81,7 @@ unless it sorts by rate.
 
 // view checks the flags and returns the view that they ask for.
 func (f *flowsFlags) view(g *cli.Globals) (*flowlist.View, error) {
-	keep, err := flowlist.ParseFilter(f.filter)
+	keep, err := flowlist.ParseFilter(f.filter, nil)
 	switch {
 	case err != nil:
 		return nil, cli.Usage(err)
@@ -94,6 +97,14 @@ func (f *flowsFlags) view(g *cli.Globals) (*flowlist.View, error) {
 		view.What = "ended flows"
 	}
 	return view, nil
+}
+
+// labelsOf returns the labels that flows of the interfaces may have, nil without interfaces.
+func labelsOf(all []*loader.Pins) (labels []string) {
+	for _, iface := range all {
+		labels = append(labels, iface.Labels()...)
+	}
+	return labels
 }
 
 // source reads the flows of the interfaces.
