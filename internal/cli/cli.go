@@ -111,6 +111,7 @@ func (g *Globals) Execute(ctx context.Context, root *cobra.Command, args []strin
 	root.SetIn(in)
 	root.SetOut(out)
 	root.SetErr(errOut)
+	completeWithoutPackage(root, args, out)
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return ExitDone
