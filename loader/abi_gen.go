@@ -9,4 +9,4 @@ package loader
 const ABI = 5
 
 // abiFingerprint is internal/abi's fingerprint of the maps of that ABI.
-const abiFingerprint = "5254e489fa79a237"
+const abiFingerprint = "63c8364cc6614292"

@@ -118,7 +118,8 @@ type bpfFlow struct {
 	PacketsOut   uint64
 	BytesOut     uint64
 	TatOut       uint64
-	PadOut       [5]uint64
+	DroppedBytes uint64
+	PadOut       [4]uint64
 }
 
 type bpfFlowEvidence struct {

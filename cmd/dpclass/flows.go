@@ -38,8 +38,8 @@ first. Elsewhere it has all of them, or what fits $COLUMNS if that is set.
 
 A label with a question mark is provisional: it may still change. Rates come from
 two reads, --interval apart. --ended shows the newest flows that have ended
-instead. -o json prints one object a line and has no rates, so it reads once
-unless it sorts by rate.
+instead. RATE is what passes; DROP RATE is what the policy drops of the flow. -o json
+prints one object a line; it reads once and has no rates, unless it sorts by rate.
 
 ` + flowlist.FilterHelp,
 		Example: `  dpclass flows eth0
