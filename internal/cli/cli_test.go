@@ -85,7 +85,7 @@ func TestVerbs(t *testing.T) {
 		{"version", ExitDone, "program "},
 		{"do -o json", ExitDone, "done true"},
 		{"d", ExitUsage, `unknown command "d"; did you mean "do"?`},
-		{"versoin", ExitUsage, `unknown command "versoin"; did you mean "version"?`},
+		{"versio", ExitUsage, `unknown command "versio"; did you mean "version"?`},
 		{"help gruop", ExitUsage, `unknown command "gruop"; did you mean "group"?`},
 		{"group", ExitUsage, "a command is missing"},
 		{"help do", ExitDone, "program do [THING] [flags]"},
