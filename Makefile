@@ -49,12 +49,12 @@ attach: all ## classify the flows of an interface: make attach IFACE=eth0 [ARGS=
 
 install: all ## install to PREFIX (default /usr/local), below DESTDIR if that is set
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/dpclass $(DESTDIR)$(PREFIX)/share/dpclass/models \
-		$(DESTDIR)$(PREFIX)/share/doc/dpclass $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
 		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 	install -m 755 bin/dpclass $(DESTDIR)$(PREFIX)/bin/dpclass
 	install -m 755 bin/libonnxruntime.so.1 $(DESTDIR)$(PREFIX)/lib/dpclass/
 	install -m 644 models/paper/*.onnx models/paper/*.json $(DESTDIR)$(PREFIX)/share/dpclass/models/
-	install -m 644 README.md LICENSE LICENSES/*.txt docs/*.md $(DESTDIR)$(PREFIX)/share/doc/dpclass/
+	scripts/install-docs.sh $(DESTDIR)$(PREFIX)/share/doc/dpclass
 	bin/dpclass completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/dpclass
 	bin/dpclass completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_dpclass
 	bin/dpclass completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/dpclass.fish

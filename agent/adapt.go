@@ -70,7 +70,12 @@ func (n *networks) Load(context.Context) (Models, error) {
 // Health sums up the classifier's counters.
 func (n *networks) Health() Health {
 	stats := n.Stats()
-	return Health{Models: ModelNames(n.Models()), BatchMean: stats.BatchMean, LastError: stats.LastError}
+	models := n.Models()
+	health := Health{Models: ModelNames(models), BatchMean: stats.BatchMean, LastError: stats.LastError}
+	for _, m := range models {
+		health.Says = append(health.Says, m.Labels)
+	}
+	return health
 }
 
 // ModelNames returns the names of models.

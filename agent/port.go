@@ -92,9 +92,10 @@ type Models struct {
 
 // Health is what a classifier reports about itself.
 type Health struct {
-	Models    []string // names of the models in use
-	BatchMean float64  // mean number of samples in a batch
-	LastError string   // error of the newest batch that failed; "" if none did
+	Models    []string                 // names of the models in use
+	Says      []map[flow.Task][]string // labels that each of them may say
+	BatchMean float64                  // mean number of samples in a batch
+	LastError string                   // error of the newest batch that failed; "" if none did
 }
 
 // Port is what the agent needs to serve one interface. [NewPort] makes one from an

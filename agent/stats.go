@@ -31,7 +31,7 @@ func (a *Agent) publish(ready bool) error {
 		now := time.Now()
 		stats := loader.AgentStats{
 			PID: os.Getpid(), Started: a.started, Ready: ready && !p.isFailing(now), Ending: a.ending.Load(),
-			Classify: a.config.Classifier != nil, Model: health.Models, BatchMean: health.BatchMean,
+			Classify: a.config.Classifier != nil, Model: health.Models, Says: health.Says, BatchMean: health.BatchMean,
 			Samples: p.samples.Load(), Verdicts: p.verdicts.Load(), Shed: p.shed.Load(), Batches: p.batches.Load(),
 			P50: loader.Milliseconds(p50), P99: loader.Milliseconds(p99), LastError: a.problem(health),
 			TakesReload: a.config.SignalReload, ReloadsBegun: a.reloadsBegun, Reloads: a.reloads, ReloadError: a.reloadError,

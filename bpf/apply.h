@@ -102,6 +102,7 @@ static __always_inline void move_counts(struct flow *to, struct flow *from)
 	__sync_fetch_and_add(&to->packets_out, __sync_lock_test_and_set(&from->packets_out, 0));
 	__sync_fetch_and_add(&to->bytes_out, __sync_lock_test_and_set(&from->bytes_out, 0));
 	__sync_fetch_and_add(&to->dropped, __sync_lock_test_and_set(&from->dropped, 0));
+	__sync_fetch_and_add(&to->dropped_bytes, __sync_lock_test_and_set(&from->dropped_bytes, 0));
 }
 
 /* Moves a flow with a firm verdict from pending to flows. The pending entry stays until op_merge: a packet that
@@ -110,7 +111,7 @@ static __always_inline void promote(const struct tables *t, const void *key, str
 {
 	struct flow copy = *f, *to;
 
-	copy.packets_in = copy.bytes_in = copy.packets_out = copy.bytes_out = copy.dropped = 0;
+	copy.packets_in = copy.bytes_in = copy.packets_out = copy.bytes_out = copy.dropped = copy.dropped_bytes = 0;
 	if (bpf_map_update_elem(t->flows, key, &copy, BPF_NOEXIST)) {
 		count(reason_table_full); /* the flow stays in pending, with its verdict */
 		return;

@@ -79,7 +79,8 @@ struct flow {
 	__u64 packets_out;
 	__u64 bytes_out;
 	__u64 tat_out;
-	__u64 pad_out[5];
+	__u64 dropped_bytes; /* of the packets dropped by policy: their IP bytes */
+	__u64 pad_out[4];
 };
 
 struct ended_flow {

@@ -205,8 +205,8 @@ __noinline int drop_without_flow(int direction, enum reason reason)
 	count(reason);
 	if (!(h->flags & policy_drops_unparsed) || (later && !overlaps_tcp(h)))
 		return false;
-	host_prefix(&h->host, h->epoch & 1, h->key.family);
-	if (is_protected_addr(&h->host, h->key.src) || is_protected_addr(&h->host, h->key.dst))
+	if (is_protected_addr(&h->host, h->key.src, h->epoch & 1, h->key.family) ||
+	    is_protected_addr(&h->host, h->key.dst, h->epoch & 1, h->key.family))
 		return false;
 	count(reason_unparsed);
 	return true;

@@ -67,6 +67,7 @@ struct agent_stats {
 	__u8 model[2][name_len];
 	__u8 last_error[128];
 	__u8 reload_error[256]; /* of the last reload that ended; empty if it changed the models */
+	__u64 says[2][2][max_labels / 64]; /* bit sets of the labels that each model may say, for each task */
 };
 
 /* Key 0 to where and how the programs are attached. */

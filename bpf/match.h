@@ -92,7 +92,9 @@ static __always_inline __u64 rules_of_hosts(struct matching *m, __u32 bank, int 
 	struct host_key *k = &m->host;
 	__u64 *a, *b;
 
-	host_prefix(k, bank, family);
+	k->prefix_len = HOST_FIXED_BITS + (family == 4 ? 32 : 128);
+	k->bank = bank;
+	k->family = family;
 	__builtin_memcpy(k->addr, m->key.addr_a, sizeof(k->addr));
 	a = bpf_map_lookup_elem(&hosts, k);
 	__builtin_memcpy(k->addr, m->key.addr_b, sizeof(k->addr));

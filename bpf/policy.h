@@ -412,6 +412,7 @@ static __always_inline bool enforce(const struct packet *p, struct flow *f)
 		stats->dropped += p->segments;
 		stats->dropped_bytes += p->bytes;
 		__sync_fetch_and_add(&f->dropped, p->segments);
+		__sync_fetch_and_add(&f->dropped_bytes, p->bytes);
 		return true;
 	}
 	if (r->actions & action_dscp && set_dscp(p, r->dscp))

@@ -53,16 +53,12 @@ struct {
 	__type(value, __u8);
 } protect_flows SEC(".maps");
 
-/* Makes the key of one address; the address follows. */
-static __always_inline void host_prefix(struct host_key *host, __u32 bank, int family)
+/* Whether an address is protected, in the first four or all bytes of addr. host is room for a key. */
+static __always_inline bool is_protected_addr(struct host_key *host, const __u8 *addr, __u32 bank, int family)
 {
 	host->prefix_len = HOST_FIXED_BITS + (family == 4 ? 32 : 128);
 	host->bank = bank;
 	host->family = family;
-}
-
-static __always_inline bool is_protected_addr(struct host_key *host, const __u8 *addr)
-{
 	__builtin_memcpy(host->addr, addr, sizeof(host->addr));
 	return bpf_map_lookup_elem(&protect, host);
 }
@@ -81,8 +77,7 @@ static __always_inline bool is_protected(struct flow_key6 *key, struct host_key 
 	key->vlan[0] = bank;
 	if (bpf_map_lookup_elem(&protect_flows, key))
 		return true;
-	host_prefix(host, bank, family);
-	return is_protected_addr(host, key->addr_a) || is_protected_addr(host, key->addr_b);
+	return is_protected_addr(host, key->addr_a, bank, family) || is_protected_addr(host, key->addr_b, bank, family);
 }
 
 #endif

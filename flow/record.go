@@ -48,6 +48,11 @@ type Live struct {
 	PacketsOut uint64 `json:"packets_out"`
 	BytesOut   uint64 `json:"bytes_out"`
 	Dropped    uint64 `json:"dropped"`
+
+	DroppedBytes uint64  `json:"dropped_bytes"`
+	Rate         float64 `json:"rate,omitempty"`         // bits per second that pass, where a list computes rates
+	DroppedRate  float64 `json:"dropped_rate,omitempty"` // bits per second that the policy drops
+
 	Generation uint32 `json:"generation"`
 	Midstream  bool   `json:"midstream,omitempty"`
 	Ended      string `json:"ended,omitempty"`    // fin, rst or idle

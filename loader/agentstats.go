@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+
+	"github.com/dpclass/dpclass/flow"
 )
 
 // AgentStats is what a live agent reports about itself. Counts are since it started.
@@ -36,6 +38,8 @@ type AgentStats struct {
 	ReloadsBegun uint32 `json:"-"`                      // of the models
 	Reloads      uint32 `json:"reloads"`                // that ended, with success or not
 	ReloadError  string `json:"reload_error,omitempty"` // of the last one; "" if it changed the models
+
+	Says []map[flow.Task][]string `json:"-"` // labels that each model may say, in the order of Model
 }
 
 // hungAfter is the age of the statistics after which their agent counts as hung. A live one
@@ -49,10 +53,11 @@ func (s *AgentStats) isHung(now time.Time) bool { return now.Sub(s.Updated) > hu
 // in the figures of the ring.
 func (a *Attachment) Publish(s AgentStats) error {
 	s.RingUsed, s.RingBytes = a.ring.fill()
-	return putAgent(a.maps.Agent, &s)
+	return putAgent(a.maps.Agent, &a.labels, &s)
 }
 
-func putAgent(m *ebpf.Map, s *AgentStats) error {
+// putAgent stores statistics. Without a table of labels, what the models say is not stored.
+func putAgent(m *ebpf.Map, labels *nameTable, s *AgentStats) error {
 	now, err := newClock(0)
 	if err != nil {
 		return err
@@ -72,14 +77,25 @@ func putAgent(m *ebpf.Map, s *AgentStats) error {
 	}
 	copy(raw.LastError[:len(raw.LastError)-1], s.LastError)
 	copy(raw.ReloadError[:len(raw.ReloadError)-1], s.ReloadError)
+	for n, says := range s.Says[:min(len(s.Says), len(raw.Says))] {
+		for task, names := range says {
+			for _, name := range names {
+				// A label that the table lacks cannot be in a policy either.
+				if label, err := labels.label(name); err == nil {
+					raw.Says[n][task][label>>6] |= 1 << (label & 63)
+				}
+			}
+		}
+	}
 	if err := m.Put(uint32(0), &raw); err != nil {
 		return fmt.Errorf("publish the agent's statistics: %w", err)
 	}
 	return nil
 }
 
-// readAgent returns what the last agent of a map reported.
-func readAgent(m *ebpf.Map) (*AgentStats, error) {
+// readAgent returns what the last agent of a map reported. Without a table of labels, what
+// the models say is left out.
+func readAgent(m *ebpf.Map, labels *nameTable) (*AgentStats, error) {
 	now, err := newClock(0)
 	if err != nil {
 		return nil, err
@@ -97,20 +113,25 @@ func readAgent(m *ebpf.Map) (*AgentStats, error) {
 		LastError: cString(raw.LastError[:]), TakesReload: raw.TakesReload != 0,
 		ReloadsBegun: raw.ReloadsBegun, Reloads: raw.Reloads, ReloadError: cString(raw.ReloadError[:]),
 	}
+	var known []string
+	if labels != nil {
+		known = labels.list()
+	}
 	for n := range raw.Model {
 		if name := cString(raw.Model[n][:]); name != "" {
 			s.Model = append(s.Model, name)
+			s.Says = append(s.Says, labels.said(known, &raw.Says[n]))
 		}
 	}
 	return s, nil
 }
 
-// agent returns what the live agent reports, nil if none is alive.
-func (p *Pins) agent() (*AgentStats, error) {
+// Agent returns what the live agent reports, nil if none is alive.
+func (p *Pins) Agent() (*AgentStats, error) {
 	if live, err := isLocked(p.dir); err != nil || !live {
 		return nil, err
 	}
-	return readAgent(p.maps.Agent)
+	return readAgent(p.maps.Agent, &p.labels)
 }
 
 // agentOf returns what the agent of a pin directory reported last.
@@ -120,7 +141,21 @@ func agentOf(dir string) (*AgentStats, error) {
 		return nil, fmt.Errorf("pinned map %q: %w", "agent", err)
 	}
 	defer m.Close()
-	return readAgent(m)
+	return readAgent(m, nil)
+}
+
+// said returns the labels in a model's bit sets.
+func (t *nameTable) said(known []string, sets *[flow.NumTasks]labelSet) map[flow.Task][]string {
+	says := map[flow.Task][]string{}
+	for _, name := range known {
+		label, err := t.label(name)
+		for task := range sets {
+			if err == nil && sets[task][label>>6]>>(label&63)&1 != 0 {
+				says[flow.Task(task)] = append(says[flow.Task(task)], name)
+			}
+		}
+	}
+	return says
 }
 
 // agentPID returns the id of the last process that reported serving the pins, or 0.

@@ -220,7 +220,7 @@ func (a *Attachment) create(ctx context.Context, device netlink.Link, cfg *Confi
 	if err := a.record(); err != nil {
 		return err
 	}
-	if err := putAgent(a.maps.Agent, &AgentStats{PID: os.Getpid(), Started: time.Now(), Updated: time.Now()}); err != nil {
+	if err := putAgent(a.maps.Agent, nil, &AgentStats{PID: os.Getpid(), Started: time.Now()}); err != nil {
 		return err
 	}
 	if err := a.pinMaps(); err != nil {
@@ -268,7 +268,7 @@ func (a *Attachment) adopt(ctx context.Context, device netlink.Link, cfg *Config
 		pinned[name] = m
 	}
 	// The statistics are still those of the earlier process.
-	if err := putAgent(pinned["agent"], &AgentStats{PID: os.Getpid(), Started: time.Now()}); err != nil {
+	if err := putAgent(pinned["agent"], nil, &AgentStats{PID: os.Getpid(), Started: time.Now()}); err != nil {
 		return err
 	}
 	if err := a.load(device, cfg, pinned); err != nil {

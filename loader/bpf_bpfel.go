@@ -38,6 +38,7 @@ type bpfAgentStats struct {
 	Model                  [2][64]uint8
 	LastError              [128]uint8
 	ReloadError            [256]uint8
+	Says                   [2][2][32]uint64
 }
 
 type bpfAnswerCopy struct {
@@ -121,7 +122,8 @@ type bpfFlow struct {
 	PacketsOut   uint64
 	BytesOut     uint64
 	TatOut       uint64
-	PadOut       [5]uint64
+	DroppedBytes uint64
+	PadOut       [4]uint64
 }
 
 type bpfFlowEvidence struct {

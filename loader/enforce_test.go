@@ -190,6 +190,11 @@ func TestPolice(t *testing.T) {
 		if stats[0].Packets != 80 || stats[0].Dropped != uint64(80-2*test.want) || stats[0].DroppedBytes != 1000*stats[0].Dropped {
 			t.Errorf("%+v", stats[0])
 		}
+		for _, c := range flows {
+			if r := k.flow(c.key()); r.Dropped == 0 || r.DroppedBytes != 1000*r.Dropped {
+				t.Errorf("flow %q: %+v", c.key(), r.Live)
+			}
+		}
 	}
 }
 

@@ -102,6 +102,7 @@ func addCounts(to, from *bpfFlow) {
 	to.PacketsOut += from.PacketsOut
 	to.BytesOut += from.BytesOut
 	to.Dropped += from.Dropped
+	to.DroppedBytes += from.DroppedBytes
 }
 
 // merge joins the two entries of a flow that is moving from pending to decided.
@@ -158,7 +159,7 @@ func (t *Table) fill(now clock, e *entry, r *flow.Record, live *flow.Live) error
 	}
 	*live = flow.Live{
 		PacketsIn: f.PacketsIn, BytesIn: f.BytesIn, PacketsOut: f.PacketsOut, BytesOut: f.BytesOut,
-		Dropped: f.Dropped, Generation: f.Generation, Rule: int(f.RuleIn), RuleOut: int(f.RuleOut), Ended: state.ended(),
+		Dropped: f.Dropped, DroppedBytes: f.DroppedBytes, Generation: f.Generation, Rule: int(f.RuleIn), RuleOut: int(f.RuleOut), Ended: state.ended(),
 		Midstream: state.has(bpfFlowStateStateMidstream),
 	}
 	*r = flow.Record{

@@ -113,7 +113,7 @@ func (p *Pins) Status() (Status, error) {
 		return s, err
 	}
 	s.Rules = len(rules)
-	if s.Agent, err = p.agent(); err != nil {
+	if s.Agent, err = p.Agent(); err != nil {
 		return s, err
 	}
 	s.State = s.state(time.Now())

@@ -145,7 +145,9 @@ func readProcess(pid int) (p process, ok bool) {
 		return p, false
 	}
 	if _, uids, found := strings.Cut(string(status), "\nUid:"); found {
-		fmt.Sscan(uids, &p.uid) // 0 if it is not there
+		if _, err := fmt.Sscan(uids, &p.uid); err != nil {
+			return p, false
+		}
 	}
 	return p, true
 }

@@ -93,7 +93,7 @@ the fields of "dpclass flows -o json"; its log goes to standard error.`,
 	f.names.flag(cmd)
 	flags.BoolVar(&f.dns, "dns", false, "read the DNS answers that pass, to name flows that have no server name of their own")
 	flags.StringVar(&f.policy, "policy", "", "policy `FILE` to enforce, checked before anything is attached")
-	flags.IntVar(&f.samples, "samples", 0, fmt.Sprintf("payload packets to read per flow, 1 to %d (default: the model's)", flow.MaxSamples))
+	addSamples(cmd, &f.samples)
 	flags.Float64Var(&f.minConfidence, "min-confidence", 0, "probability, 0 to 1, below which a final verdict becomes \"unknown\" ('models show' says how many flows that leaves)")
 	flags.BoolVar(&f.persist, "persist", false, "keep programs, flows and policy in the kernel when attach ends")
 	flags.BoolVar(&f.noClassify, "no-classify", false, "count flows without classifying them; needs no ONNX Runtime")
@@ -110,8 +110,6 @@ the fields of "dpclass flows -o json"; its log goes to standard error.`,
 
 func (f *attachFlags) check() error {
 	switch {
-	case f.samples < 0 || f.samples > flow.MaxSamples:
-		return cli.Usagef("--samples %d: want 1 to %d", f.samples, flow.MaxSamples)
 	case !(f.minConfidence >= 0 && f.minConfidence <= 1):
 		return cli.Usagef("--min-confidence %g: want a number from 0 to 1", f.minConfidence)
 	case f.noClassify && (len(f.models) > 0 || f.minConfidence > 0 || f.dns || len(f.names) > 0 || f.evidence != string(classifier.EvidenceAll)):
@@ -138,7 +136,7 @@ func attach(cmd *cobra.Command, g *cli.Globals, f *attachFlags, interfaces []str
 	labels := model.NewLabels(models)
 	var rules *flow.Policy
 	if f.policy != "" {
-		if rules, err = readPolicy(cmd, f.policy, labels, policy.WithApps(knownApps(catalogue))); err != nil {
+		if rules, err = readPolicy(cmd, f.policy, labels, policy.WithApps(knownApps(catalogue)), policyModels(models)); err != nil {
 			return err
 		}
 		if err := protectSSH(cmd, rules); err != nil {

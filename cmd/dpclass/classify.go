@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dpclass/dpclass/classifier"
+	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/cmd/dpclass/internal/explanation"
 	"github.com/dpclass/dpclass/cmd/dpclass/internal/offline"
 	"github.com/dpclass/dpclass/flow"
@@ -72,7 +73,7 @@ is 1. A packet that a capture has from several interfaces counts once.
 	}
 	set := command.Flags()
 	set.StringArrayVar(&flags.models, "model", nil, "`NAME` of a shipped model, or FILE.onnx; give it twice for one model per task")
-	set.IntVar(&flags.samples, "samples", 0, "payload packets to read per flow (default: the model's)")
+	addSamples(command, &flags.samples)
 	set.Float64Var(&flags.minConfidence, "min-confidence", 0, "probability, 0 to 1, below which a final verdict becomes \"unknown\" ('models show' says how many flows that leaves)")
 	set.StringVar(&flags.filter, "filter", "", "show only flows that match the `FILTER`, see above")
 	set.BoolVar(&flags.dns, "dns", false, dnsOfflineHelp)
@@ -83,8 +84,28 @@ is 1. A packet that a capture has from several interfaces counts once.
 	return command
 }
 
+// labels returns the labels that a filter may name, nil without a filter.
+func (f *classifyFlags) labels() ([]string, error) {
+	if f.filter == "" {
+		return nil, nil
+	}
+	models, err := loadModels(f.models)
+	if err != nil {
+		return nil, err
+	}
+	catalogue, err := f.names.load()
+	if err != nil {
+		return nil, err
+	}
+	return slices.Concat(flow.Vocabulary, model.NewLabels(models), knownApps(catalogue)), nil
+}
+
 func classify(command *cobra.Command, g *cli.Globals, flags *classifyFlags, names []string) error {
-	keep, err := flowlist.ParseFilter(flags.filter)
+	labels, err := flags.labels()
+	if err != nil {
+		return err
+	}
+	keep, err := flowlist.ParseFilter(flags.filter, labels)
 	if err != nil {
 		return cli.Usage(err)
 	}

@@ -18,10 +18,16 @@ const bpffs = "/sys/fs/bpf"
 // isolatedVariable says that the process has a mount namespace of its own.
 const isolatedVariable = "DPCLASS_TEST_ISOLATED"
 
+// mainVariable makes the test binary behave as dpclass.
+const mainVariable = "DPCLASS_TEST_MAIN"
+
 // TestMain gives the tests a mount namespace with a BPF file system of its own,
 // where they may: "nothing is left" and "detach --all" are then about what the
 // tests did, whatever else runs on the machine.
 func TestMain(m *testing.M) {
+	if os.Getenv(mainVariable) != "" {
+		main()
+	}
 	if os.Geteuid() == 0 && os.Getenv(isolatedVariable) == "" {
 		if err := isolate(); err != nil {
 			fmt.Fprintf(os.Stderr, "no mount namespace for the end-to-end tests: %v\n", err)

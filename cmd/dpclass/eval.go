@@ -63,7 +63,7 @@ the names. The output says what decided how many flows.`,
 	set.StringVar(&flags.level, "level", "", "`LEVEL` to score: packet or flow")
 	set.StringArrayVar(&flags.sets, "set", nil, "use only the manifest's rows of the set `NAME`; may be given more than once")
 	set.StringArrayVar(&flags.models, "model", nil, "`NAME` of a shipped model, or FILE.onnx; give it twice for one model per task")
-	set.IntVar(&flags.samples, "samples", 0, "payload packets to read per flow (default: the model's)")
+	addSamples(command, &flags.samples)
 	set.BoolVar(&flags.system, "system", false, "score the verdict on all evidence, names and protocols first; needs --level flow")
 	set.BoolVar(&flags.dns, "dns", false, dnsOfflineHelp)
 	addEvidence(command, &flags.evidence)

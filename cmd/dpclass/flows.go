@@ -37,8 +37,8 @@ first. Elsewhere it has all of them, or what fits $COLUMNS if that is set.
 
 A label with a question mark is provisional: it may still change. Rates come from
 two reads, --interval apart. --ended shows the newest flows that have ended
-instead. -o json prints one object a line and has no rates, so it reads once
-unless it sorts by rate.
+instead. RATE is what passes; DROP RATE is what the policy drops of the flow. -o json
+prints one object a line; it reads once and has no rates, unless it sorts by rate.
 
 ` + flowlist.FilterHelp,
 		Example: `  dpclass flows eth0
@@ -57,6 +57,9 @@ unless it sorts by rate.
 				return err
 			}
 			return withInterfaces(g, args, func(all []*loader.Pins) error {
+				if view.Keep, err = flowlist.ParseFilter(f.filter, labelsOf(all)); err != nil {
+					return cli.Usage(err)
+				}
 				view.Source = f.source(all)
 				return f.show(cmd, g, view)
 			})
@@ -77,7 +80,7 @@ unless it sorts by rate.
 
 // view checks the flags and returns the view that they ask for.
 func (f *flowsFlags) view(g *cli.Globals) (*flowlist.View, error) {
-	keep, err := flowlist.ParseFilter(f.filter)
+	keep, err := flowlist.ParseFilter(f.filter, nil)
 	switch {
 	case err != nil:
 		return nil, cli.Usage(err)
@@ -93,6 +96,14 @@ func (f *flowsFlags) view(g *cli.Globals) (*flowlist.View, error) {
 		view.What = "ended flows"
 	}
 	return view, nil
+}
+
+// labelsOf returns the labels that flows of the interfaces may have, nil without interfaces.
+func labelsOf(all []*loader.Pins) (labels []string) {
+	for _, iface := range all {
+		labels = append(labels, iface.Labels()...)
+	}
+	return labels
 }
 
 // source reads the flows of the interfaces.

@@ -22,7 +22,8 @@ func newModelsUseCommand(g *cli.Globals) *cobra.Command {
 		Long: `Choose one model, or two with one task each, for every later attach, classify and
 eval without --model. The models are verified first. Root's choice applies to every
 user and is kept in /etc/dpclass/model; another user's choice is kept in
-$XDG_CONFIG_HOME/dpclass/model (~/.config/dpclass/model) and overrides root's.
+$XDG_CONFIG_HOME/dpclass/model (~/.config/dpclass/model) and overrides root's for that user:
+agents that are started with sudo do not see it.
 An agent that was started without --model loads the choice on "dpclass reload": it
 samples flows without a final verdict again, and keeps final verdicts.`,
 		Example: `  sudo dpclass models use cnn-app cnn-traffic
@@ -73,8 +74,8 @@ samples flows without a final verdict again, and keeps final verdicts.`,
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(out, "%s will be used if --model is not given (%s)\n"+
-				"agents that run without --model load it on \"dpclass reload --all\"\n", baseNames(args), file)
+			_, err = fmt.Fprintf(out, "%s will be used if --model is not given (%s)\n%s\n"+
+				"agents that run without --model load it on \"dpclass reload --all\"\n", baseNames(args), file, cli.ChoiceScope(file))
 			return err
 		},
 	}

@@ -29,7 +29,11 @@ tmux or screen; it is printed.`,
 				if err != nil {
 					return err
 				}
-				p, err := readPolicy(cmd, args[1], iface.Labels(), policy.WithApps(apps))
+				models, err := runningModels(iface)
+				if err != nil {
+					return err
+				}
+				p, err := readPolicy(cmd, args[1], iface.Labels(), append(models, policy.WithApps(apps))...)
 				if err != nil {
 					return err
 				}

@@ -19,7 +19,8 @@ func newPolicyCheckCommand(g *cli.Globals) *cobra.Command {
 		Short: "Check a policy file and explain it",
 		Long: `Check a policy file and say in a sentence what each of its rules does, with every
 default and unit written out. It changes nothing and needs no privileges. The exit code is 0 if the
-file can be applied. To use the labels of your own models, name them with --model.
+file can be applied. To use the labels of your own models, name them with --model: a label
+that they never say has a warning.
 
 ` + policy.Help,
 		Example: "  dpclass policy check policy.yaml\n  dpclass policy check policy.yaml --model ./mine.onnx -o json",
@@ -31,7 +32,7 @@ file can be applied. To use the labels of your own models, name them with --mode
 			return completePolicyFiles(cmd, args, word)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			labels, err := modelLabels(models)
+			options, labels, err := checkedModels(models)
 			if err != nil {
 				return err
 			}
@@ -39,7 +40,7 @@ file can be applied. To use the labels of your own models, name them with --mode
 			if err != nil {
 				return err
 			}
-			p, err := readPolicy(cmd, args[0], labels, policy.WithApps(apps))
+			p, err := readPolicy(cmd, args[0], labels, append(options, policy.WithApps(apps))...)
 			if err != nil {
 				return err
 			}
@@ -55,15 +56,20 @@ file can be applied. To use the labels of your own models, name them with --mode
 	return cmd
 }
 
-// modelLabels returns the labels that models add. Without names it is not an error if
-// the chosen models cannot be read: most policies use none of their labels.
-func modelLabels(names []string) ([]string, error) {
+// checkedModels returns the labels that models add. If models were named, the options make
+// the parser warn of labels that these never say. Without names it is not an error if the
+// chosen models cannot be read: most policies use none of their labels.
+func checkedModels(names []string) ([]policy.Option, []string, error) {
 	models, err := loadModels(names)
 	if err != nil {
 		if len(names) == 0 {
-			return nil, nil
+			return nil, nil, nil
 		}
-		return nil, err
+		return nil, nil, err
 	}
-	return model.NewLabels(models), nil
+	labels := model.NewLabels(models)
+	if len(names) == 0 {
+		return nil, labels, nil
+	}
+	return []policy.Option{policyModels(models)}, labels, nil
 }

@@ -11,8 +11,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/fault"
+	"github.com/dpclass/dpclass/loader"
 	"github.com/dpclass/dpclass/policy"
 )
 
@@ -69,6 +71,32 @@ func protectSSH(cmd *cobra.Command, p *flow.Policy) error {
 	_, err := fmt.Fprintf(cmd.ErrOrStderr(), "warning: this seems to be a remote session of %s, but its connection was not found: the policy may cut it off\n"+
 		"  name your address or the server's port in the policy, as in protect: [192.0.2.7, tcp/22]\n", session.Server)
 	return err
+}
+
+// runningModels returns what to tell the parser of a policy about the models that run on an
+// interface: nothing if no agent does.
+func runningModels(iface *loader.Pins) ([]policy.Option, error) {
+	agent, err := iface.Agent()
+	if err != nil || agent == nil || !agent.Ready {
+		return nil, err
+	}
+	var models []policy.Model
+	for n, name := range agent.Model {
+		models = append(models, policy.Model{Name: name, Labels: agent.Says[n]})
+	}
+	if agent.Classify && len(models) == 0 {
+		return nil, nil
+	}
+	return []policy.Option{policy.WithModels(models...)}, nil
+}
+
+// policyModels describes models for the parser of a policy.
+func policyModels(models []*model.Model) policy.Option {
+	var described []policy.Model
+	for _, m := range models {
+		described = append(described, policy.Model{Name: m.Name, Labels: m.Labels})
+	}
+	return policy.WithModels(described...)
 }
 
 // completePolicyFiles completes YAML files.

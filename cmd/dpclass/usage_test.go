@@ -29,6 +29,8 @@ func TestFlowsUsage(t *testing.T) {
 func TestAttachUsage(t *testing.T) {
 	for _, args := range []string{
 		"attach", "attach lo lo", "attach lo --mode generic", "attach lo --direction up", "attach lo --samples 300", "attach lo --samples -1",
+		"attach lo --samples 0", "classify x.pcap --samples 0", "eval --samples 0", "flows --filter category=voip", "flows --filter voip||chat=",
+		"classify x.pcap --filter category:viop",
 		"attach lo --min-confidence 2", "attach lo --no-classify --model default", "attach lo --log-format xml",
 		"detach", "detach --all lo", "detach --all --netns x", "status a b", "policy apply eth0", "policy show", "policy clear", "policy check",
 	} {
@@ -41,6 +43,18 @@ func TestAttachUsage(t *testing.T) {
 	bad := write(t, "bad.yaml", "version: 3\n")
 	if code, _, errOut := call(t, "", "attach", "no-such-iface", "--no-classify", "--policy", bad); code != cli.ExitFailed || !strings.Contains(errOut, "bad.yaml:1:10") {
 		t.Errorf("the policy is not checked first: exit %d: %s", code, errOut)
+	}
+}
+
+// TestHelpOfNetns: the help of every verb says what --netns takes.
+func TestHelpOfNetns(t *testing.T) {
+	for _, verb := range newRootCommand(&cli.Globals{}).Commands() {
+		if !verb.IsAvailableCommand() {
+			continue
+		}
+		if _, out, _ := call(t, "", verb.Name(), "--help"); !strings.Contains(out, "--netns NAME") {
+			t.Errorf("%s:\n%s", verb.Name(), out)
+		}
 	}
 }
 

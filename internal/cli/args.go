@@ -3,11 +3,16 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/dpclass/dpclass/internal/near"
 )
 
 // Choice is a flag that takes one of a few words.
@@ -36,6 +41,33 @@ func (c *Choice) Set(word string) error {
 	return nil
 }
 
+// Number is a flag that takes a number from Min to Max. Its value is 0 if it is not given.
+type Number struct {
+	Value    *int
+	Min, Max int
+}
+
+// String returns the number.
+func (n *Number) String() string {
+	if n.Value == nil {
+		return "0"
+	}
+	return strconv.Itoa(*n.Value)
+}
+
+// Type is the name of the value in the help text.
+func (n *Number) Type() string { return "N" }
+
+// Set takes a number.
+func (n *Number) Set(text string) error {
+	number, err := strconv.Atoi(text)
+	if err != nil || number < n.Min || number > n.Max {
+		return fmt.Errorf("want a number from %d to %d", n.Min, n.Max)
+	}
+	*n.Value = number
+	return nil
+}
+
 // Exactly returns an argument check that names what is missing.
 func Exactly(names ...string) cobra.PositionalArgs { return Between(len(names), names...) }
 
@@ -59,10 +91,35 @@ func NoVerb(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-		return Usagef("unknown command %q; did you mean %q?", args[0], near[0])
+	return unknownVerb(cmd, args[0])
+}
+
+// unknownVerb is the error of a word that is no command below cmd.
+func unknownVerb(cmd *cobra.Command, word string) error {
+	var known []string
+	for _, child := range cmd.Commands() {
+		if child.IsAvailableCommand() {
+			known = append(known, child.Name())
+		}
 	}
-	return Usagef("unknown command %q", args[0])
+	return Usagef("unknown command %q%s", word, near.Hint(word, known))
+}
+
+// flagError is the error of a flag that could not be read.
+func flagError(cmd *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	if errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() == "" {
+		var known []string
+		note := func(f *pflag.Flag) {
+			if !f.Hidden {
+				known = append(known, "--"+f.Name)
+			}
+		}
+		cmd.Flags().VisitAll(note)
+		cmd.InheritedFlags().VisitAll(note)
+		return Usagef("%w%s", err, near.Hint("--"+unknown.GetSpecifiedName(), known))
+	}
+	return Usage(err)
 }
 
 // Group returns a command that only has commands below it.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strings"
 
@@ -87,6 +88,23 @@ func ChooseModels(models []string) (string, error) {
 		return "", err
 	}
 	return file, writeChoice(file, models)
+}
+
+// ChoiceScope says for whom the choice in a file takes effect, as a sentence for people.
+func ChoiceScope(file string) string {
+	if file != systemChoice {
+		return "this is your own choice: agents that root starts, as with sudo, do not see it (use \"sudo dpclass models use\" for those)"
+	}
+	text := "it applies to root, also with sudo, and to every user without a choice of their own"
+	caller, err := user.Lookup(os.Getenv("SUDO_USER"))
+	if err != nil {
+		return text
+	}
+	own := filepath.Join(caller.HomeDir, ".config", "dpclass", "model")
+	if _, err := os.Stat(own); err == nil {
+		text += "; " + caller.Username + " has one: " + own
+	}
+	return text
 }
 
 // writeChoice replaces the file atomically: an agent may read it at any time.

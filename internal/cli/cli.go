@@ -75,7 +75,7 @@ func (g *Globals) Setup(root *cobra.Command) {
 	flags.BoolVarP(&g.Verbose, "verbose", "v", false, "log debug messages")
 	Complete(root, "output", "table", "json")
 	root.SetHelpCommand(newHelpCommand())
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetFlagErrorFunc(flagError)
 	g.watchStart(root)
 }
 
@@ -111,6 +111,7 @@ func (g *Globals) Execute(ctx context.Context, root *cobra.Command, args []strin
 	root.SetIn(in)
 	root.SetOut(out)
 	root.SetErr(errOut)
+	completeWithoutPackage(root, args, out)
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return ExitDone
@@ -148,7 +149,10 @@ func newHelpCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			found, rest, err := cmd.Root().Find(args)
 			if err != nil || len(rest) > 0 {
-				return Usagef("unknown command %q", strings.Join(args, " "))
+				if found == nil || len(rest) == 0 {
+					return Usagef("unknown command %q", strings.Join(args, " "))
+				}
+				return unknownVerb(found, rest[0])
 			}
 			found.InitDefaultHelpFlag()
 			found.InitDefaultVersionFlag()

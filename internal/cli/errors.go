@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"strings"
 
 	"github.com/dpclass/dpclass/internal/fault"
@@ -45,7 +47,7 @@ func printError(w io.Writer, program string, err error) {
 	all := split(err)
 	for _, one := range all[:min(len(all), maxErrors)] {
 		fmt.Fprintf(w, "%s: %s\n", program, fault.Printable(oneLine(one.Error())))
-		advice := fault.Advice(one)
+		advice := adviceOn(one, os.Geteuid())
 		for _, line := range advice[:min(len(advice), maxAdvice)] {
 			fmt.Fprintf(w, "  %s\n", fault.Printable(line))
 		}
@@ -53,6 +55,16 @@ func printError(w io.Writer, program string, err error) {
 	if more := len(all) - maxErrors; more > 0 {
 		fmt.Fprintf(w, "  and %d more\n", more)
 	}
+}
+
+// adviceOn returns the advice of an error, and where it has none about missing rights, what
+// gives them to a process of that user.
+func adviceOn(err error, uid int) []string {
+	advice := fault.Advice(err)
+	if len(advice) == 0 && uid != 0 && errors.Is(err, fs.ErrPermission) {
+		advice = append(advice, "this needs more rights: run it with sudo")
+	}
+	return advice
 }
 
 // split returns the errors that errors.Join put together, or the error alone. An

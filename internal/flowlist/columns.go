@@ -62,7 +62,9 @@ var (
 func liveColumns(now time.Time) []Column {
 	return append(VerdictColumns(),
 		Column{Title: "STATE", Leaves: leaveState, Cell: stateCell},
-		Column{Title: "RATE", Right: true, Leaves: leaveRate, Cell: rateCell},
+		Column{Title: "RATE", Right: true, Leaves: leaveRate, Cell: func(r Row) tui.Cell { return rateCell(r.Rate, tui.Plain) }},
+		Column{Title: "DROP RATE", Right: true, Leaves: leaveRate, Wanted: func(r Row) bool { return r.DropRate >= 1 },
+			Cell: func(r Row) tui.Cell { return rateCell(r.DropRate, tui.Red) }},
 		BytesColumn, PacketsColumn,
 		Column{Title: "DROPPED", Right: true, Wanted: func(r Row) bool { return live(r.Record).Dropped > 0 },
 			Cell: func(r Row) tui.Cell { return tui.CountCell(live(r.Record).Dropped, tui.Red) }},
@@ -211,9 +213,9 @@ func stateCell(r Row) tui.Cell {
 	return tui.Cell{Text: state, Style: style}
 }
 
-func rateCell(r Row) tui.Cell {
-	if r.Rate < 1 {
+func rateCell(rate float64, style tui.Style) tui.Cell {
+	if rate < 1 {
 		return tui.Cell{Text: "-", Style: tui.Dim}
 	}
-	return tui.Cell{Text: tui.Rate(r.Rate)}
+	return tui.Cell{Text: tui.Rate(rate), Style: style}
 }

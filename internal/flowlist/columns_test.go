@@ -36,16 +36,16 @@ func tableRows() ([]Row, time.Time) {
 	second.Packets, second.Bytes, second.FirstSeen, second.LastSeen = 3, 420, now.Add(-26*time.Hour), now.Add(-2*time.Hour)
 	third.Final, third.CategoryFinal, third.AppFinal, third.Category, third.CategoryConfidence, third.App = false, false, false, "vpn-streaming", .5, flow.Unknown
 	third.Packets, third.Bytes, third.FirstSeen, third.LastSeen = 1, 60, now, now
-	return []Row{{first, 12.34e6}, {second, 0}, {third, 999}}, now
+	return []Row{{first, 12.34e6, 250e3}, {second, 0, 0}, {third, 999, 0}}, now
 }
 
 func TestFlowTable(t *testing.T) {
 	rows, now := tableRows()
 	const want = `
-IFACE  PROTO  SOURCE          DESTINATION    NAME                              CATEGORY         %  APP        %  BY     STATE                   RATE   BYTES  PACKETS  DROPPED  RULE    AGE   IDLE
-eth0   tls    10.1.2.3:40000  192.0.2.1:443  …ith-a-long-name.cdn.example.com  voip                skype         name   final            12.3 Mbit/s  9.9 MB   12.3 k        7     2  1m30s     1s
-eth1   udp    [fd00::1]:5000  [fd00::2]:53   printer\x1b[31m?                  -                   -             -      undecided, idle            -   420 B        3        -   -/3  1d02h  2h00m
-eth0   tls    10.1.2.3:40000  192.0.2.1:443  video.example.com                 vpn-streaming?  50  unknown?  60  model  guess              999 bit/s    60 B        1        -     -     0s     0s
+IFACE  PROTO  SOURCE          DESTINATION    NAME                              CATEGORY         %  APP        %  BY     STATE                   RATE   DROP RATE   BYTES  PACKETS  DROPPED  RULE    AGE   IDLE
+eth0   tls    10.1.2.3:40000  192.0.2.1:443  …ith-a-long-name.cdn.example.com  voip                skype         name   final            12.3 Mbit/s  250 kbit/s  9.9 MB   12.3 k        7     2  1m30s     1s
+eth1   udp    [fd00::1]:5000  [fd00::2]:53   printer\x1b[31m?                  -                   -             -      undecided, idle            -           -   420 B        3        -   -/3  1d02h  2h00m
+eth0   tls    10.1.2.3:40000  192.0.2.1:443  video.example.com                 vpn-streaming?  50  unknown?  60  model  guess              999 bit/s           -    60 B        1        -     -     0s     0s
 `
 	got := "\n" + strings.Join(tableOf(rows, now, false, 0), "\n") + "\n"
 	if got != want {

@@ -66,11 +66,12 @@ func live(r *flow.Record) flow.Live {
 	return *r.Live
 }
 
-// ParseFilter reads a filter expression. An empty one matches every flow.
-func ParseFilter(expr string) (Filter, error) {
+// ParseFilter reads a filter expression. An empty one matches every flow. A category or an
+// app that is not among the labels is an error, unless labels is nil.
+func ParseFilter(expr string, labels []string) (Filter, error) {
 	var all []Filter
 	for _, word := range strings.Fields(expr) {
-		one, err := parseFilterWord(word)
+		one, err := parseFilterWord(word, labels)
 		if err != nil {
 			return nil, fmt.Errorf("filter %q: %w", expr, err)
 		}
@@ -86,9 +87,16 @@ func ParseFilter(expr string) (Filter, error) {
 	}, nil
 }
 
-func parseFilterWord(word string) (Filter, error) {
+// operators are words of other filter languages, which would match as text.
+var operators = []string{"or", "and", "not", "||", "&&", "|", "&", "(", ")"}
+
+func parseFilterWord(word string, labels []string) (Filter, error) {
+	if slices.Contains(operators, strings.ToLower(word)) {
+		return nil, fault.Advise(fmt.Errorf("%q has no meaning here", word),
+			"all words must match; a comma gives alternatives, as in category:voip,chat, and ! negates")
+	}
 	if rest, not := strings.CutPrefix(word, "!"); not {
-		inner, err := parseFilterWord(rest)
+		inner, err := parseFilterWord(rest, labels)
 		if err != nil {
 			return nil, err
 		}
@@ -98,6 +106,10 @@ func parseFilterWord(word string) (Filter, error) {
 	if !ok {
 		if word == "" {
 			return nil, errors.New("! has no word after it")
+		}
+		if i := strings.IndexAny(word, "=<>~"); i >= 0 {
+			key, value := strings.TrimRight(word[:i], "!"), strings.TrimLeft(word[i:], "=<>~")
+			return nil, fault.Advise(fmt.Errorf("%q: a word has a colon between its parts", word), "write %s:%s", key, value)
 		}
 		return textFilter(word), nil
 	}
@@ -112,6 +124,9 @@ func parseFilterWord(word string) (Filter, error) {
 			return nil, fmt.Errorf("no value after %q", key+":")
 		}
 		one, err := make(strings.ToLower(value))
+		if key := strings.ToLower(key); err == nil && labels != nil && (key == "category" || key == "app") {
+			err = checkLabel(value, labels)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("%s:%s: %w", key, value, err)
 		}
@@ -120,6 +135,15 @@ func parseFilterWord(word string) (Filter, error) {
 	return func(r *flow.Record) bool {
 		return slices.ContainsFunc(any, func(one Filter) bool { return one(r) })
 	}, nil
+}
+
+// checkLabel makes sure that a flow can have a label.
+func checkLabel(value string, labels []string) error {
+	if value == "none" || strings.EqualFold(value, flow.Unknown) || slices.ContainsFunc(labels, func(l string) bool { return strings.EqualFold(l, value) }) {
+		return nil
+	}
+	return fault.Advise(fmt.Errorf("no flow can have this label%s", near.Hint(value, labels)),
+		"a word without a colon finds a part of a label: %s", value)
 }
 
 // FilterWords returns the words that a filter may have before the colon, sorted.

@@ -75,7 +75,7 @@ func TestFilter(t *testing.T) {
 		{"192.0", true, false},
 		{"!sky proto:udp", false, true},
 	} {
-		keep, err := ParseFilter(test.expr)
+		keep, err := ParseFilter(test.expr, filterLabels)
 		if err != nil {
 			t.Errorf("%q: %v", test.expr, err)
 			continue
@@ -89,21 +89,31 @@ func TestFilter(t *testing.T) {
 	}
 }
 
+var filterLabels = []string{"voip", "chat", "skype"}
+
 func TestBadFilter(t *testing.T) {
 	for expr, want := range map[string]string{
-		"prt:1":         `did you mean "port"?`,
-		"port:https":    "want a port",
-		"port:70000":    "want a port",
-		"port:":         "no value after",
-		"port:1,,2":     "no value after",
-		"src:10.0.0":    "want an address or a prefix",
-		"final:perhaps": "want true or false",
-		"proto:icmp":    "want tcp, udp",
-		"!":             "! has no word after it",
-		"ended:never":   "want fin, rst, idle, none",
-		"source:oracle": "want name, protocol, model, operator, none",
+		"category=voip":       "a colon between its parts",
+		"bytes>1000":          "a colon between its parts",
+		"port!=443":           "a colon between its parts",
+		"port:443 or port:80": `"or" has no meaning here`,
+		"voip AND skype":      `"AND" has no meaning here`,
+		"category:viop":       `no flow can have this label; did you mean "voip"?`,
+		"!app:skipe":          `no flow can have this label; did you mean "skype"?`,
+		"category:voip,chatt": `no flow can have this label; did you mean "chat"?`,
+		"prt:1":               `did you mean "port"?`,
+		"port:https":          "want a port",
+		"port:70000":          "want a port",
+		"port:":               "no value after",
+		"port:1,,2":           "no value after",
+		"src:10.0.0":          "want an address or a prefix",
+		"final:perhaps":       "want true or false",
+		"proto:icmp":          "want tcp, udp",
+		"!":                   "! has no word after it",
+		"ended:never":         "want fin, rst, idle, none",
+		"source:oracle":       "want name, protocol, model, operator, none",
 	} {
-		_, err := ParseFilter(expr)
+		_, err := ParseFilter(expr, filterLabels)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", expr, err, want)
 		}

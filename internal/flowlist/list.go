@@ -13,7 +13,7 @@ import (
 	"github.com/dpclass/dpclass/flow"
 )
 
-// list is the flows of one read, in 160 bytes each: a record has three times as many, and
+// list is the flows of one read, in 180 bytes each: a record has three times as many, and
 // an interface may have hundreds of thousands.
 type list struct {
 	seed   maphash.Seed
@@ -44,8 +44,9 @@ type row struct {
 	packetsOut       uint64
 	bytesOut         uint64
 	dropped          uint64
+	droppedBytes     uint64
 	first, last      int64
-	rate             float64
+	rate, dropRate   float64
 }
 
 // kind is what many records have in common: a record and its live part without the fields
@@ -97,7 +98,7 @@ func (l *list) add(r *flow.Record) *row {
 		to.packets, to.bytes = to.packets+r.Packets, to.bytes+r.Bytes
 		if r.Live != nil {
 			to.packetsIn, to.bytesIn, to.packetsOut = to.packetsIn+r.PacketsIn, to.bytesIn+r.BytesIn, to.packetsOut+r.PacketsOut
-			to.bytesOut, to.dropped = to.bytesOut+r.BytesOut, to.dropped+r.Dropped
+			to.bytesOut, to.dropped, to.droppedBytes = to.bytesOut+r.BytesOut, to.dropped+r.Dropped, to.droppedBytes+r.DroppedBytes
 		}
 		return to
 	}
@@ -116,9 +117,11 @@ func (l *list) add(r *flow.Record) *row {
 	if k.isLive {
 		k.live = *r.Live
 		to.packetsIn, to.bytesIn, to.packetsOut, to.bytesOut = r.PacketsIn, r.BytesIn, r.PacketsOut, r.BytesOut
-		to.dropped, to.generation = r.Dropped, r.Generation
+		to.dropped, to.droppedBytes, to.generation = r.Dropped, r.DroppedBytes, r.Generation
 		k.live.PacketsIn, k.live.BytesIn, k.live.PacketsOut, k.live.BytesOut = 0, 0, 0, 0
-		k.live.Dropped, k.live.Generation = 0, 0
+		to.rate, to.dropRate = r.Rate, r.DroppedRate
+		k.live.Dropped, k.live.DroppedBytes, k.live.Generation = 0, 0, 0
+		k.live.Rate, k.live.DroppedRate = 0, 0
 	}
 	said := texts{r.Name, r.NameSource, r.ALPN, r.JA4}
 	c := &k.record
@@ -161,7 +164,8 @@ func (l *list) record(from *row, r *flow.Record, live *flow.Live) {
 		*live = k.live
 		r.Live = live
 		r.PacketsIn, r.BytesIn, r.PacketsOut, r.BytesOut = from.packetsIn, from.bytesIn, from.packetsOut, from.bytesOut
-		r.Dropped, r.Generation = from.dropped, from.generation
+		r.Dropped, r.DroppedBytes, r.Generation = from.dropped, from.droppedBytes, from.generation
+		r.Rate, r.DroppedRate = from.rate, from.dropRate
 	}
 }
 
@@ -210,7 +214,7 @@ func (l *list) rows(n int) iter.Seq[Row] {
 		for _, i := range shown {
 			from := l.at(i)
 			l.record(from, &r, &live)
-			if !yield(Row{&r, from.rate}) {
+			if !yield(Row{&r, from.rate, from.dropRate}) {
 				return
 			}
 		}

@@ -13,7 +13,8 @@ import (
 // Row is a flow in a list.
 type Row struct {
 	*flow.Record
-	Rate float64 // bits per second
+	Rate     float64 // bits per second that pass
+	DropRate float64 // bits per second that the policy drops
 }
 
 // sortable is a row that is compared with another one.

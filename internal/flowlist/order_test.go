@@ -38,6 +38,21 @@ func TestRates(t *testing.T) {
 	if got := rates(4*time.Second, &reused); !slices.Equal(got, []float64{500}) {
 		t.Errorf("rate of a key in its next life: %v", got)
 	}
+	// What the policy drops is not part of the rate.
+	policed := *call443()
+	policed.Bytes, policed.DroppedBytes, policed.FirstSeen = 1000, 400, start
+	last.list(slices.Values([]*flow.Record{&policed}), start.Add(4*time.Second))
+	policed.Bytes, policed.DroppedBytes = 4000, 2900
+	l := last.list(slices.Values([]*flow.Record{&policed}), start.Add(5*time.Second))
+	if r := l.at(0); r.rate != 500*8 || r.dropRate != 2500*8 {
+		t.Errorf("a policed flow: %v passes, %v is dropped", r.rate, r.dropRate)
+	}
+	l.keep(func(*flow.Record) bool { return true })
+	for row := range l.rows(-1) {
+		if row.Record.Rate != 500*8 || row.DroppedRate != 2500*8 || row.Live.DroppedBytes != 2900 {
+			t.Errorf("as a record: %+v", row.Live)
+		}
+	}
 	// Noting the bytes is enough for the rates of the next read.
 	if n := last.note(slices.Values([]*flow.Record{&reused}), start.Add(5*time.Second)); n != 1 {
 		t.Errorf("%d flows", n)

@@ -31,16 +31,21 @@ func lifeOf(r *flow.Record) lifeName {
 type rates struct {
 	seed  maphash.Seed
 	at    time.Time
-	bytes map[uint64]uint64 // by life; nil: nothing was read
+	bytes map[uint64]counted // by life; nil: nothing was read
 }
+
+// counted is the bytes of a flow: all of them, and those that the policy dropped.
+type counted struct{ all, dropped uint64 }
 
 func newRates() rates { return rates{seed: maphash.MakeSeed()} }
 
 // note notes the bytes of flows, for the rates of the next read.
 func (l *rates) note(flows iter.Seq[*flow.Record], now time.Time) (n int) {
-	bytes := map[uint64]uint64{}
+	bytes := map[uint64]counted{}
 	for r := range flows {
-		bytes[life(l.seed, r)] += r.Bytes
+		name := life(l.seed, r)
+		before := bytes[name]
+		bytes[name] = counted{before.all + r.Bytes, before.dropped + live(r).DroppedBytes}
 		n++
 	}
 	l.at, l.bytes = now, bytes
@@ -55,16 +60,19 @@ func (l *rates) list(flows iter.Seq[*flow.Record], now time.Time) *list {
 	}
 	seconds := now.Sub(l.at).Seconds()
 	known := l.bytes != nil && seconds > 0
-	bytes := map[uint64]uint64{}
+	bytes := map[uint64]counted{}
 	for name, place := range all.places {
 		r := all.at(place)
-		bytes[name] = r.bytes
+		now := counted{r.bytes, r.droppedBytes}
+		bytes[name] = now
 		if !known {
 			continue
 		}
 		before, seen := l.bytes[name]
 		if seen || r.first > l.at.UnixNano() { // all bytes of a new flow are from this interval
-			r.rate = max(float64(r.bytes)-float64(before), 0) * 8 / seconds
+			passed := float64(now.all-now.dropped) - float64(before.all-before.dropped)
+			r.rate = max(passed, 0) * 8 / seconds
+			r.dropRate = max(float64(now.dropped)-float64(before.dropped), 0) * 8 / seconds
 		}
 	}
 	l.at, l.bytes, all.places = now, bytes, nil

@@ -46,7 +46,7 @@ func TestViewPrint(t *testing.T) {
 		{"proto:udp", 0, false, 1, "1 of 2 flows\n"},
 		{"proto:tcp", 0, true, 1, "1 of 2 flows, "}, // and a rate
 	} {
-		keep, err := ParseFilter(test.filter)
+		keep, err := ParseFilter(test.filter, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
