@@ -10,6 +10,7 @@ volatile const bool l3_device; /* frames begin with the IP header (tun, WireGuar
 volatile const bool vlan_in_key; /* VLAN ids are part of the 5-tuple */
 volatile const bool has_bpf_loop; /* kernel 5.17 */
 volatile const bool has_xdp_load_bytes; /* kernel 5.18, with bpf_xdp_get_buff_len */
+volatile const bool one_way; /* only received or only sent packets are seen */
 volatile const bool copy_dns; /* copy DNS answers to the agent */
 volatile const __u32 sample_budget; /* payload packets sampled of each flow */
 volatile const __u64 wakeup_interval_ns = 200000; /* each CPU wakes the reader at most once in this time */
@@ -21,5 +22,7 @@ volatile const __u64 timeout_tcp_opening; /* one direction seen */
 volatile const __u64 timeout_tcp_established; /* both directions seen */
 volatile const __u64 timeout_udp_single;
 volatile const __u64 timeout_udp_stream;
+
+volatile const __u64 timeout_held; /* jiffies that a rule acts by the verdict of an earlier flow of the 5-tuple */
 
 #endif

@@ -30,15 +30,16 @@ static __always_inline int handle_flow(struct packet *p, const struct tables *t)
 {
 	__u64 now = bpf_jiffies64();
 	struct flow *f;
+	bool fits;
 
 	measure(p);
 	f = find_flow(p, t, now);
 	if (!f)
 		return -reason_table_full;
-	touch(f, p, now);
+	fits = touch(f, p, now);
 	if (copy_dns && is_from_dns(p))
 		copy_answer(p);
-	if (unlikely(!(f->state & state_settled)))
+	if (unlikely(fits && !(f->state & state_settled)))
 		take_sample(p, f);
 	return enforce(p, f);
 }

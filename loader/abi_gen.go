@@ -6,7 +6,7 @@ package loader
 
 // ABI is the version of the pinned maps. It is part of the pins' path, so that a dpclass
 // with another ABI does not touch them.
-const ABI = 4
+const ABI = 5
 
 // abiFingerprint is internal/abi's fingerprint of the maps of that ABI.
-const abiFingerprint = "92912d3b05018511"
+const abiFingerprint = "7dfe2698faaf9031"

@@ -54,6 +54,14 @@ func (t *Table) read() ([]entry, error) {
 	return entries, err
 }
 
+// held reports whether rules act on the flow by an earlier one's verdict (is_held in
+// bpf/flow.h).
+func held(f *bpfFlow) bool {
+	firm := func(v *bpfVerdict) bool { return v.Final != 0 || flow.Source(v.Source) == flow.SourceOperator }
+	state := flowState(f.State)
+	return state.has(bpfFlowStateStateHeld) && !state.has(bpfFlowStateStateSettled) && !firm(&f.Category) && !firm(&f.App)
+}
+
 // flowState is the state of a flow, as bits.
 type flowState bpfFlowState
 
@@ -134,8 +142,8 @@ func (t *Table) record(now clock, e *entry) (flow.Record, error) {
 		FirstSeen: now.time(int64(f.FirstNs)), LastSeen: now.time(now.lastSeen(f)),
 		Live: &flow.Live{
 			PacketsIn: f.PacketsIn, BytesIn: f.BytesIn, PacketsOut: f.PacketsOut, BytesOut: f.BytesOut,
-			Dropped: f.Dropped, Generation: f.Generation, Rule: int(f.RuleIn), RuleOut: int(f.RuleOut), Ended: state.ended(),
-			Midstream: state.has(bpfFlowStateStateMidstream),
+			Dropped: f.Dropped, Generation: f.Generation, Rule: int(f.Choice.RuleIn), RuleOut: int(f.Choice.RuleOut), Ended: state.ended(),
+			Midstream: state.has(bpfFlowStateStateMidstream), Held: held(f),
 		},
 	}
 	if r.Ended == "" {

@@ -189,7 +189,7 @@ func TestUndecidedFlows(t *testing.T) {
 		}
 	}
 	k.says(c.key(), hello("www.example.com"))
-	if f, _ := k.entry(c.key()); f.PolicyEpoch == 0 {
+	if f, _ := k.entry(c.key()); f.Choice.Change&bpfChoiceBitChoiceFound == 0 {
 		t.Error("evidence that is not new makes the kernel look up the rules again")
 	}
 }

@@ -74,6 +74,10 @@ func (r *Rules) Set(p *flow.Policy) error {
 	if next.Epoch == 0 {
 		next.Epoch = 2
 	}
+	// No packet may still be reading the rules of the policy before last.
+	if err := waitForPackets(); err != nil {
+		return err
+	}
 	if err := r.writeBank(next.Epoch&1, rules); err != nil {
 		return err
 	}
@@ -203,6 +207,9 @@ func (t *nameTable) encodeRule(r *flow.Rule) (bpfRule, error) {
 	}
 	if r.Midstream {
 		out.Flags |= bpfRuleFlagRuleMidstream
+	}
+	if r.OneSided {
+		out.Flags |= bpfRuleFlagRuleOneSided
 	}
 	if r.Action.Drop {
 		out.Actions |= bpfRuleActionActionDrop

@@ -43,7 +43,7 @@ func specFor(device netlink.Link, cfg *Config) (*ebpf.CollectionSpec, bpfInterfa
 	}
 	frags := features.HaveProgramHelper(ebpf.XDP, asm.FnXdpLoadBytes) == nil
 	err = set(spec, map[string]any{
-		"l3_device": isL3(device), "vlan_in_key": cfg.VLAN, "copy_dns": cfg.DNS, "has_bpf_loop": haveLoop(), "has_xdp_load_bytes": frags,
+		"l3_device": isL3(device), "vlan_in_key": cfg.VLAN, "copy_dns": cfg.DNS, "one_way": cfg.Ingress != cfg.Egress, "timeout_held": uint64(cfg.Timeouts.Held) / tick, "has_bpf_loop": haveLoop(), "has_xdp_load_bytes": frags,
 		"sample_budget": info.Samples, "tick_ns": tick,
 		"timeout_tcp_opening": info.Timeouts[0], "timeout_tcp_established": info.Timeouts[1],
 		"timeout_udp_single": info.Timeouts[2], "timeout_udp_stream": info.Timeouts[3],
