@@ -204,6 +204,12 @@ static __always_inline void gather(struct matching *m, const struct flow *f)
 	m->exempt = state & state_midstream && !(state & state_enforced);
 }
 
+/* What a choice says for a direction: number of the rule, and PROTECTED. */
+static __always_inline int chosen(const struct choice *c, int direction)
+{
+	return (direction == direction_in ? c->rule_in : c->rule_out) | (c->change & choice_protected ? PROTECTED : 0);
+}
+
 /* Finds the first rule for each direction and stores them in the flow, whose key is in the map matching. Returns the
  * flow's choice in this direction (rule, and PROTECTED), or -1 if what it rests on is being changed or has changed:
  * nothing is stored then. Global, so that the verifier checks it only once. */
@@ -264,8 +270,7 @@ __noinline int find_rules(struct flow *f, __u32 epoch, int family, int direction
 		f->tat_in = 0;
 	if (old.choice.epoch != epoch || old.choice.rule_out != new.choice.rule_out)
 		f->tat_out = 0;
-	return (direction == direction_in ? new.choice.rule_in : new.choice.rule_out) |
-	       (new.choice.change & choice_protected ? PROTECTED : 0);
+	return chosen(&new.choice, direction);
 }
 
 /* Token bucket as GCRA (ATM Forum TM 4.1; the same limit as a bucket of `burst` bytes): the packet conforms
@@ -382,31 +387,22 @@ static __always_inline void remember_packet(const struct packet *p, struct flow 
 	remember(f, &b->key);
 }
 
-/* The choice of rules for the packet, looked up again if necessary: number of the rule, and PROTECTED. */
-static __always_inline int choose(const struct packet *p, struct flow *f, __u32 epoch)
+/* Looks the rules up again; the flow's key is in the map matching. Returns what chosen() returns. */
+__noinline int choose(struct flow *f, __u32 epoch, int family, int direction)
 {
-	union choice_word choice = {.word = read_word(&f->choice)};
-	__u32 slot = p->direction;
-	struct matching *m;
+	union choice_word before;
 	int found;
 
-	if (choice.choice.epoch != epoch || !(choice.choice.change & choice_found)) {
-		m = bpf_map_lookup_elem(&matching, &slot);
-		if (!m)
-			return 0;
-		widen_key(&m->key, p->key, p->family);
-		__builtin_memset(m->key.vlan, 0, sizeof(m->key.vlan));
-		found = find_rules(f, epoch, p->family, p->direction);
-		if (found < 0)
-			found = find_rules(f, epoch, p->family, p->direction);
-		if (found >= 0)
-			return found;
-		/* A verdict is being stored just now: the rules found before act once more, if the policy is theirs. */
-		if (choice.choice.epoch != epoch)
-			return 0;
-	}
-	return (p->direction == direction_in ? choice.choice.rule_in : choice.choice.rule_out) |
-	       (choice.choice.change & choice_protected ? PROTECTED : 0);
+	if (!f)
+		return 0;
+	before.word = read_word(&f->choice);
+	found = find_rules(f, epoch, family, direction);
+	if (found < 0)
+		found = find_rules(f, epoch, family, direction);
+	if (found >= 0)
+		return found;
+	/* A verdict is being stored just now: the rules found before act once more, if the policy is theirs. */
+	return before.choice.epoch == epoch ? chosen(&before.choice, direction) : 0;
 }
 
 /* Applies the policy to the packet. Returns whether to drop it. */
@@ -415,7 +411,9 @@ static __always_inline bool enforce(const struct packet *p, struct flow *f)
 	struct rule_counts *stats;
 	struct policy_state *now;
 	struct rule *r;
-	__u32 zero = 0, index, epoch, choice;
+	__u32 zero = 0, slot = p->direction, index, epoch, choice;
+	union choice_word word;
+	struct matching *m;
 	bool drop = false;
 	__u64 dropped;
 	__u8 rule;
@@ -424,7 +422,16 @@ static __always_inline bool enforce(const struct packet *p, struct flow *f)
 	if (!now)
 		return false;
 	epoch = *(volatile __u32 *)&now->epoch; /* once: a new policy may come in force meanwhile */
-	choice = choose(p, f, epoch);
+	word.word = read_word(&f->choice);
+	choice = chosen(&word.choice, p->direction);
+	if (word.choice.epoch != epoch || !(word.choice.change & choice_found)) {
+		m = bpf_map_lookup_elem(&matching, &slot);
+		if (!m)
+			return false;
+		widen_key(&m->key, p->key, p->family);
+		__builtin_memset(m->key.vlan, 0, sizeof(m->key.vlan));
+		choice = choose(f, epoch, p->family, p->direction);
+	}
 	rule = choice;
 	if (!rule)
 		return false;

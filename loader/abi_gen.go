@@ -9,4 +9,4 @@ package loader
 const ABI = 5
 
 // abiFingerprint is internal/abi's fingerprint of the maps of that ABI.
-const abiFingerprint = "7dfe2698faaf9031"
+const abiFingerprint = "e22d5fc8dadf7f01"
