@@ -13,6 +13,8 @@
 #include "key.h"
 #include "limits.h"
 
+#define VERDICT_TRIES 8
+
 enum op_kind {
 	op_verdict, /* store verdicts */
 	op_resample, /* take back op.samples samples that were shed */
@@ -27,9 +29,9 @@ struct op {
 	struct flow_key6 key;
 	__u64 last_jiffies; /* op_idle and op_remove: apply only if no packet has come since then */
 	__u64 evidence; /* op_verdict; 0: leave it as it is */
-	__u32 generation;
 	struct verdict category; /* op_verdict; source_none: leave it as it is */
 	struct verdict app;
+	__u32 generation;
 	enum op_kind kind;
 	__u8 family;
 	__u8 settled; /* op_verdict: no model's verdict comes after these */
@@ -58,12 +60,23 @@ struct {
 /* Stores a task's verdict. Only an operator changes a final verdict or an operator's. */
 static __always_inline bool set_verdict(struct verdict *to, const struct verdict *from)
 {
+	union {
+		struct verdict verdict;
+		__u64 word;
+	} old, new = {.verdict = *from};
+
 	if (from->source == source_none)
 		return false;
-	if (from->source != source_operator && is_firm(to))
-		return false;
-	*to = *from;
-	return true;
+	for (int i = 0; i < VERDICT_TRIES; i++) { /* an operator's may come meanwhile */
+		old.word = read_word(to);
+		if (from->source != source_operator && is_firm(&old.verdict))
+			return false;
+		if (old.word == new.word)
+			return false;
+		if (__sync_val_compare_and_swap((__u64 *)to, old.word, new.word) == old.word)
+			return true;
+	}
+	return false;
 }
 
 /* Stores what a flow's payload says. Returns whether that is new. */
@@ -84,14 +97,15 @@ static __always_inline bool set_evidence(struct flow *f, const struct op *op)
 
 static __always_inline void set_verdicts(struct flow *f, const struct op *op)
 {
-	bool changed = set_verdict(&f->category, &op->category);
+	bool changed;
 
+	begin_change(f);
+	changed = set_verdict(&f->category, &op->category);
 	changed |= set_verdict(&f->app, &op->app);
 	changed |= set_evidence(f, op);
-	if (changed)
-		f->policy_epoch = 0;
 	if (op->settled || (f->category.final && f->app.final))
-		__sync_fetch_and_or(&f->state, state_settled);
+		changed |= !(__sync_fetch_and_or(&f->state, state_settled) & state_settled) && f->state & state_held;
+	end_change(f, changed);
 }
 
 /* Moves the counts of the pending entry to the promoted flow. */
@@ -111,6 +125,7 @@ static __always_inline void promote(const struct tables *t, const void *key, str
 {
 	struct flow copy = *f, *to;
 
+	copy.choice.change = 0; /* others may be changing the verdict just now */
 	copy.packets_in = copy.bytes_in = copy.packets_out = copy.bytes_out = copy.dropped = copy.dropped_bytes = 0;
 	if (bpf_map_update_elem(t->flows, key, &copy, BPF_NOEXIST)) {
 		count(reason_table_full); /* the flow stays in pending, with its verdict */
@@ -124,6 +139,8 @@ static __always_inline void promote(const struct tables *t, const void *key, str
 	/* Bits that a packet set while the copy was made. */
 	__sync_fetch_and_or(&to->state, f->state & ~state_promoted);
 	to->last_jiffies = f->last_jiffies;
+	to->side_in = f->side_in;
+	to->side_out = f->side_out;
 }
 
 static __always_inline bool is_meant(const struct flow *f, const struct op *op)
@@ -179,6 +196,7 @@ static __always_inline bool apply_to(const struct op *op, const void *key, const
 			return false;
 		if (has_ended(f->state))
 			report_end(f, &op->key, op->family);
+		remember(f, &op->key);
 		if (decided)
 			bpf_map_delete_elem(t->flows, key);
 		if (open)

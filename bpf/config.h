@@ -24,5 +24,6 @@ volatile const __u64 timeout_tcp_opening; /* one direction seen */
 volatile const __u64 timeout_tcp_established; /* both directions seen */
 volatile const __u64 timeout_udp_single;
 volatile const __u64 timeout_udp_stream;
+volatile const __u64 timeout_held; /* jiffies that a rule acts by the verdict of an earlier flow of the 5-tuple */
 
 #endif

@@ -31,16 +31,16 @@ static __always_inline int handle_flow(struct packet *p, const struct tables *t)
 {
 	__u64 now = bpf_jiffies64();
 	struct flow *f;
-	bool drop;
+	bool fits, drop;
 
 	measure(p);
 	f = find_flow(p, t, now);
 	if (!f)
 		return -reason_table_full;
-	touch(f, p, now);
+	fits = touch(f, p, now);
 	if (copy_dns && is_from_dns(p))
 		copy_answer(p);
-	if (unlikely(!(f->state & state_settled)))
+	if (unlikely(fits && !(f->state & state_settled)))
 		take_sample(p, f);
 	drop = enforce(p, f);
 	if (unlikely(p->fragment))

@@ -8,6 +8,7 @@
 #include <linux/in.h>
 #include <bpf/bpf_helpers.h>
 #include "config.h"
+#include "counters.h"
 #include "evidence.h"
 #include "key.h"
 #include "labels.h"
@@ -31,8 +32,16 @@ enum flow_state {
 	state_midstream = 256, /* TCP whose SYN was not seen */
 	state_reported = 512, /* the end is in the map ended */
 	state_promoted = 1024, /* pending entry whose flow has moved to flows */
-	state_protected = 2048, /* named by the policy's protect: */
+	state_retired = 2048, /* its key is used again: it leaves the tables */
 	state_settled = 4096, /* from now on only an operator changes a verdict: no more samples */
+	state_a_out = 8192, /* endpoint a's packets are the sent ones; otherwise the received ones */
+	state_acked_a = 16384, /* side.ack of endpoint a is set */
+	state_acked_b = 32768,
+	state_confirmed = 65536, /* TCP: both ends have acknowledged what the other one sent */
+	state_conflict = 131072, /* TCP: before that, some sequence numbers did not fit together */
+	state_held = 262144, /* an earlier flow of the 5-tuple left its verdicts */
+	state_held_both = 524288, /* that flow was confirmed */
+	state_enforced = 1048576, /* packets of that flow were dropped */
 };
 
 enum source {
@@ -43,13 +52,44 @@ enum source {
 	source_protocol,
 } __attribute__((packed));
 
-/* The answer to one question about a flow (flow.Task in Go). */
+/* The answer to one question about a flow (flow.Task in Go). It is one word, and changes at once. */
 struct verdict {
 	enum label label;
 	__u16 model; /* number of the model's name in the map labels; 0: none */
 	__u16 confidence; /* in 65535ths */
 	enum source source;
 	__u8 final; /* only an operator changes it */
+} __attribute__((aligned(8)));
+
+/* Bits of choice.change. */
+enum choice_bit {
+	choice_found = 1, /* the rules are those for epoch and the flow's verdicts */
+	choice_protected = 2, /* named by the policy's protect: */
+	choice_writer = 4, /* the lowest of three bits: how many are changing the flow's verdicts */
+	choice_change = 32, /* the lowest of eleven bits: how often they were changed */
+	choice_all = 0xffff,
+} __attribute__((packed));
+
+/* The rules that act on a flow. It is one word: a packet reads rules, epoch and protection as they belong together, and
+ * who has found rules stores them only if nothing that they rest on has changed meanwhile (find_rules). */
+struct choice {
+	__u32 epoch; /* of the policy */
+	__u8 rule_in; /* number of the rule that acts on received packets, from 1; 0: none */
+	__u8 rule_out; /* on sent packets */
+	enum choice_bit change; /* bits */
+};
+
+#define CHOICE_SHIFT 48 /* of change in the word */
+
+union choice_word {
+	struct choice choice;
+	__u64 word;
+};
+
+/* What an endpoint has sent and acknowledged, as TCP sequence numbers (RFC 9293, section 3.4). */
+struct side {
+	__u32 end; /* one after the highest that it has sent */
+	__u32 ack; /* what it acknowledged last */
 };
 
 /* A flow. Three cache lines (in the IPv4 tables): what is mostly read, and what each direction writes. Different CPUs
@@ -57,16 +97,15 @@ struct verdict {
 struct flow {
 	__u64 last_jiffies; /* of the last packet */
 	enum flow_state state; /* bits */
-	__u32 policy_epoch; /* epoch that the rules belong to; 0: look up the rules again */
+	__u32 generation;
 	struct verdict category;
 	struct verdict app;
 	__u64 evidence; /* key in the map evidence; 0: none */
-	__u32 generation;
+	struct choice choice;
 	__u32 samples; /* payload packets sampled */
-	__u8 rule_in; /* number of the policy rule that acts on received packets, from 1; 0: none */
-	__u8 rule_out; /* on sent packets */
 	enum protocol protocol;
-	__u8 pad[5];
+	enum protocol held_protocol; /* this and the other held ones: see struct held */
+	__u8 pad[2];
 	__u64 dropped; /* packets dropped by policy */
 
 	__u64 packets_in;
@@ -74,13 +113,18 @@ struct flow {
 	__u64 tat_in; /* policer of the flow: theoretical arrival time, ns */
 	__u64 first_ns; /* CLOCK_MONOTONIC of the first packet */
 	__u64 first_jiffies;
-	__u64 pad_in[3];
+	struct side side_in; /* of the endpoint whose packets are received */
+	__u64 held_jiffies;
+	__u64 pad_in;
 
 	__u64 packets_out;
 	__u64 bytes_out;
 	__u64 tat_out;
+	struct side side_out;
+	struct verdict held_category;
+	struct verdict held_app;
+	__u64 held_evidence;
 	__u64 dropped_bytes; /* of the packets dropped by policy: their IP bytes */
-	__u64 pad_out[4];
 };
 
 struct ended_flow {
@@ -143,6 +187,40 @@ struct {
 	__type(value, __u64);
 } sequence SEC(".maps");
 
+/* What a flow leaves to the next one of its 5-tuple, whose rules it chooses until that has a verdict of its own. */
+struct held {
+	struct verdict category;
+	struct verdict app;
+	__u64 evidence;
+	__u64 jiffies; /* when the verdicts were last a flow's own */
+	__u32 state; /* state_held_both, state_enforced */
+	struct choice choice; /* so that a policer of the flow goes on */
+	enum protocol protocol;
+	__u8 pad[3];
+};
+
+/* 5-tuples of flows that have left the tables, and of which packets were dropped. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, max_enforced);
+	__type(key, struct flow_key6);
+	__type(value, struct held);
+} enforced SEC(".maps");
+
+/* Room to put a new flow together. One entry for each direction, because the two hooks may nest. */
+struct birth {
+	struct flow flow;
+	struct flow_key6 key;
+	struct held held;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__type(value, struct birth);
+} births SEC(".maps");
+
 /* The tables of one IP version. */
 struct tables {
 	void *flows;
@@ -169,8 +247,39 @@ static __always_inline __u64 idle_timeout(__u32 state, __u8 proto)
 	return both ? timeout_udp_stream : timeout_udp_single;
 }
 
+/* Reads a word that others write, once. */
+static __always_inline __u64 read_word(const void *word)
+{
+	return *(const volatile __u64 *)word;
+}
+
+/* To be called before and after what the choice of rules rests on changes. Until the end, packets act by the rules
+ * found before; after it, the next packet looks them up again. Several may change a flow at the same time. */
+static __always_inline void begin_change(struct flow *f)
+{
+	__sync_fetch_and_add((__u64 *)&f->choice, (__u64)choice_writer << CHOICE_SHIFT);
+}
+
+static __always_inline void end_change(struct flow *f, bool changed)
+{
+	__u64 end = -((__u64)choice_writer << CHOICE_SHIFT);
+
+	if (changed) {
+		__sync_fetch_and_and((__u64 *)&f->choice, ~((__u64)choice_found << CHOICE_SHIFT));
+		end += (__u64)choice_change << CHOICE_SHIFT;
+	}
+	__sync_fetch_and_add((__u64 *)&f->choice, end);
+}
+
+/* Whether the verdict of an earlier flow of the 5-tuple is the one that rules act by. */
+static __always_inline bool is_held(const struct flow *f)
+{
+	return f->state & state_held && !(f->state & state_settled) && !is_firm(&f->category) && !is_firm(&f->app);
+}
+
 /* Whether the packet begins a new flow on a key that is in the table: any packet if user space has ended the old flow
- * as idle; a SYN on a closed or timed-out TCP flow; any packet on a timed-out UDP flow. A SYN on a live flow: no. */
+ * as idle; a SYN on a closed or timed-out TCP flow; any packet on a timed-out UDP flow. A SYN on a live flow: no, unless
+ * all that the flow has is an earlier one's verdict that is too old: where a rule drops each SYN, nothing else ends it. */
 static __always_inline bool begins_again(const struct flow *f, const struct packet *p, __u64 now)
 {
 	bool syn = p->proto == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
@@ -181,6 +290,8 @@ static __always_inline bool begins_again(const struct flow *f, const struct pack
 	if (!syn && p->proto == IPPROTO_TCP)
 		return false;
 	if (has_ended(state))
+		return true;
+	if (is_held(f) && (__s64)(now - f->held_jiffies) > (__s64)timeout_held)
 		return true;
 	return (__s64)(now - f->last_jiffies) > (__s64)idle_timeout(state, p->proto);
 }
@@ -232,78 +343,319 @@ __noinline int report_end(struct flow *f, const struct flow_key6 *key, int famil
 	return 0;
 }
 
-/* Removes a flow whose key is used again. */
-static __always_inline void retire(const struct packet *p, const struct tables *t, struct flow *f)
+/* Notes what a flow leaves to the next one of its 5-tuple. */
+static __always_inline void hold(struct held *h, const struct flow *f)
 {
-	struct flow_key6 wide;
+	bool held = is_held(f);
 
-	widen_key(&wide, p->key, p->family);
-	__sync_fetch_and_or(&f->state, has_ended(f->state) ? 0 : state_idle);
-	report_end(f, &wide, p->family);
+	h->category = held && f->held_category.source ? f->held_category : f->category;
+	h->app = held && f->held_app.source ? f->held_app : f->app;
+	h->evidence = held && !f->evidence ? f->held_evidence : f->evidence;
+	h->protocol = held && !f->protocol ? f->held_protocol : f->protocol;
+	h->jiffies = held ? f->held_jiffies : f->last_jiffies;
+	h->choice = f->choice;
+	h->state = held ? f->state & state_held_both : 0;
+	if (f->state & state_confirmed)
+		h->state |= state_held_both;
+	if (f->dropped || f->state & state_enforced)
+		h->state |= state_enforced;
+}
+
+/* Keeps in the map enforced what a flow leaves, if packets of it were dropped. */
+__noinline int remember(struct flow *f, const struct flow_key6 *key)
+{
+	struct held h = {};
+
+	if (!f || !key || !(f->dropped || f->state & state_enforced))
+		return 0;
+	hold(&h, f);
+	bpf_map_update_elem(&enforced, key, &h, BPF_ANY);
+	return 0;
+}
+
+/* Gives a new flow what an earlier one has left, unless that is too old. */
+__noinline int inherit(struct birth *b)
+{
+	struct flow *f;
+	struct held *h;
+
+	if (!b)
+		return 0;
+	f = &b->flow;
+	h = &b->held;
+	if ((__s64)(f->first_jiffies - h->jiffies) > (__s64)timeout_held)
+		return 0;
+	f->state |= state_held | h->state;
+	f->held_category = h->category;
+	f->held_app = h->app;
+	f->held_evidence = h->evidence;
+	f->held_protocol = h->protocol;
+	f->held_jiffies = h->jiffies;
+	f->choice = h->choice;
+	f->choice.change = 0;
+	return 0;
+}
+
+/* Removes a flow whose key is used again, and notes in *b what it leaves. */
+static __always_inline void retire(const struct packet *p, const struct tables *t, struct flow *f, struct birth *b)
+{
+	hold(&b->held, f);
+	b->flow.tat_in = f->tat_in;
+	b->flow.tat_out = f->tat_out;
+	if (__sync_fetch_and_or(&f->state, state_retired | (has_ended(f->state) ? 0 : state_idle)) & state_retired)
+		return; /* another CPU removes it */
+	report_end(f, &b->key, p->family);
+	remember(f, &b->key);
 	bpf_map_delete_elem(t->flows, p->key);
 	bpf_map_delete_elem(t->pending, p->key);
 }
 
-/* Begins a flow with its first packet. NULL if there is no room. */
-static __always_inline struct flow *begin(const struct packet *p, const struct tables *t, __u64 now)
+/* Begins a flow with its first packet; *b has its key and, if `again`, what an earlier flow has left. NULL if there is
+ * no room. */
+static __always_inline struct flow *begin(const struct packet *p, const struct tables *t, __u64 now, struct birth *b,
+					  bool again)
 {
 	__u64 *generations = sequence_at(sequence_generations), *unborn = sequence_at(sequence_unborn);
-	struct flow f = {};
+	struct flow *new = &b->flow, *f, *moved;
+	struct held *left;
 
 	if (!generations || !unborn)
 		return NULL;
-	f.generation = __sync_fetch_and_add(generations, 1) + 1;
-	if (!f.generation)
-		f.generation = __sync_fetch_and_add(generations, 1) + 1;
-	f.first_ns = bpf_ktime_get_ns();
-	f.first_jiffies = now;
-	f.last_jiffies = now;
+	new->generation = __sync_fetch_and_add(generations, 1) + 1;
+	if (!new->generation)
+		new->generation = __sync_fetch_and_add(generations, 1) + 1;
+	new->first_ns = bpf_ktime_get_ns();
+	new->first_jiffies = now;
+	new->last_jiffies = now;
 	if (!p->from_a)
-		f.state |= state_first_b;
+		new->state |= state_first_b;
+	if (p->from_a == (p->direction == direction_out))
+		new->state |= state_a_out;
 	if (p->proto == IPPROTO_TCP && !(p->tcp_flags & TCP_SYN))
-		f.state |= state_midstream;
+		new->state |= state_midstream;
 	if (is_dns(p)) /* known without a sample, of which there is none */
-		f.protocol = protocol_dns;
+		new->protocol = protocol_dns;
+	if (!again) {
+		left = bpf_map_lookup_elem(&enforced, &b->key);
+		if (left) {
+			b->held = *left;
+			again = true;
+		}
+	}
+	if (again)
+		inherit(b);
 	/* Another CPU may have begun the same flow: then both count into that one. */
-	if (bpf_map_update_elem(t->pending, p->key, &f, BPF_NOEXIST))
+	if (bpf_map_update_elem(t->pending, p->key, new, BPF_NOEXIST))
 		__sync_fetch_and_add(unborn, 1);
-	return bpf_map_lookup_elem(t->pending, p->key);
+	f = bpf_map_lookup_elem(t->pending, p->key);
+	/* Or the flow has moved to flows since the first look-up there, and its pending entry is already gone. Then the
+	 * new entry is one whose counts op_merge adds to that flow. */
+	moved = bpf_map_lookup_elem(t->flows, p->key);
+	if (!f || !moved || moved->state & state_retired || begins_again(moved, p, now))
+		return f;
+	if (f->generation == new->generation)
+		__sync_fetch_and_add(unborn, 1);
+	f->generation = moved->generation;
+	__sync_fetch_and_or(&f->state, state_promoted);
+	return moved;
+}
+
+/* Returns the flow of a packet that is not a decided and live one, a new flow if necessary. NULL if there is no room.
+ * `old` is an entry of flows whose key is used again, or NULL. */
+static __always_inline struct flow *find_open(const struct packet *p, const struct tables *t, __u64 now, struct flow *old)
+{
+	struct flow *f = bpf_map_lookup_elem(t->pending, p->key);
+	__u32 slot = p->direction;
+	struct birth *b;
+
+	if (f && !(f->state & state_promoted)) {
+		if (!begins_again(f, p, now))
+			return f;
+		old = f;
+	} else if (f && !old) { /* the flow has moved to flows since the first look-up there */
+		old = bpf_map_lookup_elem(t->flows, p->key);
+		if (old && !begins_again(old, p, now))
+			return old;
+		if (!old)
+			old = f;
+	}
+	b = bpf_map_lookup_elem(&births, &slot);
+	if (!b)
+		return NULL;
+	__builtin_memset(&b->flow, 0, sizeof(b->flow));
+	widen_key(&b->key, p->key, p->family);
+	if (old)
+		retire(p, t, old, b);
+	return begin(p, t, now, b, old);
 }
 
 /* Returns the flow of a packet, a new one if necessary. NULL if there is no room. A decided flow costs one lookup. */
 static __always_inline struct flow *find_flow(const struct packet *p, const struct tables *t, __u64 now)
 {
-	struct flow *f;
+	struct flow *f = bpf_map_lookup_elem(t->flows, p->key);
 
-	f = bpf_map_lookup_elem(t->flows, p->key);
-	if (f) {
-		if (!begins_again(f, p, now))
-			return f;
-		retire(p, t, f);
-	}
-	f = bpf_map_lookup_elem(t->pending, p->key);
-	if (f) {
-		if (!(f->state & state_promoted) && !begins_again(f, p, now))
-			return f;
-		retire(p, t, f);
-	}
-	return begin(p, t, now);
+	if (f && !begins_again(f, p, now))
+		return f;
+	return find_open(p, t, now, f);
 }
 
-/* Adds a packet to its flow. */
-static __always_inline void touch(struct flow *f, const struct packet *p, __u64 now)
+#define TCP_NEAR (4 << 20) /* sequence numbers of one connection differ by less: what is in flight, and unseen losses */
+#define TCP_CLOSE (64 << 10) /* a FIN or RST is at most this far beyond what its sender has sent: the least that all windows have */
+
+static __always_inline bool is_near(__u32 a, __u32 b, __u32 distance)
+{
+	return a - b + distance < 2 * distance;
+}
+
+/* The numbers of a TCP packet. */
+struct segment {
+	__u32 seq;
+	__u32 end; /* one after its last byte; SYN and FIN count as one */
+	__u32 ack;
+	__u8 flags;
+	__u8 from_a;
+	__u8 pad[2];
+};
+
+/* Whether the endpoint's FIN or RST is plausible: between what the other one has acknowledged and what it has sent, or
+ * a little further; before it has sent anything, an answer to what the other one has sent. */
+static __always_inline bool closes(const struct segment *s, const struct side *mine, const struct side *other, bool sent,
+				   bool other_sent, bool other_acked)
+{
+	bool ack = s->flags & TCP_ACK;
+
+	if (s->flags & TCP_RST && ack && !s->seq && other_sent && s->ack == other->end)
+		return true; /* it refuses a SYN (RFC 9293, section 3.5.2) */
+	if (!sent) {
+		if (ack)
+			return !other_sent || is_near(s->ack, other->end, TCP_CLOSE);
+		return !other_sent || (other_acked && is_near(s->seq, other->ack, TCP_CLOSE));
+	}
+	if (is_near(s->seq, mine->end, TCP_CLOSE))
+		return true;
+	return other_acked && mine->end - other->ack < 1 << 30 && s->seq - other->ack + 1 <= mine->end - other->ack + 1;
+}
+
+/* Lets the flow be classified again: its verdicts may come from packets that were not those of the connection. */
+static __always_inline void forget_verdicts(struct flow *f)
+{
+	__u64 *generations = sequence_at(sequence_generations);
+
+	if (!generations)
+		return;
+	f->generation = __sync_fetch_and_add(generations, 1) + 1;
+	f->samples = 0;
+	if (f->category.source != source_operator)
+		*(volatile __u64 *)&f->category = 0;
+	if (f->app.source != source_operator)
+		*(volatile __u64 *)&f->app = 0;
+	f->evidence = 0;
+	f->protocol = protocol_unknown;
+	__sync_fetch_and_and(&f->state, ~(state_settled | state_conflict));
+}
+
+/* Adds a TCP packet to the state of its flow. Returns whether its numbers fit; if they do not and the connection is
+ * confirmed, the packet changes nothing. A connection is confirmed as soon as a packet acknowledges what the other end
+ * has sent, and continues what the other end has acknowledged: who does not see the packets of both ends cannot do that
+ * (RFC 5961, section 1.1, has the odds). Global, so that the verifier checks it only once. */
+__noinline int judge(struct flow *f, const struct segment *s)
+{
+	bool ack, sent, other_sent, other_acked, knows_other, is_known, fits, closing, confirms;
+	__u32 sent_bit, acked_bit, seen = 0, state;
+	struct side *mine, *other;
+
+	if (!f || !s)
+		return 0;
+	state = f->state;
+	ack = s->flags & TCP_ACK;
+	mine = &f->side_in;
+	other = &f->side_out;
+	if (!s->from_a == !(state & state_a_out)) {
+		mine = &f->side_out;
+		other = &f->side_in;
+	}
+	sent_bit = s->from_a ? state_sent_a : state_sent_b;
+	acked_bit = s->from_a ? state_acked_a : state_acked_b;
+	sent = state & sent_bit;
+	other_sent = state & (state_sent_a | state_sent_b) & ~sent_bit;
+	other_acked = state & (state_acked_a | state_acked_b) & ~acked_bit;
+
+	knows_other = ack && other_sent && is_near(s->ack, other->end, TCP_NEAR);
+	is_known = other_acked && is_near(s->seq, other->ack, TCP_NEAR);
+	closing = s->flags & (TCP_FIN | TCP_RST) && closes(s, mine, other, sent, other_sent, other_acked);
+	if (sent)
+		fits = is_near(s->seq, mine->end, TCP_NEAR) || (state & state_confirmed && is_known);
+	else
+		fits = !other_sent || knows_other || !ack;
+	if (s->flags & TCP_RST || state & state_confirmed)
+		fits |= closing;
+	if (!fits && state & state_confirmed)
+		return 0;
+	if (s->flags & TCP_RST && !closing)
+		return 0;
+
+	seen = sent_bit;
+	if (ack)
+		seen |= acked_bit;
+	if (s->flags & TCP_SYN)
+		seen |= state_syn;
+	if (closing && s->flags & TCP_FIN)
+		seen |= s->from_a ? state_fin_a : state_fin_b;
+	if (closing && s->flags & TCP_RST)
+		seen |= state_rst;
+	if (!fits)
+		seen |= state_conflict;
+	if (!(s->flags & TCP_RST && sent)) {
+		if (!fits || !sent || (__s32)(s->end - mine->end) > 0)
+			mine->end = s->end;
+		if (ack)
+			mine->ack = s->ack;
+	}
+	confirms = !(state & state_confirmed) && fits && knows_other && is_known && !(s->flags & TCP_RST);
+	if (confirms) {
+		begin_change(f);
+		if (state & state_conflict)
+			forget_verdicts(f);
+		seen |= state_confirmed;
+	}
+	if ((state & seen) != seen)
+		__sync_fetch_and_or(&f->state, seen);
+	if (confirms)
+		end_change(f, true);
+	return fits && (knows_other || !(state & state_confirmed));
+}
+
+/* Adds a TCP packet to the state of its flow. Returns whether it may be sampled. */
+static __always_inline bool follow(struct flow *f, const struct packet *p)
+{
+	__u32 state = f->state, end = p->seq + p->l3_len - p->payload_offset;
+	struct side *mine = !p->from_a == !(state & state_a_out) ? &f->side_out : &f->side_in;
+
+	if (state & state_settled && (!both_ends || state & state_confirmed) && !(p->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)) &&
+	    is_near(p->seq, mine->end, TCP_NEAR)) {
+		if ((__s32)(end - mine->end) > 0)
+			mine->end = end;
+		if (mine->ack != p->ack)
+			mine->ack = p->ack;
+		return false;
+	}
+
+	struct segment s = {.seq = p->seq, .end = end, .ack = p->ack, .flags = p->tcp_flags, .from_a = p->from_a};
+
+	if (p->tcp_flags & (TCP_SYN | TCP_FIN))
+		s.end++;
+	return judge(f, &s);
+}
+
+/* Adds a packet to its flow. Returns whether it may be sampled. */
+static __always_inline bool touch(struct flow *f, const struct packet *p, __u64 now)
 {
 	__u32 seen = p->from_a ? state_sent_a : state_sent_b;
+	bool fits = true;
 
-	if (p->proto == IPPROTO_TCP) {
-		if (p->tcp_flags & TCP_FIN)
-			seen |= p->from_a ? state_fin_a : state_fin_b;
-		if (p->tcp_flags & TCP_RST)
-			seen |= state_rst;
-		if (p->tcp_flags & TCP_SYN)
-			seen |= state_syn;
-	}
-	if ((f->state & seen) != seen)
+	if (p->proto == IPPROTO_TCP)
+		fits = follow(f, p);
+	else if ((f->state & seen) != seen)
 		__sync_fetch_and_or(&f->state, seen);
 	if (f->last_jiffies != now) /* once a jiffy: the line stays shared */
 		f->last_jiffies = now;
@@ -314,6 +666,7 @@ static __always_inline void touch(struct flow *f, const struct packet *p, __u64 
 		__sync_fetch_and_add(&f->packets_out, p->segments);
 		__sync_fetch_and_add(&f->bytes_out, p->bytes);
 	}
+	return fits;
 }
 
 #endif

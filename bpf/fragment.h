@@ -141,16 +141,18 @@ __noinline int note_datagram(const struct flow *f, int direction, int dropped)
 {
 	__u32 slot = direction;
 	struct headers *h = bpf_map_lookup_elem(&headers, &slot);
+	union choice_word word;
 	__u8 rule;
 
 	if (!f || !h)
 		return 0;
 	if (!dropped)
 		return bpf_map_delete_elem(&fragments, &h->key);
-	rule = direction == direction_in ? f->rule_in : f->rule_out;
+	word.word = read_word(&f->choice);
+	rule = chosen(&word.choice, direction);
 	h->dropped.jiffies = bpf_jiffies64();
-	h->dropped.epoch = f->policy_epoch;
-	h->dropped.rule = (f->policy_epoch & 1) * max_rules + rule - 1;
+	h->dropped.epoch = word.choice.epoch;
+	h->dropped.rule = (word.choice.epoch & 1) * max_rules + rule - 1;
 	return bpf_map_update_elem(&fragments, &h->key, &h->dropped, BPF_ANY);
 }
 

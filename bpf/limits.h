@@ -17,6 +17,7 @@ enum limit {
 	max_labels = 2048, /* labels and names of models */
 	max_matches = 1024, /* names, and as many hosts, that the rules of a policy match */
 	max_evidence = 16384, /* different evidence that is remembered */
+	max_enforced = 16384, /* 5-tuples that are remembered because packets of theirs were dropped */
 	max_kept = 4096, /* samples that are kept */
 	max_datagrams = 8192, /* datagrams whose first fragment was dropped */
 	max_answer = 1232, /* bytes of a DNS answer that are copied (over UDP, DNS Flag Day 2020) */

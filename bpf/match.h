@@ -7,6 +7,7 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 #include "evidence.h"
+#include "flow.h"
 #include "key.h"
 #include "limits.h"
 #include "protect.h"
@@ -59,6 +60,14 @@ struct {
 struct matching {
 	struct flow_key6 key; /* of the flow, without VLAN ids */
 	struct host_key host;
+	struct verdict category; /* what the rules are chosen by: the flow's own, or an earlier flow's */
+	struct verdict app;
+	__u64 evidence;
+	__u32 state;
+	enum protocol protocol;
+	__u8 both; /* a drop may act: packets of both ends were seen, or it is not TCP */
+	__u8 exempt; /* midstream, and nothing was dropped before */
+	__u8 pad;
 	__u64 in; /* rules that match, for each direction */
 	__u64 out;
 };

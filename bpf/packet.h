@@ -30,6 +30,8 @@ struct packet {
 	__u8 family; /* 4 or 6 */
 	__u8 proto;
 	__u8 tcp_flags;
+	__u32 seq; /* of TCP */
+	__u32 ack;
 	bool from_a; /* sent by endpoint a of the key */
 	__be16 ethertype;
 	__be16 sport;

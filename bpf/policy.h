@@ -21,6 +21,8 @@
 #include "protocols.h"
 #include "sample.h"
 
+#define PROTECTED 256 /* beside the number of a rule */
+#define REMEMBER_EVERY 256 /* dropped packets */
 #define COARSE_TICKS 16 /* bursts this long are measured in ticks, which makes them at most one tick longer */
 
 /* The DSCP in the first 16 bits of the IP header. */
@@ -43,6 +45,7 @@ enum rule_flag {
 	rule_no_verdict = 1024, /* asks nothing about verdicts: acts on undecided flows too */
 	rule_not_in = 2048, /* does not act on received packets */
 	rule_not_out = 4096,
+	rule_one_sided = 8192, /* a drop acts before both ends of a TCP connection were seen */
 } __attribute__((packed));
 
 enum rule_action {
@@ -150,7 +153,7 @@ static __always_inline bool rests_on(const struct rule *r, const struct verdict 
 
 /* A rule acts on the verdicts of the tasks whose labels it names; a rule that names none acts on either task's. Its
  * sources are those of the category's verdict, or of the app's if it names apps only. */
-static __always_inline bool verdicts_match(const struct rule *r, const struct flow *f)
+static __always_inline bool verdicts_match(const struct rule *r, const struct matching *f)
 {
 	bool any_category = r->flags & rule_any_category, any_app = r->flags & rule_any_app;
 	bool category = rests_on(r, &f->category), app = rests_on(r, &f->app);
@@ -170,13 +173,17 @@ static __always_inline bool verdicts_match(const struct rule *r, const struct fl
 }
 
 /* Whether a rule matches a flow, apart from names, hosts and ports. */
-static __always_inline bool rule_matches(const struct rule *r, const struct flow *f)
+static __always_inline bool rule_matches(const struct rule *r, const struct matching *f)
 {
 	if (!(r->flags & rule_any_protocol) && !in_set(r->protocols, MAX_PROTOCOLS / 64, f->protocol))
 		return false;
 	if (!verdicts_match(r, f))
 		return false;
-	return !(r->actions & action_drop && f->state & state_midstream && !(r->flags & rule_midstream));
+	if (!(r->actions & action_drop))
+		return true;
+	if (f->exempt && !(r->flags & rule_midstream))
+		return false;
+	return f->both || r->flags & rule_one_sided;
 }
 
 /* The lowest rule of a set, from 1; 0: none. */
@@ -196,26 +203,55 @@ static __always_inline __u8 first_rule(__u64 set)
 	return rule;
 }
 
-/* Finds the first rule for each direction and stores them in the flow, whose key is in the map matching. Global, so
- * that the verifier checks it only once. */
+/* Puts together what the rules are chosen by. */
+static __always_inline void gather(struct matching *m, const struct flow *f)
+{
+	__u32 state = f->state;
+	bool held = is_held(f);
+
+	*(__u64 *)&m->category = read_word(held && f->held_category.source ? &f->held_category : &f->category);
+	*(__u64 *)&m->app = read_word(held && f->held_app.source ? &f->held_app : &f->app);
+	m->evidence = held && !f->evidence ? f->held_evidence : f->evidence;
+	m->protocol = held && !f->protocol ? f->held_protocol : f->protocol;
+	m->both = !both_ends || m->key.proto != IPPROTO_TCP || state & state_confirmed || (held && state & state_held_both);
+	m->exempt = state & state_midstream && !(state & state_enforced);
+}
+
+/* What a choice says for a direction: number of the rule, and PROTECTED. */
+static __always_inline int chosen(const struct choice *c, int direction)
+{
+	return (direction == direction_in ? c->rule_in : c->rule_out) | (c->change & choice_protected ? PROTECTED : 0);
+}
+
+/* Finds the first rule for each direction and stores them in the flow, whose key is in the map matching. Returns the
+ * flow's choice in this direction (rule, and PROTECTED), or -1 if what it rests on is being changed or has changed:
+ * nothing is stored then. Global, so that the verifier checks it only once. */
 __noinline int find_rules(struct flow *f, __u32 epoch, int family, int direction)
 {
 	__u64 by_name, by_host, by_port, bit = 1;
 	__u32 bank = epoch & 1, slot = direction;
+	union choice_word old, new;
 	struct matching *m;
 
 	if (!f)
-		return 0;
+		return -1;
 	m = bpf_map_lookup_elem(&matching, &slot);
 	if (!m)
-		return 0;
+		return -1;
+	/* Compare and swap is a barrier: what is read after it is not older. */
+	old.word = read_word(&f->choice);
+	old.word = __sync_val_compare_and_swap((__u64 *)&f->choice, old.word, old.word);
+	if (old.choice.change & (choice_change - choice_writer))
+		return -1;
+	gather(m, f);
 	m->in = 0;
 	m->out = 0;
+	new.word = 0;
+	new.choice.epoch = epoch;
+	new.choice.change = (old.choice.change & ~(choice_change - 1)) | choice_found;
 	if (is_protected(&m->key, &m->host, bank, family))
-		__sync_fetch_and_or(&f->state, state_protected);
-	else
-		__sync_fetch_and_and(&f->state, ~state_protected);
-	by_name = rules_of_name(f->evidence, bank);
+		new.choice.change |= choice_protected;
+	by_name = rules_of_name(m->evidence, bank);
 	by_host = rules_of_hosts(m, bank, family);
 	by_port = rules_of_ports(m, bank);
 	for (__u32 i = 0; i < max_rules; i++, bit <<= 1) {
@@ -231,19 +267,23 @@ __noinline int find_rules(struct flow *f, __u32 epoch, int family, int direction
 			continue;
 		if (!(r->flags & rule_any_port) && !(by_port & bit))
 			continue;
-		if (!rule_matches(r, f))
+		if (!rule_matches(r, m))
 			continue;
 		if (!(r->flags & rule_not_in))
 			m->in |= bit;
 		if (!(r->flags & rule_not_out))
 			m->out |= bit;
 	}
-	f->rule_in = first_rule(m->in);
-	f->rule_out = first_rule(m->out);
-	f->tat_in = 0;
-	f->tat_out = 0;
-	f->policy_epoch = epoch;
-	return 0;
+	new.choice.rule_in = first_rule(m->in);
+	new.choice.rule_out = first_rule(m->out);
+	if (__sync_val_compare_and_swap((__u64 *)&f->choice, old.word, new.word) != old.word)
+		return -1;
+	/* A policer of the flow goes on under the same rule. */
+	if (old.choice.epoch != epoch || old.choice.rule_in != new.choice.rule_in)
+		f->tat_in = 0;
+	if (old.choice.epoch != epoch || old.choice.rule_out != new.choice.rule_out)
+		f->tat_out = 0;
+	return chosen(&new.choice, direction);
 }
 
 /* Token bucket as GCRA (ATM Forum TM 4.1; the same limit as a bucket of `burst` bytes): the packet conforms
@@ -369,32 +409,67 @@ static __always_inline bool is_over_rate(const struct packet *p, struct flow *f,
 	return tat && !conforms(tat, r, charged_bytes(p), bucket_time(r));
 }
 
+/* Keeps the flow's verdicts for the next flow of its 5-tuple, because the table may evict this one. */
+static __always_inline void remember_packet(const struct packet *p, struct flow *f)
+{
+	__u32 slot = p->direction;
+	struct birth *b = bpf_map_lookup_elem(&births, &slot);
+
+	if (!b)
+		return;
+	widen_key(&b->key, p->key, p->family);
+	remember(f, &b->key);
+}
+
+/* Looks the rules up again; the flow's key is in the map matching. Returns what chosen() returns. */
+__noinline int choose(struct flow *f, __u32 epoch, int family, int direction)
+{
+	union choice_word before;
+	int found;
+
+	if (!f)
+		return 0;
+	before.word = read_word(&f->choice);
+	found = find_rules(f, epoch, family, direction);
+	if (found < 0)
+		found = find_rules(f, epoch, family, direction);
+	if (found >= 0)
+		return found;
+	/* A verdict is being stored just now: the rules found before act once more, if the policy is theirs. */
+	return before.choice.epoch == epoch ? chosen(&before.choice, direction) : 0;
+}
+
 /* Applies the policy to the packet. Returns whether to drop it. */
 static __always_inline bool enforce(const struct packet *p, struct flow *f)
 {
 	struct rule_counts *stats;
 	struct policy_state *now;
 	struct rule *r;
-	__u32 slot = p->direction, index;
+	__u32 slot = p->direction, index, epoch, choice;
+	union choice_word word;
+	struct matching *m;
 	bool drop = false;
+	__u64 dropped;
 	__u8 rule;
 
 	now = policy_in_force();
 	if (!now)
 		return false;
-	if (f->policy_epoch != now->epoch) {
-		struct matching *m = bpf_map_lookup_elem(&matching, &slot);
-
+	epoch = *(volatile __u32 *)&now->epoch; /* once: a new policy may come in force meanwhile */
+	word.word = read_word(&f->choice);
+	choice = chosen(&word.choice, p->direction);
+	if (word.choice.epoch != epoch || !(word.choice.change & choice_found)) {
+		m = bpf_map_lookup_elem(&matching, &slot);
 		if (!m)
 			return false;
 		widen_key(&m->key, p->key, p->family);
 		__builtin_memset(m->key.vlan, 0, sizeof(m->key.vlan));
-		find_rules(f, now->epoch, p->family, p->direction);
+		choice = choose(f, epoch, p->family, p->direction);
 	}
-	rule = p->direction == direction_in ? f->rule_in : f->rule_out;
+	rule = choice;
 	if (!rule)
 		return false;
-	index = (f->policy_epoch & 1) * max_rules + rule - 1;
+	index = (epoch & 1) * max_rules + ((rule - 1) & (max_rules - 1));
 	r = bpf_map_lookup_elem(&rules, &index);
 	stats = bpf_map_lookup_elem(&rule_stats, &index);
 	if (!r || !stats)
@@ -402,7 +477,7 @@ static __always_inline bool enforce(const struct packet *p, struct flow *f)
 
 	stats->packets += p->segments;
 	stats->bytes += p->bytes;
-	if (!(f->state & state_protected)) {
+	if (!(choice & PROTECTED)) {
 		if (r->actions & action_drop)
 			drop = true;
 		if (r->actions & action_police && is_over_rate(p, f, r, index))
@@ -411,8 +486,10 @@ static __always_inline bool enforce(const struct packet *p, struct flow *f)
 	if (drop) {
 		stats->dropped += p->segments;
 		stats->dropped_bytes += p->bytes;
-		__sync_fetch_and_add(&f->dropped, p->segments);
+		dropped = __sync_fetch_and_add(&f->dropped, p->segments);
 		__sync_fetch_and_add(&f->dropped_bytes, p->bytes);
+		if (!dropped || (dropped ^ (dropped + p->segments)) >= REMEMBER_EVERY)
+			remember_packet(p, f);
 		return true;
 	}
 	if (r->actions & action_dscp && set_dscp(p, r->dscp))

@@ -52,6 +52,7 @@ type Rule struct {
 	MinConfidence float64        // 0 to 1; for each task that the rule names, or for the better one if it names none
 	Provisional   bool           // act on provisional verdicts too ("final: false")
 	Midstream     bool           // let a drop act on TCP flows whose SYN dpclass did not see
+	OneSided      bool           // let a drop act on TCP flows before both ends have sent packets
 	Action        Action
 }
 

@@ -55,6 +55,7 @@ type Live struct {
 
 	Generation uint32 `json:"generation"`
 	Midstream  bool   `json:"midstream,omitempty"`
+	Held       bool   `json:"held,omitempty"`     // rules act by the verdict of an earlier flow of this 5-tuple, until this one's is final
 	Ended      string `json:"ended,omitempty"`    // fin, rst or idle
 	Rule       int    `json:"rule,omitempty"`     // number of the policy rule that acts on received packets, from 1; 0: none
 	RuleOut    int    `json:"rule_out,omitempty"` // the same for sent packets

@@ -62,6 +62,31 @@ type bpfBatch struct {
 	Missing uint32
 }
 
+type bpfBirth struct {
+	_    structs.HostLayout
+	Flow bpfFlow
+	Key  bpfFlowKey6
+	Held bpfHeld
+}
+
+type bpfChoice struct {
+	_       structs.HostLayout
+	Epoch   uint32
+	RuleIn  uint8
+	RuleOut uint8
+	Change  bpfChoiceBit
+}
+
+type bpfChoiceBit uint16
+
+const (
+	bpfChoiceBitChoiceFound     bpfChoiceBit = 1
+	bpfChoiceBitChoiceProtected bpfChoiceBit = 2
+	bpfChoiceBitChoiceWriter    bpfChoiceBit = 4
+	bpfChoiceBitChoiceChange    bpfChoiceBit = 32
+	bpfChoiceBitChoiceAll       bpfChoiceBit = 65535
+)
+
 type bpfDatagramKey struct {
 	_      structs.HostLayout
 	Src    [16]uint8
@@ -102,28 +127,32 @@ type bpfFlow struct {
 	_            structs.HostLayout
 	LastJiffies  uint64
 	State        bpfFlowState
-	PolicyEpoch  uint32
+	Generation   uint32
 	Category     bpfVerdict
 	App          bpfVerdict
 	Evidence     uint64
-	Generation   uint32
+	Choice       bpfChoice
 	Samples      uint32
-	RuleIn       uint8
-	RuleOut      uint8
 	Protocol     bpfProtocol
-	Pad          [5]uint8
+	HeldProtocol bpfProtocol
+	Pad          [2]uint8
 	Dropped      uint64
 	PacketsIn    uint64
 	BytesIn      uint64
 	TatIn        uint64
 	FirstNs      uint64
 	FirstJiffies uint64
-	PadIn        [3]uint64
+	SideIn       bpfSide
+	HeldJiffies  uint64
+	PadIn        uint64
 	PacketsOut   uint64
 	BytesOut     uint64
 	TatOut       uint64
+	SideOut      bpfSide
+	HeldCategory bpfVerdict
+	HeldApp      bpfVerdict
+	HeldEvidence uint64
 	DroppedBytes uint64
-	PadOut       [4]uint64
 }
 
 type bpfFlowEvidence struct {
@@ -169,8 +198,16 @@ const (
 	bpfFlowStateStateMidstream bpfFlowState = 256
 	bpfFlowStateStateReported  bpfFlowState = 512
 	bpfFlowStateStatePromoted  bpfFlowState = 1024
-	bpfFlowStateStateProtected bpfFlowState = 2048
+	bpfFlowStateStateRetired   bpfFlowState = 2048
 	bpfFlowStateStateSettled   bpfFlowState = 4096
+	bpfFlowStateStateA_out     bpfFlowState = 8192
+	bpfFlowStateStateAckedA    bpfFlowState = 16384
+	bpfFlowStateStateAckedB    bpfFlowState = 32768
+	bpfFlowStateStateConfirmed bpfFlowState = 65536
+	bpfFlowStateStateConflict  bpfFlowState = 131072
+	bpfFlowStateStateHeld      bpfFlowState = 262144
+	bpfFlowStateStateHeldBoth  bpfFlowState = 524288
+	bpfFlowStateStateEnforced  bpfFlowState = 1048576
 )
 
 type bpfForgotten struct {
@@ -200,6 +237,18 @@ type bpfHeaders struct {
 		Id       uint32
 	}
 	_ [4]byte
+}
+
+type bpfHeld struct {
+	_        structs.HostLayout
+	Category bpfVerdict
+	App      bpfVerdict
+	Evidence uint64
+	Jiffies  uint64
+	State    uint32
+	Choice   bpfChoice
+	Protocol bpfProtocol
+	Pad      [3]uint8
 }
 
 type bpfHostKey struct {
@@ -299,6 +348,7 @@ const (
 	bpfLimitMaxLabels         bpfLimit = 2048
 	bpfLimitMaxMatches        bpfLimit = 1024
 	bpfLimitMaxEvidence       bpfLimit = 16384
+	bpfLimitMaxEnforced       bpfLimit = 16384
 	bpfLimitMaxKept           bpfLimit = 4096
 	bpfLimitMaxDatagrams      bpfLimit = 8192
 	bpfLimitMaxAnswer         bpfLimit = 1232
@@ -314,11 +364,19 @@ type bpfLpmName struct {
 }
 
 type bpfMatching struct {
-	_    structs.HostLayout
-	Key  bpfFlowKey6
-	Host bpfHostKey
-	In   uint64
-	Out  uint64
+	_        structs.HostLayout
+	Key      bpfFlowKey6
+	Host     bpfHostKey
+	Category bpfVerdict
+	App      bpfVerdict
+	Evidence uint64
+	State    uint32
+	Protocol bpfProtocol
+	Both     uint8
+	Exempt   uint8
+	Pad      uint8
+	In       uint64
+	Out      uint64
 }
 
 type bpfNameSource uint8
@@ -337,9 +395,9 @@ type bpfOp struct {
 	Key         bpfFlowKey6
 	LastJiffies uint64
 	Evidence    uint64
-	Generation  uint32
 	Category    bpfVerdict
 	App         bpfVerdict
+	Generation  uint32
 	Kind        bpfOpKind
 	Family      uint8
 	Settled     uint8
@@ -575,6 +633,7 @@ const (
 	bpfRuleFlagRuleNoVerdict   bpfRuleFlag = 1024
 	bpfRuleFlagRuleNotIn       bpfRuleFlag = 2048
 	bpfRuleFlagRuleNotOut      bpfRuleFlag = 4096
+	bpfRuleFlagRuleOneSided    bpfRuleFlag = 8192
 )
 
 type bpfSample struct {
@@ -614,6 +673,12 @@ const (
 	bpfSequenceSlotSequenceCount       bpfSequenceSlot = 3
 )
 
+type bpfSide struct {
+	_   structs.HostLayout
+	End uint32
+	Ack uint32
+}
+
 type bpfSource uint8
 
 const (
@@ -647,10 +712,12 @@ type bpfVerdict struct {
 const (
 	bpfMapAgent                 = "agent"
 	bpfMapAnswerCopies          = "answer_copies"
+	bpfMapBirths                = "births"
 	bpfMapBuckets               = "buckets"
 	bpfMapCounters              = "counters"
 	bpfMapDns                   = "dns"
 	bpfMapEnded                 = "ended"
+	bpfMapEnforced              = "enforced"
 	bpfMapEvidence              = "evidence"
 	bpfMapFlows                 = "flows"
 	bpfMapFlows6                = "flows6"
@@ -693,6 +760,7 @@ const (
 	bpfVarSampleBudget          = "sample_budget"
 	bpfVarSourceSeed            = "source_seed"
 	bpfVarTickNs                = "tick_ns"
+	bpfVarTimeoutHeld           = "timeout_held"
 	bpfVarTimeoutTcpEstablished = "timeout_tcp_established"
 	bpfVarTimeoutTcpOpening     = "timeout_tcp_opening"
 	bpfVarTimeoutUdpSingle      = "timeout_udp_single"
@@ -755,10 +823,12 @@ type bpfProgramSpecs struct {
 type bpfMapSpecs struct {
 	Agent        *ebpf.MapSpec `ebpf:"agent"`
 	AnswerCopies *ebpf.MapSpec `ebpf:"answer_copies"`
+	Births       *ebpf.MapSpec `ebpf:"births"`
 	Buckets      *ebpf.MapSpec `ebpf:"buckets"`
 	Counters     *ebpf.MapSpec `ebpf:"counters"`
 	Dns          *ebpf.MapSpec `ebpf:"dns"`
 	Ended        *ebpf.MapSpec `ebpf:"ended"`
+	Enforced     *ebpf.MapSpec `ebpf:"enforced"`
 	Evidence     *ebpf.MapSpec `ebpf:"evidence"`
 	Flows        *ebpf.MapSpec `ebpf:"flows"`
 	Flows6       *ebpf.MapSpec `ebpf:"flows6"`
@@ -803,6 +873,7 @@ type bpfVariableSpecs struct {
 	SampleBudget          *ebpf.VariableSpec `ebpf:"sample_budget"`
 	SourceSeed            *ebpf.VariableSpec `ebpf:"source_seed"`
 	TickNs                *ebpf.VariableSpec `ebpf:"tick_ns"`
+	TimeoutHeld           *ebpf.VariableSpec `ebpf:"timeout_held"`
 	TimeoutTcpEstablished *ebpf.VariableSpec `ebpf:"timeout_tcp_established"`
 	TimeoutTcpOpening     *ebpf.VariableSpec `ebpf:"timeout_tcp_opening"`
 	TimeoutUdpSingle      *ebpf.VariableSpec `ebpf:"timeout_udp_single"`
@@ -833,10 +904,12 @@ func (o *bpfObjects) Close() error {
 type bpfMaps struct {
 	Agent        *ebpf.Map `ebpf:"agent"`
 	AnswerCopies *ebpf.Map `ebpf:"answer_copies"`
+	Births       *ebpf.Map `ebpf:"births"`
 	Buckets      *ebpf.Map `ebpf:"buckets"`
 	Counters     *ebpf.Map `ebpf:"counters"`
 	Dns          *ebpf.Map `ebpf:"dns"`
 	Ended        *ebpf.Map `ebpf:"ended"`
+	Enforced     *ebpf.Map `ebpf:"enforced"`
 	Evidence     *ebpf.Map `ebpf:"evidence"`
 	Flows        *ebpf.Map `ebpf:"flows"`
 	Flows6       *ebpf.Map `ebpf:"flows6"`
@@ -871,10 +944,12 @@ func (m *bpfMaps) Close() error {
 	return _BpfClose(
 		m.Agent,
 		m.AnswerCopies,
+		m.Births,
 		m.Buckets,
 		m.Counters,
 		m.Dns,
 		m.Ended,
+		m.Enforced,
 		m.Evidence,
 		m.Flows,
 		m.Flows6,
@@ -920,6 +995,7 @@ type bpfVariables struct {
 	SampleBudget          *ebpf.Variable `ebpf:"sample_budget"`
 	SourceSeed            *ebpf.Variable `ebpf:"source_seed"`
 	TickNs                *ebpf.Variable `ebpf:"tick_ns"`
+	TimeoutHeld           *ebpf.Variable `ebpf:"timeout_held"`
 	TimeoutTcpEstablished *ebpf.Variable `ebpf:"timeout_tcp_established"`
 	TimeoutTcpOpening     *ebpf.Variable `ebpf:"timeout_tcp_opening"`
 	TimeoutUdpSingle      *ebpf.Variable `ebpf:"timeout_udp_single"`

@@ -39,6 +39,7 @@ type Timeouts struct {
 	UDPSingle      time.Duration // packets of one direction only
 	UDPStream      time.Duration
 	Ended          time.Duration // how long an ended flow stays visible
+	Held           time.Duration // how long a rule acts by the verdict of an earlier flow of the same 5-tuple
 }
 
 // DefaultTimeouts are similar to nf_conntrack's short ones. Those for idle connections
@@ -49,6 +50,7 @@ var DefaultTimeouts = Timeouts{
 	UDPSingle:      30 * time.Second,
 	UDPStream:      120 * time.Second,
 	Ended:          30 * time.Second,
+	Held:           5 * time.Minute,
 }
 
 func (t *Timeouts) setDefaults() {
@@ -58,7 +60,7 @@ func (t *Timeouts) setDefaults() {
 	}{
 		{&t.TCPOpening, DefaultTimeouts.TCPOpening}, {&t.TCPEstablished, DefaultTimeouts.TCPEstablished},
 		{&t.UDPSingle, DefaultTimeouts.UDPSingle}, {&t.UDPStream, DefaultTimeouts.UDPStream},
-		{&t.Ended, DefaultTimeouts.Ended},
+		{&t.Ended, DefaultTimeouts.Ended}, {&t.Held, DefaultTimeouts.Held},
 	} {
 		if *d.value <= 0 {
 			*d.value = d.standard

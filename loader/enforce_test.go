@@ -36,9 +36,19 @@ func (k *kernel) policy(rules ...flow.Rule) {
 // begun begins a connection and gives it a verdict.
 func (k *kernel) begun(c conn, category string, confidence float64, final bool) conn {
 	k.t.Helper()
-	k.pass(progXDP, c.sent(syn, 0))
+	k.opened(c)
 	k.decide(k.id(c.key()), category, confidence, final)
 	return c
+}
+
+// opened begins a connection; of TCP with packets of both ends.
+func (k *kernel) opened(c conn) {
+	k.t.Helper()
+	k.pass(progXDP, c.sent(syn, 0))
+	if c.proto == packettest.TCP {
+		k.pass(progOut, c.answer(syn|ack, 0))
+		k.pass(progXDP, c.sent(ack, 0))
+	}
 }
 
 func TestRuleThatActs(t *testing.T) {
@@ -106,7 +116,7 @@ func TestMidstreamIsNotDropped(t *testing.T) {
 	t.Parallel()
 	k := newKernel(t, Config{}, ethernet)
 	c := tcp(1)
-	k.pass(progXDP, c.sent(ack, 0))
+	k.pass(progXDP, c.sent(ack, 0), c.answer(ack, 0))
 	k.decide(k.id(c.key()), "torrent", 1, true)
 	k.policy(flow.Rule{Action: dropping})
 	k.pass(progXDP, c.sent(ack, 0))

@@ -78,6 +78,14 @@ func (t *Table) read() (entries []entry, err error) {
 	return entries, err
 }
 
+// held reports whether rules act on the flow by an earlier one's verdict (is_held in
+// bpf/flow.h).
+func held(f *bpfFlow) bool {
+	firm := func(v *bpfVerdict) bool { return v.Final != 0 || flow.Source(v.Source) == flow.SourceOperator }
+	state := flowState(f.State)
+	return state.has(bpfFlowStateStateHeld) && !state.has(bpfFlowStateStateSettled) && !firm(&f.Category) && !firm(&f.App)
+}
+
 // flowState is the state of a flow, as bits.
 type flowState bpfFlowState
 
@@ -159,8 +167,8 @@ func (t *Table) fill(now clock, e *entry, r *flow.Record, live *flow.Live) error
 	}
 	*live = flow.Live{
 		PacketsIn: f.PacketsIn, BytesIn: f.BytesIn, PacketsOut: f.PacketsOut, BytesOut: f.BytesOut,
-		Dropped: f.Dropped, DroppedBytes: f.DroppedBytes, Generation: f.Generation, Rule: int(f.RuleIn), RuleOut: int(f.RuleOut), Ended: state.ended(),
-		Midstream: state.has(bpfFlowStateStateMidstream),
+		Dropped: f.Dropped, DroppedBytes: f.DroppedBytes, Generation: f.Generation, Rule: int(f.Choice.RuleIn), RuleOut: int(f.Choice.RuleOut), Ended: state.ended(),
+		Midstream: state.has(bpfFlowStateStateMidstream), Held: held(f),
 	}
 	*r = flow.Record{
 		Iface: t.iface, Src: src.Addr(), Dst: dst.Addr(), SrcPort: src.Port(), DstPort: dst.Port(),

@@ -157,7 +157,7 @@ func TestClosedFlowGoes(t *testing.T) {
 	t.Parallel()
 	k := newKernel(t, Config{Timeouts: Timeouts{Ended: time.Millisecond}}, ethernet)
 	c := tcp(1)
-	k.pass(progXDP, c.sent(syn, 0), c.answer(rst, 0))
+	k.pass(progXDP, c.sent(syn, 0), c.answer(rst|ack, 0))
 	reported := 0
 	eventually(t, "the flow goes", func() bool {
 		reported += len(k.sweep())

@@ -24,7 +24,7 @@ func has[T any](values []T, fits func(T) bool) bool {
 }
 
 // matches says in plain Go whether a rule acts on packets of a direction of a flow.
-func matchesFlow(r *flow.Rule, r2 *flow.Record, v *flow.Verdicts, direction flow.Direction) bool {
+func matchesFlow(r *flow.Rule, r2 *flow.Record, v *flow.Verdicts, both bool, direction flow.Direction) bool {
 	ends := []netip.AddrPort{netip.AddrPortFrom(r2.Src, r2.SrcPort), netip.AddrPortFrom(r2.Dst, r2.DstPort)}
 	proto, _ := flow.ParseProto(r2.Proto)
 	protocol, _ := flow.ParseProtocol(r2.Protocol)
@@ -39,7 +39,7 @@ func matchesFlow(r *flow.Rule, r2 *flow.Record, v *flow.Verdicts, direction flow
 		!has(r.Directions, func(d flow.Direction) bool { return d == direction }) {
 		return false
 	}
-	if r.Action.Drop && r2.Midstream && !r.Midstream {
+	if r.Action.Drop && (r2.Midstream && !r.Midstream || proto == flow.TCP && !both && !r.OneSided) {
 		return false
 	}
 	rests := func(task flow.Task) bool {
@@ -90,6 +90,7 @@ func TestRulesAsInGo(t *testing.T) {
 	type seen struct {
 		conn     conn
 		verdicts flow.Verdicts
+		both     bool // ends have sent packets
 	}
 	var flows []seen
 	for n := range 120 {
@@ -99,7 +100,11 @@ func TestRulesAsInGo(t *testing.T) {
 			flags = ack // midstream
 		}
 		k.pass(progXDP, c.sent(flags, 0))
-		s := seen{conn: c}
+		s := seen{conn: c, both: n%5 > 0}
+		if s.both {
+			k.pass(progOut, c.answer(flags|ack, 0))
+			k.pass(progXDP, c.sent(ack, 0))
+		}
 		for task, list := range [][]string{labels, apps} {
 			if random.IntN(3) > 0 {
 				s.verdicts[task] = flow.Verdict{
@@ -133,7 +138,7 @@ func TestRulesAsInGo(t *testing.T) {
 				Protocols: some(random, odds, protocols...), Names: some(random, odds, names[:7]...), Hosts: some(random, odds, prefixes...),
 				Ports: some(random, odds, flow.PortRange{First: 443, Last: 443}, flow.PortRange{Proto: flow.UDP, First: 1000, Last: 1063},
 					flow.PortRange{Proto: flow.TCP, First: 1030, Last: 1101}, flow.PortRange{First: 0, Last: 65535}, flow.PortRange{First: 1, Last: 1050}),
-				Directions: some(random, odds, flow.In, flow.Out), Provisional: random.IntN(3) == 0, Midstream: random.IntN(2) == 0,
+				Directions: some(random, odds, flow.In, flow.Out), Provisional: random.IntN(3) == 0, Midstream: random.IntN(2) == 0, OneSided: random.IntN(2) == 0,
 				Action: []flow.Action{passing, dropping}[random.IntN(2)],
 			}
 			if random.IntN(odds) == 0 {
@@ -145,7 +150,7 @@ func TestRulesAsInGo(t *testing.T) {
 			k.run(progXDP, s.conn.sent(ack, 0))
 			r := k.flow(s.conn.key())
 			for direction, got := range map[flow.Direction]int{flow.In: r.Rule, flow.Out: r.RuleOut} {
-				want := 1 + slices.IndexFunc(rules, func(rule flow.Rule) bool { return matchesFlow(&rule, &r, &s.verdicts, direction) })
+				want := 1 + slices.IndexFunc(rules, func(rule flow.Rule) bool { return matchesFlow(&rule, &r, &s.verdicts, s.both, direction) })
 				if got != want {
 					t.Fatalf("seed %d, round %d: flow %+v %+v, direction %v: rule %d, want %d of\n%s",
 						seed, round, r, r.Live, direction, got, want, list(rules))
@@ -178,7 +183,7 @@ func TestUndecidedFlows(t *testing.T) {
 		flow.Rule{Hosts: []netip.Prefix{netip.MustParsePrefix("203.0.113.9/32")}, Directions: []flow.Direction{flow.Out}, Action: passing},
 	)
 	c := tcp(1)
-	k.pass(progXDP, c.sent(syn, 0))
+	k.opened(c)
 	if r := k.flow(c.key()); r.Rule != 0 || r.RuleOut != 3 {
 		t.Errorf("rules %d and %d, want 0 and 3", r.Rule, r.RuleOut)
 	}
@@ -189,7 +194,7 @@ func TestUndecidedFlows(t *testing.T) {
 		}
 	}
 	k.says(c.key(), hello("www.example.com"))
-	if f, _ := k.entry(c.key()); f.PolicyEpoch == 0 {
+	if f, _ := k.entry(c.key()); f.Choice.Change&bpfChoiceBitChoiceFound == 0 {
 		t.Error("evidence that is not new makes the kernel look up the rules again")
 	}
 }

@@ -193,7 +193,7 @@ func pinnedMaps(maps *bpfMaps) map[string]**ebpf.Map {
 		"rule_stats": &maps.RuleStats, "buckets": &maps.Buckets, "policy_source": &maps.PolicySource,
 		"protect": &maps.Protect, "protect_ports": &maps.ProtectPorts,
 		"protect_flows": &maps.ProtectFlows, "ended": &maps.Ended, "sequence": &maps.Sequence,
-		"fragments": &maps.Fragments, "evidence": &maps.Evidence, "kept": &maps.Kept, "dns": &maps.Dns,
+		"fragments": &maps.Fragments, "evidence": &maps.Evidence, "enforced": &maps.Enforced, "kept": &maps.Kept, "dns": &maps.Dns,
 		"names0": &maps.Names0, "names1": &maps.Names1, "hosts": &maps.Hosts, "ports": &maps.Ports,
 		"interface": &maps.Interface, "agent": &maps.Agent, "labels": &maps.Labels,
 	}

@@ -276,6 +276,9 @@ func (t *nameTable) encodeRule(r *flow.Rule) (bpfRule, error) {
 	if r.Midstream {
 		out.Flags |= bpfRuleFlagRuleMidstream
 	}
+	if r.OneSided {
+		out.Flags |= bpfRuleFlagRuleOneSided
+	}
 	if r.Action.Drop {
 		out.Actions |= bpfRuleActionActionDrop
 	}

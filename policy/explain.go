@@ -147,6 +147,9 @@ func Sentence(r flow.Rule) string {
 	if r.Action.Drop && r.Midstream {
 		action += ", even if the beginning of the TCP connection was not seen"
 	}
+	if r.Action.Drop && r.OneSided {
+		action += ", even if only one end of the TCP connection was seen"
+	}
 	return packets + " of " + flows + joined(clauses, "and") + ": " + action + "."
 }
 
@@ -235,6 +238,9 @@ func DescribeMatch(r flow.Rule) string {
 	if r.Midstream {
 		parts = append(parts, "midstream too")
 	}
+	if r.OneSided {
+		parts = append(parts, "one-sided too")
+	}
 	return strings.Join(parts, ", ")
 }
 
@@ -252,6 +258,7 @@ type RuleLine struct {
 	MinConfidence float64  `json:"min_confidence"`
 	Final         bool     `json:"final"` // false: the rule acts on provisional verdicts too
 	Midstream     bool     `json:"midstream"`
+	OneSided      bool     `json:"one_sided"`
 	ActionLine
 	Sentence string `json:"sentence"` // the rule in plain words
 }
@@ -270,7 +277,7 @@ func Lines(p *flow.Policy) []RuleLine {
 func ruleLine(n int, r flow.Rule) RuleLine {
 	line := RuleLine{
 		Rule: n, Category: r.Categories, App: r.Apps, Name: r.Names, MinConfidence: r.MinConfidence,
-		Final: !r.Provisional, Midstream: r.Midstream, ActionLine: actionLine(r.Action),
+		Final: !r.Provisional, Midstream: r.Midstream, OneSided: r.OneSided, ActionLine: actionLine(r.Action),
 	}
 	if r.Protocols != nil {
 		line.Protocol = protocolNames(r.Protocols)

@@ -13,12 +13,12 @@ func TestLines(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, want := range []string{
-		`{"rule":1,"category":["voip"],"min_confidence":0,"final":true,"midstream":false,"drop":false,"dscp":46,` +
+		`{"rule":1,"category":["voip"],"min_confidence":0,"final":true,"midstream":false,"one_sided":false,"drop":false,"dscp":46,` +
 			`"sentence":"Packets of flows whose category is voip: mark DSCP EF (46)."}`,
-		`{"rule":2,"category":["streaming","vpn-streaming"],"min_confidence":0,"final":true,"midstream":false,"drop":false,` +
+		`{"rule":2,"category":["streaming","vpn-streaming"],"min_confidence":0,"final":true,"midstream":false,"one_sided":false,"drop":false,` +
 			`"rate_bps":20000000,"burst_bytes":625000,"scope":"class",` +
 			`"sentence":"Packets of flows whose category is streaming or vpn-streaming: police to 20 Mbit/s, burst 610.4 KiB, one bucket for the rule and direction."}`,
-		`{"rule":3,"app":["torrent"],"min_confidence":0.9,"final":true,"midstream":false,"drop":true,` +
+		`{"rule":3,"app":["torrent"],"min_confidence":0.9,"final":true,"midstream":false,"one_sided":false,"drop":true,` +
 			`"sentence":"Packets of flows whose app is torrent and whose confidence is at least 0.9: drop."}`,
 	} {
 		if got, err := json.Marshal(Lines(p)[i]); err != nil || string(got) != want {

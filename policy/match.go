@@ -19,6 +19,7 @@ import (
 // matchKeys are the keys of a match.
 var matchKeys = []string{
 	"category", "app", "vpn", "min_confidence", "source", "protocol", "name", "host", "port", "direction", "final", "midstream",
+	"one_sided",
 }
 
 // matchHelp describes the matches for people.
@@ -32,7 +33,8 @@ const matchHelp = `match:  a flow matches if it fits every key; one item of a li
         source: what decided: model, operator, name, protocol
         min_confidence: 0 to 1; final: false (act on provisional verdicts too)
         midstream: true (let a drop act on TCP connections whose beginning was
-        not seen)
+        not seen); one_sided: true (let it act before both ends of a TCP
+        connection have sent packets)
         With protocol, name, host or port, and none of category, app, vpn, source
         and min_confidence, a rule also acts on flows without a verdict.
 `

@@ -326,6 +326,8 @@ func TestSentences(t *testing.T) {
 			"port 1|2|3|4|5|2 more"},
 		{"category: torrent, midstream: true", "drop: true",
 			"Packets of flows whose category is torrent: drop, even if the beginning of the TCP connection was not seen.", "category torrent, midstream too"},
+		{"category: torrent, one_sided: true", "drop: true",
+			"Packets of flows whose category is torrent: drop, even if only one end of the TCP connection was seen.", "category torrent, one-sided too"},
 	} {
 		p, _, err := Parse("p.yaml", []byte(one(test.match, test.action)), nil)
 		if err != nil {

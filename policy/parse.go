@@ -146,7 +146,7 @@ func (p *parsing) rules(node ast.Node) {
 
 func (p *parsing) rule(node ast.Node, what string) flow.Rule {
 	rule := flow.Rule{Action: passAction}
-	entries, ok := p.mapping(node, what, "match", "action", "final", "midstream")
+	entries, ok := p.mapping(node, what, "match", "action", "final", "midstream", "one_sided")
 	if !ok {
 		return rule
 	}
@@ -164,7 +164,7 @@ func (p *parsing) rule(node ast.Node, what string) flow.Rule {
 	return rule
 }
 
-// life reads final and midstream, which may be inside the match or next to it.
+// life reads final, midstream and one_sided, which may be inside the match or next to it.
 func (p *parsing) life(rule *flow.Rule, entries map[string]entry) {
 	if e, ok := entries["final"]; ok {
 		if value, ok := p.boolean(e.value, "final"); ok {
@@ -174,6 +174,11 @@ func (p *parsing) life(rule *flow.Rule, entries map[string]entry) {
 	if e, ok := entries["midstream"]; ok {
 		if value, ok := p.boolean(e.value, "midstream"); ok {
 			rule.Midstream = value
+		}
+	}
+	if e, ok := entries["one_sided"]; ok {
+		if value, ok := p.boolean(e.value, "one_sided"); ok {
+			rule.OneSided = value
 		}
 	}
 }

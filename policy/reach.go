@@ -125,13 +125,18 @@ func named[T comparable](list []T, item T) bool {
 }
 
 // takesAll reports whether the earlier rule, whose labels match, acts whenever the
-// later one does. It compares confidence, provisional verdicts and midstream flows.
+// later one does. It compares confidence, provisional verdicts, midstream
+// flows and those of which only one end was seen.
 func takesAll(earlier, later flow.Rule, noApp, noCategory bool) bool {
 	if later.Provisional && !earlier.Provisional && earlier.NeedsVerdict() {
 		return false
 	}
 	// A drop rule lets midstream flows go on to the next rule.
 	if earlier.Action.Drop && !earlier.Midstream && (!later.Action.Drop || later.Midstream) {
+		return false
+	}
+	// It also lets TCP flows go on of which only one end was seen.
+	if earlier.Action.Drop && !earlier.OneSided && (!later.Action.Drop || later.OneSided) {
 		return false
 	}
 	if earlier.MinConfidence == 0 {

@@ -49,6 +49,7 @@ type Spec struct {
 	Proto      uint8  // TCP unless set
 	TCPOptions int    // words of options, 0 to 10
 	TCPFlags   uint8  // ACK and PSH unless set
+	Seq, Ack   uint32 // TCP; numbers that fit together unless set
 	Payload    int    // number of payload bytes, made up, none of them zero
 	Body       []byte // the payload itself, instead of made-up bytes
 	Src, Dst   netip.AddrPort
@@ -224,8 +225,8 @@ func (s Spec) transport(src, dst netip.AddrPort) []byte {
 	case s.Fragment == Later:
 	case s.proto() == TCP:
 		h = make([]byte, 20+4*s.TCPOptions)
-		binary.BigEndian.PutUint32(h[4:], 0x01020304)
-		binary.BigEndian.PutUint32(h[8:], 0x05060708)
+		binary.BigEndian.PutUint32(h[4:], orElse(s.Seq, 0x01020304))
+		binary.BigEndian.PutUint32(h[8:], orElse(s.Ack, 0x01020305))
 		h[12] = byte(len(h)/4) << 4
 		h[13] = s.TCPFlags
 		if s.TCPFlags == 0 {
@@ -263,6 +264,14 @@ func (s Spec) transport(src, dst netip.AddrPort) []byte {
 		binary.BigEndian.PutUint16(h[at:], value)
 	}
 	return h
+}
+
+// orElse returns a number, or another one if it is 0.
+func orElse(number, other uint32) uint32 {
+	if number == 0 {
+		return other
+	}
+	return number
 }
 
 // sum returns the Internet checksum of data, not complemented, starting from a partial sum.
