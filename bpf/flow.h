@@ -362,7 +362,7 @@ static __always_inline void hold(struct held *h, const struct flow *f)
 }
 
 /* Keeps in the map enforced what a flow leaves, if packets of it were dropped. */
-__noinline int remember(struct flow *f, const struct flow_key6 *key)
+static __noinline int remember(struct flow *f, const struct flow_key6 *key)
 {
 	struct held h = {};
 
