@@ -153,6 +153,8 @@ static __always_inline bool apply_to(const struct op *op, const void *key, const
 {
 	struct flow *decided = bpf_map_lookup_elem(t->flows, key);
 	struct flow *open = bpf_map_lookup_elem(t->pending, key);
+	__u32 slot = BIRTH_APPLY;
+	struct birth *left;
 	struct flow *f;
 
 	if (!is_meant(decided, op))
@@ -196,7 +198,11 @@ static __always_inline bool apply_to(const struct op *op, const void *key, const
 			return false;
 		if (has_ended(f->state))
 			report_end(f, &op->key, op->family);
-		remember(f, &op->key);
+		left = bpf_map_lookup_elem(&births, &slot);
+		if (left) {
+			left->key = op->key;
+			remember(f, slot);
+		}
 		if (decided)
 			bpf_map_delete_elem(t->flows, key);
 		if (open)

@@ -207,7 +207,10 @@ struct {
 	__type(value, struct held);
 } enforced SEC(".maps");
 
-/* Room to put a new flow together. One entry for each direction, because the two hooks may nest. */
+/* Room to put a new flow together. One slot for each direction, because the two hooks may nest, and one for the program
+ * apply. */
+#define BIRTH_APPLY 2
+
 struct birth {
 	struct flow flow;
 	struct flow_key6 key;
@@ -216,7 +219,7 @@ struct birth {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 2);
+	__uint(max_entries, BIRTH_APPLY + 1);
 	__type(key, __u32);
 	__type(value, struct birth);
 } births SEC(".maps");
@@ -361,15 +364,17 @@ static __always_inline void hold(struct held *h, const struct flow *f)
 		h->state |= state_enforced;
 }
 
-/* Keeps in the map enforced what a flow leaves, if packets of it were dropped. */
-static __noinline int remember(struct flow *f, const struct flow_key6 *key)
+/* Puts what a flow leaves into a slot of the map births, which has its key, and into the map enforced, if packets of it
+ * were dropped. Global, so that the verifier checks it only once. */
+__noinline int remember(struct flow *f, __u32 slot)
 {
-	struct held h = {};
+	struct birth *b = bpf_map_lookup_elem(&births, &slot);
 
-	if (!f || !key || !(f->dropped || f->state & state_enforced))
+	if (!f || !b)
 		return 0;
-	hold(&h, f);
-	bpf_map_update_elem(&enforced, key, &h, BPF_ANY);
+	hold(&b->held, f);
+	if (f->dropped || f->state & state_enforced)
+		bpf_map_update_elem(&enforced, &b->key, &b->held, BPF_ANY);
 	return 0;
 }
 
@@ -399,13 +404,12 @@ __noinline int inherit(struct birth *b)
 /* Removes a flow whose key is used again, and notes in *b what it leaves. */
 static __always_inline void retire(const struct packet *p, const struct tables *t, struct flow *f, struct birth *b)
 {
-	hold(&b->held, f);
+	remember(f, p->direction);
 	b->flow.tat_in = f->tat_in;
 	b->flow.tat_out = f->tat_out;
 	if (__sync_fetch_and_or(&f->state, state_retired | (has_ended(f->state) ? 0 : state_idle)) & state_retired)
 		return; /* another CPU removes it */
 	report_end(f, &b->key, p->family);
-	remember(f, &b->key);
 	bpf_map_delete_elem(t->flows, p->key);
 	bpf_map_delete_elem(t->pending, p->key);
 }

@@ -172,9 +172,11 @@ static __always_inline bool verdicts_match(const struct rule *r, const struct ma
 	return !any_category || !any_app || category || app;
 }
 
-/* Whether a rule matches a flow, apart from names, hosts and ports. */
-static __always_inline bool rule_matches(const struct rule *r, const struct matching *f)
+/* Whether a rule matches a flow, apart from names, hosts and ports. Global, so that the verifier checks it only once. */
+__noinline int rule_matches(const struct rule *r, const struct matching *f)
 {
+	if (!r || !f)
+		return false;
 	if (!(r->flags & rule_any_protocol) && !in_set(r->protocols, MAX_PROTOCOLS / 64, f->protocol))
 		return false;
 	if (!verdicts_match(r, f))
@@ -459,7 +461,7 @@ static __always_inline void remember_packet(const struct packet *p, struct flow 
 	if (!b)
 		return;
 	widen_key(&b->key, p->key, p->family);
-	remember(f, &b->key);
+	remember(f, slot);
 }
 
 /* Looks the rules up again; the flow's key is in the map matching. Returns what chosen() returns. */
