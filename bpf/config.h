@@ -11,7 +11,8 @@ volatile const bool vlan_in_key; /* VLAN ids are part of the 5-tuple */
 volatile const bool has_bpf_loop; /* kernel 5.17 */
 volatile const bool has_xdp_load_bytes; /* kernel 5.18, with bpf_xdp_get_buff_len */
 volatile const bool copy_dns; /* copy DNS answers to the agent */
-volatile const bool both_ends; /* packets of both ends of a flow are seen: both directions are watched, or the device is a loopback */
+volatile const bool
+	both_ends; /* packets of both ends of a flow are seen: both directions are watched, or the device is a loopback */
 volatile const __u64 source_seed[4]; /* random: nobody can choose addresses with equal hashes */
 volatile const __u64 ring_bytes; /* size of the map samples */
 volatile const __u32 sample_budget; /* payload packets sampled of each flow */

@@ -114,7 +114,8 @@ static __always_inline int handle_skb(struct __sk_buff *skb, const enum directio
 		p.length = skb->len;
 		p.gso_size = skb->gso_size;
 		result = handle(&p);
-		if ((-result & ~MAY_DROP) != reason_truncated || bpf_skb_pull_data(skb, skb->len < PULL_LEN ? skb->len : PULL_LEN))
+		if ((-result & ~MAY_DROP) != reason_truncated ||
+		    bpf_skb_pull_data(skb, skb->len < PULL_LEN ? skb->len : PULL_LEN))
 			break;
 	}
 	if (result < 0)

@@ -466,7 +466,8 @@ static __always_inline struct flow *begin(const struct packet *p, const struct t
 
 /* Returns the flow of a packet that is not a decided and live one, a new flow if necessary. NULL if there is no room.
  * `old` is an entry of flows whose key is used again, or NULL. */
-static __always_inline struct flow *find_open(const struct packet *p, const struct tables *t, __u64 now, struct flow *old)
+static __always_inline struct flow *find_open(const struct packet *p, const struct tables *t, __u64 now,
+					      struct flow *old)
 {
 	struct flow *f = bpf_map_lookup_elem(t->pending, p->key);
 	__u32 slot = p->direction;
@@ -504,7 +505,9 @@ static __always_inline struct flow *find_flow(const struct packet *p, const stru
 }
 
 #define TCP_NEAR (4 << 20) /* sequence numbers of one connection differ by less: what is in flight, and unseen losses */
-#define TCP_CLOSE (64 << 10) /* a FIN or RST is at most this far beyond what its sender has sent: the least that all windows have */
+#define TCP_CLOSE                                                                                                      \
+	(64                                                                                                            \
+	 << 10) /* a FIN or RST is at most this far beyond what its sender has sent: the least that all windows have */
 
 static __always_inline bool is_near(__u32 a, __u32 b, __u32 distance)
 {
@@ -523,8 +526,8 @@ struct segment {
 
 /* Whether the endpoint's FIN or RST is plausible: between what the other one has acknowledged and what it has sent, or
  * a little further; before it has sent anything, an answer to what the other one has sent. */
-static __always_inline bool closes(const struct segment *s, const struct side *mine, const struct side *other, bool sent,
-				   bool other_sent, bool other_acked)
+static __always_inline bool closes(const struct segment *s, const struct side *mine, const struct side *other,
+				   bool sent, bool other_sent, bool other_acked)
 {
 	bool ack = s->flags & TCP_ACK;
 
@@ -635,8 +638,8 @@ static __always_inline bool follow(struct flow *f, const struct packet *p)
 	__u32 state = f->state, end = p->seq + p->l3_len - p->payload_offset;
 	struct side *mine = !p->from_a == !(state & state_a_out) ? &f->side_out : &f->side_in;
 
-	if (state & state_settled && (!both_ends || state & state_confirmed) && !(p->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)) &&
-	    is_near(p->seq, mine->end, TCP_NEAR)) {
+	if (state & state_settled && (!both_ends || state & state_confirmed) &&
+	    !(p->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)) && is_near(p->seq, mine->end, TCP_NEAR)) {
 		if ((__s32)(end - mine->end) > 0)
 			mine->end = end;
 		if (mine->ack != p->ack)

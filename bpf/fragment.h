@@ -224,7 +224,8 @@ static __always_inline bool is_unparsed(const struct packet *p, enum reason reas
 		return true;
 	case reason_truncated:
 	case reason_ip_header:
-		return p->proto == IPPROTO_TCP || p->proto == IPPROTO_UDP || (p->family == 6 && is_ext_header(p->proto));
+		return p->proto == IPPROTO_TCP || p->proto == IPPROTO_UDP ||
+		       (p->family == 6 && is_ext_header(p->proto));
 	default:
 		return false;
 	}

@@ -215,7 +215,8 @@ static __always_inline void gather(struct matching *m, const struct flow *f)
 	*(__u64 *)&m->app = read_word(held && f->held_app.source ? &f->held_app : &f->app);
 	m->evidence = held && !f->evidence ? f->held_evidence : f->evidence;
 	m->protocol = held && !f->protocol ? f->held_protocol : f->protocol;
-	m->both = !both_ends || m->key.proto != IPPROTO_TCP || state & state_confirmed || (held && state & state_held_both);
+	m->both = !both_ends || m->key.proto != IPPROTO_TCP || state & state_confirmed ||
+		  (held && state & state_held_both);
 	m->exempt = state & state_midstream && !(state & state_enforced);
 }
 
@@ -401,7 +402,8 @@ static __always_inline __u64 charged_bytes(const struct packet *p)
 }
 
 /* Whether a packet exceeds the rate of the rule at `index`. */
-static __always_inline bool is_over_rate(struct flow *f, const struct rule *r, __u32 index, __u32 direction, __u64 bytes)
+static __always_inline bool is_over_rate(struct flow *f, const struct rule *r, __u32 index, __u32 direction,
+					 __u64 bytes)
 {
 	__u32 slot = 2 * index + direction;
 	__u64 *tat;
@@ -439,8 +441,9 @@ __noinline int act(struct flow *f, __u32 which, __u32 segments, __u64 bytes, __u
 		return 0;
 	stats->packets += segments;
 	stats->bytes += bytes;
-	if (!(which & PROTECTED) && (r->actions & action_drop || (r->actions & action_police &&
-								   is_over_rate(f, r, index, !!(which & SENT), charged)))) {
+	if (!(which & PROTECTED) &&
+	    (r->actions & action_drop ||
+	     (r->actions & action_police && is_over_rate(f, r, index, !!(which & SENT), charged)))) {
 		stats->dropped += segments;
 		stats->dropped_bytes += bytes;
 		dropped = __sync_fetch_and_add(&f->dropped, segments);
