@@ -206,6 +206,7 @@ func TestDropNeedsBothEnds(t *testing.T) {
 			k.policy(flow.Rule{Action: dropping})
 			c = family(10 + n)
 			k.pass(progXDP, c.numbered(syn, 0, 0, 0))
+			k.decide(k.id(c.key()), "torrent", 1, true)
 			k.pass(progOut, c.back().numbered(syn|ack, 0, 0, 0))
 			k.pass(progXDP, c.numbered(ack|psh, 100, 1, far))
 			if verdict, _ := k.run(progXDP, c.numbered(ack, 0, 1, 0)); verdict != xdpDrop {
