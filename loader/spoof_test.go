@@ -327,20 +327,28 @@ func TestEnforcedIsRemembered(t *testing.T) {
 	}
 }
 
-// repeat runs a program on a frame many times in the kernel until stop is closed. Timer
-// interrupts stop the program at many places, so that others come in between.
+// interrupt has a timer interrupt the calling thread very often: programs then stop at many
+// places, and others come in between. The function that it returns ends that.
+func interrupt(t testing.TB) func() {
+	runtime.LockOSThread()
+	timer := unix.PerfEventAttr{Type: unix.PERF_TYPE_SOFTWARE, Config: unix.PERF_COUNT_SW_CPU_CLOCK, Sample: 10_000 /* ns */}
+	timer.Size = uint32(unsafe.Sizeof(timer))
+	fd, err := unix.PerfEventOpen(&timer, 0, -1, -1, unix.PERF_FLAG_FD_CLOEXEC)
+	if err != nil {
+		t.Logf("races are rarer without perf events: %v", err)
+		return runtime.UnlockOSThread
+	}
+	return func() {
+		unix.Close(fd)
+		runtime.UnlockOSThread()
+	}
+}
+
+// repeat runs a program on a frame many times in the kernel until stop is closed.
 func (k *kernel) repeat(program string, frame []byte, stop chan struct{}) chan error {
 	done := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		timer := unix.PerfEventAttr{Type: unix.PERF_TYPE_SOFTWARE, Config: unix.PERF_COUNT_SW_CPU_CLOCK, Sample: 10_000 /* ns */}
-		timer.Size = uint32(unsafe.Sizeof(timer))
-		if fd, err := unix.PerfEventOpen(&timer, 0, -1, -1, unix.PERF_FLAG_FD_CLOEXEC); err == nil {
-			defer unix.Close(fd)
-		} else {
-			k.t.Logf("races are rarer without perf events: %v", err)
-		}
+		defer interrupt(k.t)()
 		for {
 			select {
 			case <-stop:
@@ -431,6 +439,7 @@ func (k *kernel) deleteDecided(c conn) error {
 // one task's new verdict and the other's old one.
 func TestNoStaleRule(t *testing.T) {
 	t.Parallel()
+	defer interrupt(t)()
 	k := newKernel(t, Config{Samples: -1}, ethernet)
 	rules := []flow.Rule{
 		{Categories: []string{"chat"}, Apps: []string{"icq"}, Provisional: true, Action: passing},
