@@ -439,7 +439,6 @@ func (k *kernel) deleteDecided(c conn) error {
 // one task's new verdict and the other's old one.
 func TestNoStaleRule(t *testing.T) {
 	t.Parallel()
-	defer interrupt(t)()
 	k := newKernel(t, Config{Samples: -1}, ethernet)
 	rules := []flow.Rule{
 		{Categories: []string{"chat"}, Apps: []string{"icq"}, Provisional: true, Action: passing},
@@ -450,6 +449,7 @@ func TestNoStaleRule(t *testing.T) {
 		rules = append(rules, flow.Rule{Categories: []string{"email"}, Action: passing})
 	}
 	k.policy(rules...)
+	defer interrupt(t)() // not while the kernel verifies programs
 	for n, c := range []conn{udp(1), {packettest.UDP, tcp6(1).client, tcp6(1).server}} {
 		k.pass(progXDP, c.sent(0, 10))
 		id := k.id(c.key())
