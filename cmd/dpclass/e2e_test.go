@@ -46,6 +46,7 @@ func TestEndToEnd(t *testing.T) {
 		{"Policy", testPolicy},
 		{"Checksum", testChecksum},
 		{"Fragments", testFragments},
+		{"Forged", testForged},
 		{"Applies", testApplies},
 		{"Evidence", testEvidence},
 		{"SSH", testSSH},
