@@ -42,7 +42,8 @@ func (r root) open(iface string) (*Pins, error) {
 }
 
 // OpenAll opens all attached interfaces of the calling thread's network namespace, and
-// those that are gone while their pins are left.
+// those that are gone while their pins are left. Those that an agent is attaching are left
+// out.
 func OpenAll() ([]*Pins, error) { return defaultRoot().openAll() }
 
 func (r root) openAll() (all []*Pins, err error) {
@@ -56,6 +57,9 @@ func (r root) openAll() (all []*Pins, err error) {
 			return all, err
 		}
 		p, err := openPlace(&here[n], name)
+		if errors.Is(err, ErrAttaching) {
+			continue
+		}
 		if err != nil {
 			return all, err
 		}

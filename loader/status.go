@@ -80,6 +80,10 @@ func (p *Pins) Status() (Status, error) {
 		s.Mode = Native
 	}
 	var err error
+	// First: an agent that is ready has its hooks already.
+	if s.Agent, err = p.Agent(); err != nil {
+		return s, err
+	}
 	if s.Hooks, err = p.Hooks(); err != nil {
 		return s, err
 	}
@@ -113,9 +117,6 @@ func (p *Pins) Status() (Status, error) {
 		return s, err
 	}
 	s.Rules = len(rules)
-	if s.Agent, err = p.Agent(); err != nil {
-		return s, err
-	}
 	s.State = s.state(time.Now())
 	s.Ready = s.State == StateReady
 	return s, nil

@@ -60,7 +60,8 @@ func testUsage(t *testing.T, s *suite) {
 		s.run(t, h, test.args...).want(t, cli.ExitFailed, test.says)
 	}
 	s.run(t, h, "status").want(t, cli.ExitFailed)
-	s.run(t, h, "detach", "eth0").want(t, cli.ExitDone)
+	s.run(t, h, "detach", "eth0").want(t, cli.ExitFailed, "does not exist")
+	s.run(t, h, "detach", "lo").want(t, cli.ExitDone)
 	s.run(t, h, "detach", "--all").want(t, cli.ExitDone)
 	s.run(t, h, "flows", "-o", "json").want(t, cli.ExitDone)
 	s.run(t, h, "version").want(t, cli.ExitDone)

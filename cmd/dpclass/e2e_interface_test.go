@@ -170,8 +170,9 @@ func testInterfaces(t *testing.T, s *suite) {
 	})
 	t.Run("NamespaceGone", func(t *testing.T) {
 		near, _ := pair(t, false)
-		kill(t, s.attach(t, near, "eth0", "--no-classify"))
+		p := s.attach(t, near, "eth0", "--no-classify")
 		before := ours(t)
+		kill(t, p)
 		if err := near.Lab().Close(); err != nil {
 			t.Fatal(err)
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"slices"
 	"strings"
 	"time"
 
@@ -42,13 +43,12 @@ hangs, or was stopped.`,
 var errNotReady = cli.Quiet("not ready")
 
 // printStatus prints the status of the named interfaces, without a name of all.
-func printStatus(out io.Writer, asJSON bool, names []string) (err error) {
-	if len(names) == 0 {
-		if names, err = loader.List(); err != nil {
-			return err
-		}
+func printStatus(out io.Writer, asJSON bool, names []string) error {
+	all, err := statuses(names)
+	if err != nil {
+		return err
 	}
-	if len(names) == 0 {
+	if len(all) == 0 {
 		if !asJSON {
 			if _, err := fmt.Fprintln(out, "nothing is attached in this network namespace; attach with: dpclass attach IFACE"); err != nil {
 				return err
@@ -57,11 +57,7 @@ func printStatus(out io.Writer, asJSON bool, names []string) (err error) {
 		return errNotReady
 	}
 	ready := true
-	for i, name := range names {
-		status, err := readStatus(name)
-		if err != nil {
-			return err
-		}
+	for i, status := range all {
 		ready = ready && status.Ready
 		if asJSON {
 			err = cli.PrintJSON(out, status)
@@ -79,6 +75,39 @@ func printStatus(out io.Writer, asJSON bool, names []string) (err error) {
 		return errNotReady
 	}
 	return nil
+}
+
+// statuses reads the status of the named interfaces. Without a name it reads that of all,
+// also of those that are gone while their pins are left, or that an agent is attaching.
+func statuses(names []string) (all []loader.Status, err error) {
+	if len(names) == 0 {
+		opened, err := loader.OpenAll()
+		for _, iface := range opened {
+			status, err1 := iface.Status()
+			err = errors.Join(err, err1, iface.Close())
+			all = append(all, status)
+		}
+		if err != nil {
+			return nil, err
+		}
+		attached, err := loader.List()
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range attached {
+			if !slices.ContainsFunc(all, func(s loader.Status) bool { return s.Iface == name }) {
+				names = append(names, name)
+			}
+		}
+	}
+	for _, name := range names {
+		status, err := readStatus(name)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, status)
+	}
+	return all, nil
 }
 
 // readStatus reads the status of an interface. Of one that an agent is attaching, there is

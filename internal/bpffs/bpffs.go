@@ -37,7 +37,12 @@ func Look() (State, error) {
 	}
 	own, err1 := os.Readlink("/proc/self/ns/mnt")
 	first, err2 := os.Readlink("/proc/1/ns/mnt")
-	if err1 == nil && err2 == nil && own != first {
+	switch {
+	case err1 != nil || err2 != nil: // root in a container, say, or a user: only root could mount in the wrong place
+		if os.Geteuid() == 0 {
+			return Hidden, nil
+		}
+	case own != first:
 		return Hidden, nil
 	}
 	return Missing, nil

@@ -79,9 +79,10 @@ func measureNetwork(ctx context.Context, c *classifier.Classifier, packets [][]b
 func measureLive(ctx context.Context, c *classifier.Classifier, packets [][]byte, chunk int, round time.Duration) (time.Duration, error) {
 	samples := make([]flow.Sample, len(packets))
 	for i, packet := range packets {
+		// Flows of both ends and many sources, so that none has more than its share of the queue.
 		key, _ := flow.MakeKey(flow.UDP, netip.MustParseAddrPort("192.0.2.1:53000"),
-			netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, byte(i >> 16)}), uint16(i)), 0)
-		samples[i] = flow.Sample{ID: flow.ID{Key: key}, Packet: packet}
+			netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}), uint16(i)), 0)
+		samples[i] = flow.Sample{ID: flow.ID{Key: key}, Packet: packet, TwoWay: true, FromA: key.A.Addr() != netip.MustParseAddr("192.0.2.1")}
 	}
 	next := 0
 	classify := func() (int, error) {

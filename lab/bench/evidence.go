@@ -95,7 +95,7 @@ func flowsOf(file string, first int) ([][]flow.Sample, error) {
 		}
 		flows[i] = append(flows[i], flow.Sample{
 			ID:    flow.ID{Key: step.Flow.Key, Generation: uint32(first + i + 1)},
-			FromA: step.FromA, Inner: step.Raw, Index: len(flows[i]), Time: step.Time.UnixNano(),
+			FromA: step.FromA, TwoWay: true, Inner: step.Raw, Index: len(flows[i]), Time: step.Time.UnixNano(),
 			Length: step.Packet.Length, Packet: slices.Clone(step.Data[:min(len(step.Data), 1500)]),
 		})
 	}
@@ -109,7 +109,7 @@ func measureEvidence(ctx context.Context, library string, use classifier.Evidenc
 		return result, err
 	}
 	c, err := classifier.New(classifier.Options{
-		Library: library, Models: models, Evidence: use, Workers: 1, Delay: 100 * time.Microsecond, Queue: 4096, Flows: len(flows) + 1,
+		Library: library, Models: models, Evidence: use, Workers: 1, Delay: 100 * time.Microsecond, Queue: 16384, Flows: len(flows) + 1,
 	})
 	if err != nil {
 		return result, err
