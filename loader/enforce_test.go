@@ -387,10 +387,10 @@ func TestDNSMeetsRules(t *testing.T) {
 	dns, _ := flow.ParseProtocol("dns")
 	n := 0
 	for what, rule := range map[string]flow.Rule{
-		"protocol": {Protocols: []flow.Protocol{dns}, Action: dropping},
-		"port":     {Ports: []flow.PortRange{{First: 53, Last: 53}}, Action: dropping},
+		"protocol": {Protocols: []flow.Protocol{dns}, OneSided: true, Action: dropping},
+		"port":     {Ports: []flow.PortRange{{First: 53, Last: 53}}, OneSided: true, Action: dropping},
 		"host": {Hosts: []netip.Prefix{netip.MustParsePrefix("203.0.113.9/32"), netip.MustParsePrefix("2001:db8::1/128")},
-			Action: dropping},
+			OneSided: true, Action: dropping},
 	} {
 		k.policy(rule)
 		for _, program := range programs {

@@ -156,8 +156,8 @@ func TestSuperPacket(t *testing.T) {
 func TestSegmentsAndFullRing(t *testing.T) {
 	t.Parallel()
 	k := newKernel(t, Config{RingBytes: 4096}, ethernet)
-	k.pass(progOut, udp(1).sent(0, 1400), udp(2).sent(0, 1400)) // about 1000 bytes are left
-	const mss, segments = 700, 4
+	k.pass(progOut, udp(1).sent(0, 1400)) // about 2500 bytes are left
+	const mss, segments = 1000, 3
 	c := tcp(1)
 	if verdict, _ := k.run(progOut, c.sent(ack, segments*mss), &skb{GSOSize: mss, GSOSegs: segments}); verdict != tcNext {
 		t.Fatalf("returned %d", int32(verdict))
@@ -165,14 +165,14 @@ func TestSegmentsAndFullRing(t *testing.T) {
 	if counted := k.counters(); counted["sampled"] != 3 || counted["ring_full"] != 1 {
 		t.Errorf("counted %v", counted)
 	}
-	if r := k.flow(c.key()); r.Samples != 1 {
+	if r := k.flow(c.key()); r.Samples != 2 {
 		t.Errorf("%+v", r)
 	}
 	if n := k.samples(); n != 3 {
 		t.Errorf("%d samples", n)
 	}
 	k.pass(progOut, c.sent(ack, 100))
-	if s := k.sample(); s == nil || s.ID.Key != c.key() || s.Index != 1 || s.Length != 140 {
+	if s := k.sample(); s == nil || s.ID.Key != c.key() || s.Index != 2 || s.Length != 140 {
 		t.Errorf("sample %+v", s)
 	}
 }
