@@ -117,7 +117,7 @@ type Port struct {
 	Release func() error
 
 	// Again attaches the interface that has the name now. The error wraps [ErrNotYet] if
-	// there is none. If Again is nil, a lost interface does not return.
+	// no interface has it. If Again is nil, a lost interface does not return.
 	Again func(context.Context) (Port, error)
 
 	// Publish stores the agent's statistics where "dpclass status" reads them.

@@ -437,7 +437,7 @@ static __always_inline struct flow *begin(const struct packet *p, const struct t
 		new->state |= state_a_out;
 	if (p->proto == IPPROTO_TCP && !(p->tcp_flags & TCP_SYN))
 		new->state |= state_midstream;
-	if (is_dns(p)) /* known without a sample, of which there is none */
+	if (is_dns(p)) /* known from the port: DNS is never sampled */
 		new->protocol = protocol_dns;
 	if (!again) {
 		left = bpf_map_lookup_elem(&enforced, &b->key);

@@ -409,8 +409,8 @@ func endless(first byte) onnxtest.Network {
 	return network
 }
 
-// A network that never returns is stopped at the end of Run, which does not store what it
-// left behind. Close frees it.
+// A network that never returns is stopped at the end of Run, and its results are not
+// stored. Close frees it.
 func TestEndlessNetwork(t *testing.T) {
 	c := open(t, Options{Workers: 1, Models: []*model.Model{loadNetwork(t, endless(0x45), "chat", "voip", "email")}})
 	ctx, cancel := context.WithCancel(t.Context())

@@ -177,7 +177,7 @@ type printer struct {
 	color bool
 }
 
-// kept returns the flows that the filter keeps. They are made anew each time.
+// kept returns the flows that the filter keeps. Each call reads them again.
 func (p *printer) kept(file *offline.File) iter.Seq[*flow.Record] {
 	return func(yield func(*flow.Record) bool) {
 		for record := range file.Flows() {

@@ -22,18 +22,8 @@ func newDetachCommand(g *cli.Globals) *cobra.Command {
 serves them, with its other interfaces. An agent that does not end within 10 seconds
 is killed. It is not an error if nothing is attached. --all detaches every interface
 in every network namespace.`,
-		Example: "  dpclass detach eth0\n  dpclass detach veth1 --netns lab\n  dpclass detach --all",
-		Args: func(cmd *cobra.Command, args []string) error {
-			switch {
-			case all && len(args) > 0:
-				return cli.Usagef("--all cannot be used with IFACE")
-			case all && g.Netns != "":
-				return cli.Usagef("--all covers every network namespace: leave --netns out")
-			case all:
-				return nil
-			}
-			return interfaceArgs(cmd, args)
-		},
+		Example:           "  dpclass detach eth0\n  dpclass detach veth1 --netns lab\n  dpclass detach --all",
+		Args:              allOrInterfaces(g, &all),
 		ValidArgsFunction: completeAttached(g, cobra.ShellCompDirectiveNoFileComp),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			say := func(done loader.Detached) error {

@@ -109,6 +109,21 @@ func withInterfaces(g *cli.Globals, args []string, fn func([]*loader.Pins) error
 	})
 }
 
+// allOrInterfaces checks the arguments of a verb that takes interfaces or --all.
+func allOrInterfaces(g *cli.Globals, all *bool) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case *all && len(args) > 0:
+			return cli.Usagef("--all cannot be used with IFACE")
+		case *all && g.Netns != "":
+			return cli.Usagef("--all covers every network namespace: leave --netns out")
+		case *all:
+			return nil
+		}
+		return interfaceArgs(cmd, args)
+	}
+}
+
 // completeInterfaces completes names of interfaces that are not yet given.
 func completeInterfaces(g *cli.Globals) cobra.CompletionFunc {
 	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {

@@ -27,18 +27,8 @@ models of all of them.
 The models are changed as a whole or not at all: if one cannot be used, has labels that
 the interface does not know, or reads more packets of a flow than the interface copies,
 the agent continues with those that it has, and the exit code is 1.`,
-		Example: "  sudo dpclass models use ./mine.onnx && sudo dpclass reload eth0\n  dpclass reload --all",
-		Args: func(cmd *cobra.Command, args []string) error {
-			switch {
-			case all && len(args) > 0:
-				return cli.Usagef("--all cannot be used with IFACE")
-			case all && g.Netns != "":
-				return cli.Usagef("--all covers every network namespace: leave --netns out")
-			case all:
-				return nil
-			}
-			return interfaceArgs(cmd, args)
-		},
+		Example:           "  sudo dpclass models use ./mine.onnx && sudo dpclass reload eth0\n  dpclass reload --all",
+		Args:              allOrInterfaces(g, &all),
 		ValidArgsFunction: completeAttached(g, cobra.ShellCompDirectiveNoFileComp),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			done, err := reload(cmd.Context(), g, args)

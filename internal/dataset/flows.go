@@ -14,6 +14,7 @@ import (
 
 	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/capture"
+	"github.com/dpclass/dpclass/internal/nanos"
 	"github.com/dpclass/dpclass/internal/vector"
 )
 
@@ -90,7 +91,7 @@ func (w *Walker) Next() (Step, error) {
 func (w *Walker) add(read *capture.Packet, packet *vector.Packet) Step {
 	key, fromA := flow.MakeKey(flow.Proto(packet.Proto), packet.Src, packet.Dst, 0)
 	number, found, fresh := w.table.find(&key)
-	now := packTime(read.Time)
+	now := nanos.Pack(read.Time)
 	if fresh {
 		found.firstB, found.first, found.last = !fromA, now, now
 	}

@@ -5,11 +5,11 @@ package dataset
 import (
 	"hash/maphash"
 	"iter"
-	"math"
 	"net/netip"
 	"time"
 
 	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/nanos"
 )
 
 // Flow is one flow of a capture file: all packets of a 5-tuple in that file, however
@@ -45,7 +45,7 @@ type packed struct {
 	payloads uint32
 	packets  uint64
 	bytes    uint64
-	first    int64 // ns since 1970; noTime: the capture does not say
+	first    int64 // as nanos.Pack packs them; nanos.None: the capture does not say
 	last     int64
 }
 
@@ -56,8 +56,6 @@ type tuple struct {
 	proto        flow.Proto
 	is6          bool
 }
-
-const noTime = math.MinInt64
 
 func newTable() *table {
 	return &table{seed: maphash.MakeSeed(), slots: make([]uint32, 1024)}
@@ -134,7 +132,7 @@ func (t *table) flow(number int) Flow {
 	p := t.at(number)
 	f := Flow{
 		Key: p.tuple.key(), Packets: p.packets, Bytes: p.bytes, Payloads: int(p.payloads), Cut: int(p.cut),
-		First: unpackTime(p.first), Last: unpackTime(p.last), Number: number,
+		First: nanos.Unpack(p.first), Last: nanos.Unpack(p.last), Number: number,
 	}
 	f.Src, f.Dst = p.ends(&f.Key)
 	return f
@@ -157,20 +155,4 @@ func (t *table) all() iter.Seq[Flow] {
 			}
 		}
 	}
-}
-
-// packTime returns a time of a capture in ns since 1970, noTime for the zero time. The
-// capture package returns no other that does not fit.
-func packTime(t time.Time) int64 {
-	if t.IsZero() {
-		return noTime
-	}
-	return t.UnixNano()
-}
-
-func unpackTime(ns int64) time.Time {
-	if ns == noTime {
-		return time.Time{}
-	}
-	return time.Unix(0, ns).UTC()
 }

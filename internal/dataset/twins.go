@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/dpclass/dpclass/internal/capture"
+	"github.com/dpclass/dpclass/internal/nanos"
 	"github.com/dpclass/dpclass/internal/vector"
 )
 
@@ -44,7 +45,7 @@ func (t *twins) twin(read *capture.Packet, p *vector.Packet) (twin, hidden bool)
 	if t.seen == nil {
 		t.seed, t.seen = maphash.MakeSeed(), make([]sighting, twinPlaces)
 	}
-	sum, now := t.hash(read.Data, p), packTime(read.Time)
+	sum, now := t.hash(read.Data, p), nanos.Pack(read.Time)
 	before := &t.seen[sum%twinPlaces]
 	known := before.sum == sum && before.iface != 0
 	if read.Interface == capture.AnyInterface {

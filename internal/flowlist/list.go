@@ -5,12 +5,12 @@ package flowlist
 import (
 	"hash/maphash"
 	"iter"
-	"math"
 	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/nanos"
 )
 
 // list is the flows of one read, in 180 bytes each: a record has three times as many, and
@@ -72,23 +72,6 @@ func life(seed maphash.Seed, r *flow.Record) uint64 {
 	return maphash.Comparable(seed, lifeOf(r))
 }
 
-// noTime is the zero time.
-const noTime = math.MinInt64
-
-func packTime(t time.Time) int64 {
-	if t.IsZero() {
-		return noTime
-	}
-	return t.UnixNano()
-}
-
-func unpackTime(ns int64) time.Time {
-	if ns == noTime {
-		return time.Time{}
-	}
-	return time.Unix(0, ns).UTC()
-}
-
 // add adds a record. A flow that is moving from one table of the kernel to the other comes
 // twice, and its counts are added.
 func (l *list) add(r *flow.Record) *row {
@@ -111,7 +94,7 @@ func (l *list) add(r *flow.Record) *row {
 	*to = row{
 		src: r.Src.As16(), dst: r.Dst.As16(), srcPort: r.SrcPort, dstPort: r.DstPort,
 		confidence: [flow.NumTasks]float64{flow.Category: r.CategoryConfidence, flow.App: r.AppConfidence},
-		packets:    r.Packets, bytes: r.Bytes, first: packTime(r.FirstSeen), last: packTime(r.LastSeen),
+		packets:    r.Packets, bytes: r.Bytes, first: nanos.Pack(r.FirstSeen), last: nanos.Pack(r.LastSeen),
 	}
 	k := kind{record: *r, isLive: r.Live != nil, is4: r.Src.Is4()}
 	if k.isLive {
@@ -158,7 +141,7 @@ func (l *list) record(from *row, r *flow.Record, live *flow.Live) {
 	}
 	r.Src, r.Dst, r.SrcPort, r.DstPort = src, dst, from.srcPort, from.dstPort
 	r.CategoryConfidence, r.AppConfidence = from.confidence[flow.Category], from.confidence[flow.App]
-	r.Packets, r.Bytes, r.FirstSeen, r.LastSeen = from.packets, from.bytes, unpackTime(from.first), unpackTime(from.last)
+	r.Packets, r.Bytes, r.FirstSeen, r.LastSeen = from.packets, from.bytes, nanos.Unpack(from.first), nanos.Unpack(from.last)
 	r.Name, r.NameSource, r.ALPN, r.JA4 = said.name, said.source, said.alpn, said.ja4
 	if k.isLive {
 		*live = k.live

@@ -16,11 +16,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/dpclass/dpclass/classifier"
 	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/vector/packettest"
-	"github.com/dpclass/dpclass/loader"
 )
 
 // FloodOptions configures Flood.
@@ -110,27 +108,11 @@ func Flood(ctx context.Context, o FloodOptions, each func(FloodResult) error) er
 
 // floodCase runs one case, with a network and an agent of its own.
 func floodCase(ctx context.Context, o *FloodOptions, name string, models []*model.Model) (result FloodResult, err error) {
-	engine, err := classifier.New(classifier.Options{Library: o.Library, Models: models})
+	r, err := newTimedWire(ctx, o.Library, models, o.Log)
 	if err != nil {
 		return result, err
 	}
-	defer func() { err = errors.Join(err, engine.Close()) }()
-	w, err := newWire()
-	if err != nil {
-		return result, err
-	}
-	defer func() { err = errors.Join(err, w.Close()) }()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	watch := &stopwatch{begun: map[flow.Key]time.Time{}, took: map[flow.Key]time.Duration{}}
-	iface, stop, err := w.serve(ctx, loader.Auto, engine, watch.stored, o.Log)
-	if err != nil {
-		return result, err
-	}
-	defer func() { err = errors.Join(err, stop()) }()
-	if err := w.answer(ctx); err != nil {
-		return result, err
-	}
+	defer func() { err = errors.Join(err, r.Close()) }()
 	var flood struct {
 		sync.WaitGroup
 		sent int
@@ -143,21 +125,21 @@ func floodCase(ctx context.Context, o *FloodOptions, name string, models []*mode
 	if name != "none" {
 		flood.Go(func() {
 			began := time.Now()
-			flood.sent, flood.err = w.flood(flooding, o.PerSecond, name == "one-source")
+			flood.sent, flood.err = r.flood(flooding, o.PerSecond, name == "one-source")
 			flood.took = time.Since(began)
 		})
 		if err := sleep(ctx, time.Second); err != nil { // until it has its effect
 			return result, err
 		}
 	}
-	if err := watch.exchange(ctx, w, o); err != nil {
+	if err := r.watch.exchange(ctx, r.wire, o); err != nil {
 		return result, err
 	}
 	if err := sleep(ctx, time.Second); err != nil {
 		return result, err
 	}
-	result = watch.flooded()
-	status, err := iface.Status()
+	result = r.watch.flooded()
+	status, err := r.iface.Status()
 	if err != nil {
 		return result, err
 	}

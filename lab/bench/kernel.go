@@ -289,8 +289,15 @@ func (m *kernelMeter) begin(ctx context.Context) error {
 		if m.case_.alone {
 			program = m.plain
 		}
-		if _, _, err := program.Benchmark(m.frame, 20, func() {}); err != nil {
-			return err
+		frames := [][]byte{m.frame}
+		if m.case_.decided {
+			// Both ends acknowledge the other's numbers, as in every real TCP connection.
+			frames = append(frames, frame(m.case_.proto, m.dst, m.src, 18), m.frame)
+		}
+		for _, f := range frames {
+			if _, _, err := program.Benchmark(f, 20, func() {}); err != nil {
+				return err
+			}
 		}
 		if m.case_.decided {
 			key, _ := flow.MakeKey(m.case_.proto, m.src, m.dst, 0)

@@ -57,6 +57,50 @@ const (
 	lingering       = time.Second // how long a flow stays open
 )
 
+// timedWire is a wire whose watched end has an agent and an echo service. It notes how soon
+// flows have a verdict.
+type timedWire struct {
+	*wire
+	engine *classifier.Classifier
+	iface  *loader.Attachment
+	watch  *stopwatch
+	undo   []func() error // in the order of what they undo
+}
+
+func newTimedWire(ctx context.Context, library string, models []*model.Model, log *slog.Logger) (r *timedWire, err error) {
+	r = &timedWire{watch: &stopwatch{begun: map[flow.Key]time.Time{}, took: map[flow.Key]time.Duration{}}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.Close())
+		}
+	}()
+	if r.engine, err = classifier.New(classifier.Options{Library: library, Models: models}); err != nil {
+		return r, err
+	}
+	r.undo = append(r.undo, r.engine.Close)
+	if r.wire, err = newWire(); err != nil {
+		return r, err
+	}
+	r.undo = append(r.undo, r.wire.Close)
+	ctx, cancel := context.WithCancel(ctx)
+	r.undo = append(r.undo, func() error { cancel(); return nil })
+	var stop func() error
+	if r.iface, stop, err = r.serve(ctx, loader.Auto, r.engine, r.watch.stored, log); err != nil {
+		return r, err
+	}
+	r.undo = append(r.undo, stop)
+	return r, r.answer(ctx)
+}
+
+// Close stops the services and removes the wire.
+func (r *timedWire) Close() error {
+	var errs []error
+	for _, undo := range slices.Backward(r.undo) {
+		errs = append(errs, undo())
+	}
+	return errors.Join(errs...)
+}
+
 // Latency measures how soon new flows have a verdict. Half of the flows are TCP and
 // half UDP, from real sockets over a veth pair; the agent runs as in attach. The
 // first payload of each flow is answered, so each flow has two samples.
@@ -74,27 +118,11 @@ func Latency(ctx context.Context, o LatencyOptions) (result LatencyResult, err e
 	if err != nil {
 		return result, err
 	}
-	engine, err := classifier.New(classifier.Options{Library: o.Library, Models: models})
+	r, err := newTimedWire(ctx, o.Library, models, o.Log)
 	if err != nil {
 		return result, err
 	}
-	defer func() { err = errors.Join(err, engine.Close()) }()
-	w, err := newWire()
-	if err != nil {
-		return result, err
-	}
-	defer func() { err = errors.Join(err, w.Close()) }()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	watch := &stopwatch{begun: map[flow.Key]time.Time{}, took: map[flow.Key]time.Duration{}}
-	iface, stop, err := w.serve(ctx, loader.Auto, engine, watch.stored, o.Log)
-	if err != nil {
-		return result, err
-	}
-	defer func() { err = errors.Join(err, stop()) }()
-	if err := w.answer(ctx); err != nil {
-		return result, err
-	}
+	defer func() { err = errors.Join(err, r.Close()) }()
 
 	total := int(o.Time.Seconds() * float64(o.PerSecond))
 	began := time.Now()
@@ -104,8 +132,8 @@ func Latency(ctx context.Context, o LatencyOptions) (result LatencyResult, err e
 		senders.Add(1)
 		go func() {
 			defer senders.Done()
-			errs[n] = w.peer.Do(func() error {
-				return watch.send(ctx, proto, n, total, time.Second/time.Duration(o.PerSecond), o.Progress)
+			errs[n] = r.peer.Do(func() error {
+				return r.watch.send(ctx, proto, n, total, time.Second/time.Duration(o.PerSecond), o.Progress)
 			})
 		}()
 	}
@@ -117,11 +145,11 @@ func Latency(ctx context.Context, o LatencyOptions) (result LatencyResult, err e
 	if err := sleep(ctx, time.Second); err != nil {
 		return result, err
 	}
-	if result, err = watch.result(iface); err != nil {
+	if result, err = r.watch.result(r.iface); err != nil {
 		return result, err
 	}
-	counts := engine.Stats()
-	status, err := iface.Status()
+	counts := r.engine.Stats()
+	status, err := r.iface.Status()
 	if err != nil {
 		return result, err
 	}
