@@ -225,6 +225,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.sweep()
 	a.ending.Store(true)
 	a.publishOrNote(false)
+	for _, p := range a.serving() { // a reload may be under way, and the caller closes the tables
+		p.retire()
+	}
 	if cause := context.Cause(watching); !errors.Is(cause, context.Cause(ctx)) {
 		return cause
 	}
@@ -262,7 +265,7 @@ func (a *Agent) read(ctx context.Context, p *port) {
 					return
 				}
 				if err == nil {
-					err = errors.New("it ended by itself")
+					err = errors.New("it ended unexpectedly")
 				}
 				p.failed.Store(time.Now().UnixNano())
 				a.fault("read "+what, p, err)
@@ -574,9 +577,6 @@ func (a *Agent) reload(ctx context.Context) error {
 	}
 	if err := models.Use(); err != nil {
 		return err
-	}
-	if ctx.Err() != nil {
-		return nil // the tables may be closed
 	}
 	a.log.Info("models changed", "models", models.Names)
 	a.storing.Lock()

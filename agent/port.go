@@ -162,10 +162,15 @@ func (p *port) with(fn func() error) error {
 
 // release lets go of the interface.
 func (p *port) release() error {
+	p.retire()
+	return p.Release()
+}
+
+// retire ends every use of the table and of Publish.
+func (p *port) retire() {
 	p.use.Lock()
 	defer p.use.Unlock()
 	p.released = true
-	return p.Release()
 }
 
 // isFailing reports whether a source has failed lately.

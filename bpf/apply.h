@@ -13,7 +13,7 @@
 #include "key.h"
 #include "limits.h"
 
-#define VERDICT_TRIES 8
+#define EEXIST 17 /* asm-generic/errno-base.h */
 
 enum op_kind {
 	op_verdict, /* store verdicts */
@@ -67,7 +67,7 @@ static __always_inline bool set_verdict(struct verdict *to, const struct verdict
 
 	if (from->source == source_none)
 		return false;
-	for (int i = 0; i < VERDICT_TRIES; i++) { /* an operator's may come meanwhile */
+	for (int i = 0; i < CAS_TRIES; i++) { /* an operator's may come meanwhile */
 		old.word = read_word(to);
 		if (from->source != source_operator && is_firm(&old.verdict))
 			return false;
@@ -76,6 +76,7 @@ static __always_inline bool set_verdict(struct verdict *to, const struct verdict
 		if (__sync_val_compare_and_swap((__u64 *)to, old.word, new.word) == old.word)
 			return true;
 	}
+	count(reason_stale_verdict); /* lost */
 	return false;
 }
 
@@ -124,11 +125,14 @@ static __always_inline void move_counts(struct flow *to, struct flow *from)
 static __always_inline void promote(const struct tables *t, const void *key, struct flow *f)
 {
 	struct flow copy = *f, *to;
+	long err;
 
-	copy.choice.change = 0; /* others may be changing the verdict just now */
+	copy.choice.change &= choice_protected; /* others may be changing the verdict just now */
 	copy.packets_in = copy.bytes_in = copy.packets_out = copy.bytes_out = copy.dropped = copy.dropped_bytes = 0;
-	if (bpf_map_update_elem(t->flows, key, &copy, BPF_NOEXIST)) {
-		count(reason_table_full); /* the flow stays in pending, with its verdict */
+	err = bpf_map_update_elem(t->flows, key, &copy, BPF_NOEXIST);
+	if (err) {
+		if (err != -EEXIST) /* another process promoted it meanwhile */
+			count(reason_table_full); /* the flow stays in pending, with its verdict */
 		return;
 	}
 	to = bpf_map_lookup_elem(t->flows, key);
@@ -170,6 +174,10 @@ static __always_inline bool apply_to(const struct op *op, const void *key, const
 		set_verdicts(f, op);
 		if (!decided && (is_firm(&f->category) || is_firm(&f->app)))
 			promote(t, key, f);
+		decided = decided ? NULL : bpf_map_lookup_elem(t->flows, key);
+		if (decided &&
+		    decided->generation == f->generation) /* another process may have promoted it meanwhile */
+			set_verdicts(decided, op);
 		return true;
 	case op_resample:
 		if (f->state & state_settled)

@@ -71,7 +71,7 @@ enum choice_bit {
 } __attribute__((packed));
 
 /* The rules that act on a flow. It is one word: a packet reads rules, epoch and protection as they belong together, and
- * who has found rules stores them only if nothing that they rest on has changed meanwhile (find_rules). */
+ * whoever has found rules stores them only if nothing that they rest on has changed meanwhile (find_rules). */
 struct choice {
 	__u32 epoch; /* of the policy */
 	__u8 rule_in; /* number of the rule that acts on received packets, from 1; 0: none */
@@ -320,6 +320,18 @@ static __always_inline __u64 *sequence_at(enum sequence_slot slot)
 	return bpf_map_lookup_elem(&sequence, &slot);
 }
 
+/* Gives out a generation. 0 is none: an operation with it means any flow. */
+static __always_inline __u32 next_generation(void)
+{
+	__u64 *generations = sequence_at(sequence_generations);
+	__u32 next;
+
+	if (!generations)
+		return 0;
+	next = __sync_fetch_and_add(generations, 1) + 1;
+	return next ? next : __sync_fetch_and_add(generations, 1) + 1;
+}
+
 /* Reports the end of a flow in the map ended, once. */
 __noinline int report_end(struct flow *f, const struct flow_key6 *key, int family)
 {
@@ -346,7 +358,7 @@ __noinline int report_end(struct flow *f, const struct flow_key6 *key, int famil
 	return 0;
 }
 
-/* Notes what a flow leaves to the next one of its 5-tuple. */
+/* Notes what a flow leaves to the next one of its 5-tuple: the verdicts that its own rules were chosen by (gather). */
 static __always_inline void hold(struct held *h, const struct flow *f)
 {
 	bool held = is_held(f);
@@ -397,7 +409,7 @@ __noinline int inherit(struct birth *b)
 	f->held_protocol = h->protocol;
 	f->held_jiffies = h->jiffies;
 	f->choice = h->choice;
-	f->choice.change = 0;
+	f->choice.change &= choice_protected;
 	return 0;
 }
 
@@ -419,15 +431,13 @@ static __always_inline void retire(const struct packet *p, const struct tables *
 static __always_inline struct flow *begin(const struct packet *p, const struct tables *t, __u64 now, struct birth *b,
 					  bool again)
 {
-	__u64 *generations = sequence_at(sequence_generations), *unborn = sequence_at(sequence_unborn);
+	__u64 *unborn = sequence_at(sequence_unborn);
 	struct flow *new = &b->flow, *f, *moved;
 	struct held *left;
 
-	if (!generations || !unborn)
+	new->generation = next_generation();
+	if (!new->generation || !unborn)
 		return NULL;
-	new->generation = __sync_fetch_and_add(generations, 1) + 1;
-	if (!new->generation)
-		new->generation = __sync_fetch_and_add(generations, 1) + 1;
 	new->first_ns = bpf_ktime_get_ns();
 	new->first_jiffies = now;
 	new->last_jiffies = now;
@@ -504,10 +514,11 @@ static __always_inline struct flow *find_flow(const struct packet *p, const stru
 	return find_open(p, t, now, f);
 }
 
-#define TCP_NEAR (4 << 20) /* sequence numbers of one connection differ by less: what is in flight, and unseen losses */
-#define TCP_CLOSE                                                                                                      \
-	(64                                                                                                            \
-	 << 10) /* a FIN or RST is at most this far beyond what its sender has sent: the least that all windows have */
+/* Sequence numbers of one connection differ by less: what is in flight, and unseen losses. */
+#define TCP_NEAR (4 << 20)
+
+/* A FIN or RST is at most this far beyond what its sender has sent: the least that all windows have. */
+#define TCP_CLOSE (64 << 10)
 
 static __always_inline bool is_near(__u32 a, __u32 b, __u32 distance)
 {
@@ -546,24 +557,27 @@ static __always_inline bool closes(const struct segment *s, const struct side *m
 /* Lets the flow be classified again: its verdicts may come from packets that were not those of the connection. */
 static __always_inline void forget_verdicts(struct flow *f)
 {
-	__u64 *generations = sequence_at(sequence_generations);
+	__u64 *unborn = sequence_at(sequence_unborn);
+	__u32 generation = next_generation();
 
-	if (!generations)
+	if (!generation || !unborn)
 		return;
-	f->generation = __sync_fetch_and_add(generations, 1) + 1;
+	__sync_fetch_and_add(unborn, 1); /* the old generation leaves no record */
+	f->generation = generation;
 	f->samples = 0;
 	if (f->category.source != source_operator)
 		*(volatile __u64 *)&f->category = 0;
 	if (f->app.source != source_operator)
 		*(volatile __u64 *)&f->app = 0;
 	f->evidence = 0;
-	f->protocol = protocol_unknown;
+	if (f->protocol != protocol_dns) /* known from the port: no sample would tell it again */
+		f->protocol = protocol_unknown;
 	__sync_fetch_and_and(&f->state, ~(state_settled | state_conflict));
 }
 
 /* Adds a TCP packet to the state of its flow. Returns whether its numbers fit; if they do not and the connection is
  * confirmed, the packet changes nothing. A connection is confirmed as soon as a packet acknowledges what the other end
- * has sent, and continues what the other end has acknowledged: who does not see the packets of both ends cannot do that
+ * has sent, and continues what the other end has acknowledged: whoever does not see the packets of both ends cannot do that
  * (RFC 5961, section 1.1, has the odds). Global, so that the verifier checks it only once. */
 __noinline int judge(struct flow *f, const struct segment *s)
 {
@@ -639,7 +653,8 @@ static __always_inline bool follow(struct flow *f, const struct packet *p)
 	struct side *mine = !p->from_a == !(state & state_a_out) ? &f->side_out : &f->side_in;
 
 	if (state & state_settled && (!both_ends || state & state_confirmed) &&
-	    !(p->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)) && is_near(p->seq, mine->end, TCP_NEAR)) {
+	    (p->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST | TCP_ACK)) == TCP_ACK &&
+	    is_near(p->seq, mine->end, TCP_NEAR)) {
 		if ((__s32)(end - mine->end) > 0)
 			mine->end = end;
 		if (mine->ack != p->ack)

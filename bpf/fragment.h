@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /* What the policy does to packets without a flow: fragments after the first one, which have no ports, and packets that
- * the parser cannot read. All of this is off the way of whole packets. */
+ * the parser cannot read. None of this runs for whole packets. */
 #ifndef DPCLASS_FRAGMENT_H
 #define DPCLASS_FRAGMENT_H
 
@@ -23,7 +23,7 @@
 #include "protect.h"
 #include "sample.h"
 
-#define FRAGMENT_TIMEOUT_NS 30000000000ULL /* net.ipv4.ipfrag_time: so long do receivers wait for the rest */
+#define FRAGMENT_TIMEOUT_NS 30000000000ULL /* net.ipv4.ipfrag_time: how long receivers wait for the rest */
 
 /* Names a datagram that was sent in fragments (RFC 791, section 3.2; RFC 8200, section 4.5). */
 struct datagram_key {

@@ -16,6 +16,7 @@ enum limit {
 	max_ended = 4096, /* ended flows that are remembered */
 	max_labels = 2048, /* labels and names of models */
 	max_matches = 1024, /* names, and as many hosts, that the rules of a policy match */
+	host_fixed_bits = 32, /* of a struct host_key, before the address */
 	max_evidence = 16384, /* different evidence that is remembered */
 	max_enforced = 16384, /* 5-tuples that are remembered because packets of theirs were dropped */
 	max_kept = 4096, /* samples that are kept */

@@ -63,11 +63,10 @@ struct matching {
 	struct verdict category; /* what the rules are chosen by: the flow's own, or an earlier flow's */
 	struct verdict app;
 	__u64 evidence;
-	__u32 state;
 	enum protocol protocol;
 	__u8 both; /* a drop may act: packets of both ends were seen, or it is not TCP */
 	__u8 exempt; /* midstream, and nothing was dropped before */
-	__u8 pad;
+	__u8 pad[5];
 	__u64 in; /* rules that match, for each direction */
 	__u64 out;
 };
@@ -101,7 +100,7 @@ static __always_inline __u64 rules_of_hosts(struct matching *m, __u32 bank, int 
 	struct host_key *k = &m->host;
 	__u64 *a, *b;
 
-	k->prefix_len = HOST_FIXED_BITS + (family == 4 ? 32 : 128);
+	k->prefix_len = host_fixed_bits + (family == 4 ? 32 : 128);
 	k->bank = bank;
 	k->family = family;
 	__builtin_memcpy(k->addr, m->key.addr_a, sizeof(k->addr));

@@ -21,7 +21,7 @@
 #include "protocols.h"
 #include "sample.h"
 
-#define PROTECTED 256 /* beside the number of a rule */
+#define PROTECTED 256 /* a flag added to the number of a rule */
 #define REMEMBER_EVERY 256 /* dropped packets */
 #define COARSE_TICKS 16 /* bursts this long are measured in ticks, which makes them at most one tick longer */
 
@@ -205,7 +205,7 @@ static __always_inline __u8 first_rule(__u64 set)
 	return rule;
 }
 
-/* Puts together what the rules are chosen by. */
+/* Puts together what the rules are chosen by: the flow's own verdicts, or what it holds (compare hold). */
 static __always_inline void gather(struct matching *m, const struct flow *f)
 {
 	__u32 state = f->state;
@@ -415,7 +415,7 @@ static __always_inline bool is_over_rate(struct flow *f, const struct rule *r, _
 	return tat && !conforms(tat, r, bytes, bucket_time(r));
 }
 
-#define SENT 512 /* beside the index of a rule and PROTECTED: the packet is sent */
+#define SENT 512 /* a flag added to the index of a rule, like PROTECTED: the packet is sent */
 
 /* What a rule does to a packet, beside the DSCP. */
 enum effect {
@@ -470,19 +470,22 @@ static __always_inline void remember_packet(const struct packet *p, struct flow 
 /* Looks the rules up again; the flow's key is in the map matching. Returns what chosen() returns. */
 __noinline int choose(struct flow *f, __u32 epoch, int family, int direction)
 {
-	union choice_word before;
+	union choice_word now;
 	int found;
 
 	if (!f)
 		return 0;
-	before.word = read_word(&f->choice);
-	found = find_rules(f, epoch, family, direction);
-	if (found < 0)
+#pragma unroll
+	for (int i = 0; i < 2; i++) {
 		found = find_rules(f, epoch, family, direction);
-	if (found >= 0)
-		return found;
+		if (found >= 0)
+			return found;
+		now.word = read_word(&f->choice);
+		if (now.choice.epoch == epoch && now.choice.change & choice_found)
+			return chosen(&now.choice, direction); /* another packet has found them meanwhile */
+	}
 	/* A verdict is being stored just now: the rules found before act once more, if the policy is theirs. */
-	return before.choice.epoch == epoch ? chosen(&before.choice, direction) : 0;
+	return now.choice.epoch == epoch ? chosen(&now.choice, direction) : 0;
 }
 
 /* Applies the policy to the packet. Returns whether to drop it. */

@@ -9,7 +9,7 @@
 #include "key.h"
 #include "limits.h"
 
-/* A prefix in a bank of rules. prefix_len counts from the bank on: HOST_FIXED_BITS and the bits of the address. */
+/* A prefix in a bank of rules. prefix_len counts from the bank on: host_fixed_bits and the bits of the address. */
 struct host_key {
 	__u32 prefix_len;
 	__u8 bank;
@@ -17,8 +17,6 @@ struct host_key {
 	__u8 pad[2];
 	__u8 addr[16]; /* an IPv4 address is in the first four bytes */
 };
-
-#define HOST_FIXED_BITS 32
 
 struct protect_port {
 	__be16 port;
@@ -56,7 +54,7 @@ struct {
 /* Whether an address is protected, in the first four or all bytes of addr. host is room for a key. */
 static __always_inline bool is_protected_addr(struct host_key *host, const __u8 *addr, __u32 bank, int family)
 {
-	host->prefix_len = HOST_FIXED_BITS + (family == 4 ? 32 : 128);
+	host->prefix_len = host_fixed_bits + (family == 4 ? 32 : 128);
 	host->bank = bank;
 	host->family = family;
 	__builtin_memcpy(host->addr, addr, sizeof(host->addr));

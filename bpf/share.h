@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /* Who may use the sample ring while it fills up: flows with packets of both ends go first, and no source gets more than its
- * share. A ring that the agent empties in time is free for all. */
+ * share. As long as the agent keeps the ring nearly empty, there is no limit. */
 #ifndef DPCLASS_SHARE_H
 #define DPCLASS_SHARE_H
 
@@ -45,7 +45,7 @@ struct scratch {
 	__u32 l4_offset; /* this and the rest: the packet's, see forget() */
 	__u32 payload_offset;
 	__u32 l3_len;
-	__u32 pad;
+	__u32 segments; /* that are to be sampled */
 };
 
 struct {
@@ -130,7 +130,7 @@ __noinline int has_room(__u32 slot)
 		count(reason_source_share);
 		return 0;
 	}
-	bytes = sizeof(struct sample) + (s->l3_len < snap_len ? s->l3_len : snap_len);
+	bytes = s->segments * (sizeof(struct sample) + (s->l3_len < snap_len ? s->l3_len : snap_len));
 	/* A count that is lost to another CPU does no harm. */
 	__sync_val_compare_and_swap(cell0, old0, window | (spent0 + bytes));
 	__sync_val_compare_and_swap(cell1, old1, window | (spent1 + bytes));

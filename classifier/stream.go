@@ -211,7 +211,7 @@ func (s *Stream) keepOpen(number int) {
 // release frees what the flow of a number + 1 holds of a message.
 func (s *Stream) release(flow int) {
 	if flow > 0 && s.places[flow-1].kind == placeOpen {
-		s.opens.at(s.places[flow-1].index)[0].wire.Release()
+		s.opens.at(s.places[flow-1].index)[0].wire.GiveUp()
 	}
 }
 

@@ -216,7 +216,7 @@ func (a *Attachment) create(ctx context.Context, device netlink.Link, cfg *Confi
 	if err := a.load(device, cfg, nil); err != nil {
 		return err
 	}
-	// First say whose pins they are, and who is at it.
+	// First record whose pins these are, and which process is making them.
 	if err := a.record(); err != nil {
 		return err
 	}
@@ -288,15 +288,16 @@ func (a *Attachment) adopt(ctx context.Context, device netlink.Link, cfg *Config
 	if err := a.dropOthers(device, earlier); err != nil {
 		return err
 	}
-	if a.info.Persist == 0 {
-		// This process holds the links, and the kernel is to take the programs off when it ends.
-		for _, h := range a.links {
-			if err := unpin(filepath.Join(a.dir, h.hook.pin)); err != nil {
-				return err
-			}
+	if err := a.begin(); err != nil || a.info.Persist != 0 {
+		return err
+	}
+	// This process holds the links, and the kernel is to take the programs off when it ends.
+	for _, l := range a.links {
+		if err := unpin(filepath.Join(a.dir, l.hook.pin)); err != nil {
+			return err
 		}
 	}
-	return a.begin()
+	return nil
 }
 
 // load loads programs and maps, reusing pinned maps, and creates the objects that work
@@ -354,7 +355,8 @@ func (a *Attachment) begin() (err error) {
 	if a.table.endsSeen, err = a.table.ends(); err != nil {
 		return err
 	}
-	// This lets Detach find this process. The agent reports later that it is ready.
+	// Loading may take longer than hungAfter, so report again. The agent says later that it
+	// is ready.
 	return a.Publish(AgentStats{PID: os.Getpid(), Started: time.Now()})
 }
 

@@ -347,6 +347,7 @@ const (
 	bpfLimitMaxEnded          bpfLimit = 4096
 	bpfLimitMaxLabels         bpfLimit = 2048
 	bpfLimitMaxMatches        bpfLimit = 1024
+	bpfLimitHostFixedBits     bpfLimit = 32
 	bpfLimitMaxEvidence       bpfLimit = 16384
 	bpfLimitMaxEnforced       bpfLimit = 16384
 	bpfLimitMaxKept           bpfLimit = 4096
@@ -370,11 +371,10 @@ type bpfMatching struct {
 	Category bpfVerdict
 	App      bpfVerdict
 	Evidence uint64
-	State    uint32
 	Protocol bpfProtocol
 	Both     uint8
 	Exempt   uint8
-	Pad      uint8
+	Pad      [5]uint8
 	In       uint64
 	Out      uint64
 }
@@ -660,7 +660,7 @@ type bpfScratch struct {
 	L4Offset      uint32
 	PayloadOffset uint32
 	L3Len         uint32
-	Pad           uint32
+	Segments      uint32
 	_             [4]byte
 }
 

@@ -191,7 +191,7 @@ func (r root) endAgent(ctx context.Context, dir string, done *Detached) (*os.Fil
 	for {
 		if ending.ended() {
 			ending.close()
-			ending = r.agentOf(dir)
+			ending = processOf(dir)
 			if ending.pid != 0 {
 				done.Agent = ending.pid
 				if err := ending.terminate(); err != nil {

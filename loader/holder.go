@@ -19,8 +19,8 @@ func isDir(open *os.File, path string) bool {
 }
 
 // holders returns the processes that hold an exclusive flock on a directory in the file
-// system of dir, by inode. /proc/locks tells it to everybody; whose files are open is a
-// secret of the user, and of a program with capabilities even from its user.
+// system of dir, by inode. Everybody may read /proc/locks. /proc/PID/fd is for the same
+// user only, and not even for that user if the program has capabilities.
 func holders(dir string) (map[uint64]int, error) {
 	var stat unix.Stat_t
 	if err := unix.Stat(dir, &stat); err != nil {

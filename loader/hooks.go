@@ -234,6 +234,7 @@ func (a *Attachment) undo(device netlink.Link, earlier *bpfInterfaceInfo) error 
 	if a.info.Tc == bpfTcKindTcOwnClsact && earlier.Tc != bpfTcKindTcOwnClsact {
 		errs = append(errs, removeQdisc(device))
 	}
+	a.info = restored // so that Close leaves on what the earlier process left on
 	return errors.Join(errs...)
 }
 

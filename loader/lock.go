@@ -64,7 +64,7 @@ var policyMutex sync.Mutex
 // lockPolicies takes the lock that a process holds while it changes a policy. The kernel
 // releases it if the process dies. It is on the directory above the pins, because the
 // agent holds a lock on the pin directory as long as it runs. If another process has it,
-// lockPolicies waits for that long.
+// lockPolicies waits, but at most for the time wait.
 func lockPolicies(dir string, wait time.Duration) (unlock func() error, err error) {
 	if dir == "" {
 		policyMutex.Lock()

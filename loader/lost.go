@@ -9,7 +9,7 @@ import (
 	"github.com/dpclass/dpclass/internal/netns"
 )
 
-// Reasons for which an attached interface can be served no longer.
+// Reasons for which an attached interface can no longer be served.
 var (
 	ErrDeviceGone = errors.New("the interface was removed from its network namespace")
 	ErrDeviceLeft = errors.New("the interface was moved to another network namespace")
@@ -17,16 +17,12 @@ var (
 	ErrNetnsGone  = errors.New("its network namespace was deleted")
 )
 
-// Lost returns why the interface can be served no longer: one of the errors above, or nil
+// Lost returns why the interface can no longer be served: one of the errors above, or nil
 // if it can. err says that this is not known. An interface that somebody deleted and
 // created again is another interface: Detach this attachment, then Attach again.
 func (a *Attachment) Lost() (reason, err error) {
 	if !a.ownsDir() || !arePinned(a.dir) {
 		return ErrPinsGone, nil
-	}
-	hooks, err := a.Hooks()
-	if err != nil {
-		return nil, err
 	}
 	here := false
 	err = netns.In(a.net, func() error {
@@ -38,29 +34,19 @@ func (a *Attachment) Lost() (reason, err error) {
 		return nil, fmt.Errorf("interface %q: %w", a.name, err)
 	}
 	switch {
-	case here && len(hooks) > 0 && allStale(hooks):
+	case here && len(a.links) > 0 && !a.hasDevice():
 		return ErrDeviceGone, nil // another interface has its number
 	case here:
 		return nil, nil
-	case a.isElsewhere():
+	case a.hasDevice():
 		return ErrDeviceLeft, nil
 	}
 	return ErrDeviceGone, nil
 }
 
-// allStale reports whether every hook has lost its interface.
-func allStale(hooks []Hook) bool {
-	for _, h := range hooks {
-		if h.State != HookStale {
-			return false
-		}
-	}
-	return true
-}
-
-// isElsewhere reports whether the interface still exists although it is not in its
-// namespace. A link knows its interface in any namespace.
-func (a *Attachment) isElsewhere() bool {
+// hasDevice reports whether the interface still exists, in whatever namespace: a link knows
+// its interface anywhere.
+func (a *Attachment) hasDevice() bool {
 	for _, l := range a.links {
 		if info, err := l.Info(); err == nil && linkIfindex(info) != 0 {
 			return true

@@ -155,11 +155,8 @@ func (r *Rules) writeMatches(bank uint32, m *matches) error {
 	return replace(r.maps.Ports, ports, func(k *bpfPortKey) bool { return k.Bank == uint8(bank) })
 }
 
-// Bits of a key before the address or the port.
-const (
-	hostFixedBits = 32
-	portFixedBits = 16
-)
+// portFixedBits are the bits of a key before the port.
+const portFixedBits = 16
 
 // replace makes the entries of a bank those of want. It deletes before it adds: two full
 // banks leave no room for more, and kernels before 6.13 need room to replace an entry of a

@@ -19,10 +19,10 @@ type process struct {
 	pid, fd int
 }
 
-// agentOf opens the process of the agent that holds a pin directory. It returns no
-// process if there is none, or none that says it is an agent: an attach that has just
+// processOf opens the process of the agent that holds a pin directory. It returns no
+// process if none holds it, or if that does not say it is an agent: an attach that has just
 // begun, or another detach.
-func (r root) agentOf(dir string) *process {
+func processOf(dir string) *process {
 	pid := agentPID(dir)
 	if pid <= 1 || pid == os.Getpid() {
 		return &process{}
@@ -39,7 +39,7 @@ func (r root) agentOf(dir string) *process {
 	return &process{pid, fd}
 }
 
-// ended reports whether there is no process, or no longer.
+// ended reports whether there was no process, or it has ended.
 func (p *process) ended() bool {
 	if p.pid == 0 {
 		return true
@@ -69,7 +69,7 @@ func (p *process) signal(signal unix.Signal) error {
 	if err == nil || errors.Is(err, unix.ESRCH) {
 		return nil
 	}
-	return fault.Advise(fmt.Errorf("end the agent, process %d: %w", p.pid, err), "run as root, or as the user who runs the agent")
+	return fault.Advise(fmt.Errorf("signal the agent, process %d: %w", p.pid, err), "run as root, or as the user who runs the agent")
 }
 
 func (p *process) close() {

@@ -59,7 +59,7 @@ func hostKey(bank uint32, prefix netip.Prefix) (key bpfHostKey, ok bool) {
 	if prefix = prefix.Masked(); !prefix.IsValid() {
 		return key, false
 	}
-	key = bpfHostKey{PrefixLen: hostFixedBits + uint32(prefix.Bits()), Bank: uint8(bank), Family: 6}
+	key = bpfHostKey{PrefixLen: uint32(bpfLimitHostFixedBits) + uint32(prefix.Bits()), Bank: uint8(bank), Family: 6}
 	if prefix.Addr().Is4() {
 		addr := prefix.Addr().As4()
 		copy(key.Addr[:], addr[:])
@@ -102,7 +102,7 @@ func (r *Rules) readProtected(bank uint32, p *flow.Policy) error {
 				addr = netip.AddrFrom4([4]byte(k.Addr[:4]))
 			}
 			if k.Bank == b {
-				prefixes[netip.PrefixFrom(addr, int(k.PrefixLen-hostFixedBits))] = true
+				prefixes[netip.PrefixFrom(addr, int(k.PrefixLen)-int(bpfLimitHostFixedBits))] = true
 			}
 		}),
 		each(r.maps.ProtectPorts, func(k *bpfProtectPort, _ uint8) {

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -39,15 +38,21 @@ func Reload(ctx context.Context, all []*Pins) ([]Reloaded, error) {
 	return reload(ctx, names, dirs)
 }
 
-// ReloadAll is Reload for every interface in every network namespace.
+// ReloadAll is Reload for every agent, in every network namespace.
 func ReloadAll(ctx context.Context) ([]Reloaded, error) {
-	dirs, err := filepath.Glob(filepath.Join(string(defaultRoot()), "*"))
+	places, err := defaultRoot().places()
 	if err != nil {
-		return nil, fmt.Errorf("list pins: %w", err)
+		return nil, err
 	}
-	var names []string
-	for _, dir := range dirs {
-		names = append(names, filepath.Base(dir))
+	var names, dirs []string
+	for _, p := range places {
+		live, err := isLocked(p.dir)
+		if err != nil {
+			return nil, fmt.Errorf("interface %q: %w", p.name, err)
+		}
+		if live { // pins without an agent have no models to load
+			names, dirs = append(names, p.name), append(dirs, p.dir)
+		}
 	}
 	return reload(ctx, names, dirs)
 }
@@ -98,7 +103,7 @@ func reloadable(dir string) (int, error) {
 	case err != nil:
 		return 0, err
 	case stats.isHung(time.Now()):
-		return 0, fault.New(fmt.Sprintf("its agent, process %d, hangs or was stopped", stats.PID), "continue it, or end it with: dpclass detach")
+		return 0, fault.New(fmt.Sprintf("its agent, process %d, hangs or was stopped", stats.PID), "resume it with kill -CONT, or end it with: dpclass detach")
 	case !stats.Ready && stats.LastError == "":
 		return 0, fault.Advise(ErrAttaching, "try again in a moment")
 	case !stats.TakesReload:
@@ -111,21 +116,18 @@ func reloadable(dir string) (int, error) {
 func reloadAgent(ctx context.Context, dir string, pid int) (*AgentStats, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, reloadWait, fmt.Errorf("it has not answered for %v", reloadWait))
 	defer cancel()
-	// By a handle: the process id may belong to another process by the time of the signal.
-	process, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		return nil, fmt.Errorf("process %d: %w", pid, err)
+	process := processOf(dir)
+	if process.pid != pid {
+		process.close()
+		return nil, fmt.Errorf("process %d is not the agent, or has ended", pid)
 	}
-	defer unix.Close(process)
-	if holder(dir) != pid {
-		return nil, fmt.Errorf("process %d is not the agent", pid)
-	}
+	defer process.close()
 	before, err := agentOf(dir)
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.PidfdSendSignal(process, unix.SIGUSR1, nil, 0); err != nil {
-		return nil, fmt.Errorf("signal process %d: %w", pid, err)
+	if err := process.signal(unix.SIGUSR1); err != nil {
+		return nil, err
 	}
 	poll := time.NewTicker(reloadPoll)
 	defer poll.Stop()

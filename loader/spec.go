@@ -86,7 +86,7 @@ func set(spec *ebpf.CollectionSpec, settings map[string]any) error {
 	return nil
 }
 
-// isLoopback reports whether what a device sends, it also receives.
+// isLoopback reports whether the device receives what it sends.
 func isLoopback(device netlink.Link) bool { return device.Attrs().Flags&net.FlagLoopback != 0 }
 
 // bothEnds reports whether the programs see packets of both ends of a flow.

@@ -143,7 +143,8 @@ func (t *Table) Sweep() ([]flow.Record, error) {
 
 // due returns the operations that are due. A packet on another CPU may hold the entry that
 // it has just found. So an entry goes in two sweeps: first it is closed to packets that
-// come (promoted, or idle), and in the next sweep none can hold it any more.
+// come (promoted, or idle), and in the next sweep none can hold it any more. Only crowd
+// removes entries at once, as the kernel's eviction does.
 func (t *Table) due(now clock, entries []entry) []due {
 	count := map[bool]int{}
 	for n := range entries {
@@ -191,7 +192,7 @@ func (t *Table) due(now clock, entries []entry) []due {
 		}
 	}
 	t.moving = moving
-	return append(ops, t.crowd(entries)...)
+	return append(ops, t.crowd(now, entries)...)
 }
 
 // Parts of a table of undecided flows, as divisors of its size. One that is less than half
@@ -205,9 +206,9 @@ const (
 )
 
 // crowd returns operations that make room in crowded tables of undecided flows, before the
-// kernel evicts the least recently used ones, whosever they are: the oldest flows
+// kernel evicts the least recently used ones, no matter whose they are: the oldest flows
 // with packets of one end only go. They leave no record, as if they were evicted.
-func (t *Table) crowd(entries []entry) []due {
+func (t *Table) crowd(now clock, entries []entry) []due {
 	const both = bpfFlowStateStateSentA | bpfFlowStateStateSentB
 	size := int(t.maps.Pending.MaxEntries())
 	var oneWay [2][]*entry // of IPv4 and IPv6
@@ -220,7 +221,8 @@ func (t *Table) crowd(entries []entry) []due {
 		table := int(bit(e.key.Is6()))
 		filled[table]++
 		state := flowState(e.flow.State)
-		if state.ended() == "" && !state.has(bpfFlowStateStatePromoted) && !state.has(both) {
+		_, idle := t.idle(now, e.key, &e.flow) // it ends with a record
+		if !idle && state.ended() == "" && !state.has(bpfFlowStateStatePromoted) && !state.has(both) {
 			oneWay[table] = append(oneWay[table], e)
 		}
 	}

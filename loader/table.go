@@ -44,8 +44,8 @@ func (t *Table) fillVerdicts(op *bpfOp, v *flow.Verdicts) (err error) {
 	return err
 }
 
-// Apply stores verdicts and evidence in the kernel. A task without a label keeps its
-// verdict, a flow keeps evidence that a decision does not have. stale counts the decisions
+// Apply stores verdicts and evidence in the kernel. A task whose verdict has no source keeps
+// the one it has; a flow keeps evidence that a decision does not have. stale counts the decisions
 // whose flow is gone or of another generation; they have no effect.
 func (t *Table) Apply(decisions []flow.Decision) (stale int, err error) {
 	ids := make([]uint64, len(decisions))

@@ -8,8 +8,8 @@ import (
 	"github.com/dpclass/dpclass/flow"
 )
 
-// encodeVerdict returns the kernel's form of a verdict, the zero value if there is
-// none. A verdict without a label is one: that the flow has none. A label that the
+// encodeVerdict returns the kernel's form of a verdict, the zero value if it has no source.
+// With a source but no label, it says that the flow has no label. A label that the
 // interface does not know is an error.
 func (t *nameTable) encodeVerdict(v *flow.Verdict) (bpfVerdict, error) {
 	if v.Source == flow.SourceNone {
@@ -26,7 +26,7 @@ func (t *nameTable) encodeVerdict(v *flow.Verdict) (bpfVerdict, error) {
 }
 
 // decodeVerdict returns a verdict as the kernel holds it; a model's verdict that was
-// withdrawn is none.
+// withdrawn counts as no verdict.
 func (t *nameTable) decodeVerdict(v *bpfVerdict) flow.Verdict {
 	if v.Source == bpfSourceSourceModel && v.Label == bpfLabelUndecided {
 		return flow.Verdict{}

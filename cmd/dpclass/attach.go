@@ -59,10 +59,10 @@ flows until SIGINT or SIGTERM. Then detach and leave nothing behind, unless
 which. Packets are never held up: if something fails, they pass. "dpclass reload" changes
 the models without detaching.
 
-If an interface is deleted and created again, attach lets go of the old one and attaches
-the new one, with the policy of the old one. If no interface is left for 10 seconds, attach
-ends with exit code 1. The end of the terminal ends attach too. Without a terminal, as a
-service, SIGHUP means reload.
+If an interface is deleted and created again, attach watches the new one, with the same
+policy. If no interface is left for 10 seconds, attach ends with exit code 1. Closing the
+terminal ends attach too. In a service, which has no terminal, SIGHUP means
+"dpclass reload".
 
 What decides a flow, in this order: its server name, if the catalogue lists it; its
 protocol, if that says what the flow is; else the model. --evidence model leaves all
@@ -175,7 +175,7 @@ func attach(cmd *cobra.Command, g *cli.Globals, f *attachFlags, interfaces []str
 		// Detach first: the reader of the log may be slow or gone, and a model may not return.
 		err = errors.Join(err, f.finish(all, log))
 		if lost := a.Close(context.WithoutCancel(cmd.Context())); errors.Is(lost, agent.ErrStuck) {
-			log.Warn("the end did not wait for a model", "error", lost)
+			log.Warn("ended without waiting for a model that does not return", "error", lost)
 		} else if lost != nil {
 			log.Warn("the flow log is not complete", "error", lost)
 		}

@@ -20,7 +20,8 @@ func newDetachCommand(g *cli.Globals) *cobra.Command {
 		Short: "Detach interfaces and remove everything from the kernel",
 		Long: `Remove the programs, flows and policy from the interfaces, and end the agent that
 serves them, with its other interfaces. An agent that does not end within 10 seconds
-is killed. It is not an error if nothing is attached. --all detaches every interface
+is killed. It is not an error if nothing is attached to an interface, but a name that
+neither an interface nor pins have is one. --all detaches every interface
 in every network namespace.`,
 		Example:           "  dpclass detach eth0\n  dpclass detach veth1 --netns lab\n  dpclass detach --all",
 		Args:              allOrInterfaces(g, &all),

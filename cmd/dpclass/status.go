@@ -199,7 +199,7 @@ func agentText(add func(title, format string, args ...any), s loader.Status, now
 	add("agent", "pid %d, up %s", a.PID, tui.Age(now.Sub(a.Started)))
 	switch s.State {
 	case loader.StateHung:
-		add("", "%s", tui.Paint(fmt.Sprintf("it has not reported for %s: it hangs or was stopped (continue it, or: dpclass detach %s)",
+		add("", "%s", tui.Paint(fmt.Sprintf("it has not reported for %s: it hangs or was stopped (resume it with kill -CONT, or end it: dpclass detach %s)",
 			tui.Age(now.Sub(a.Updated)), s.Iface), tui.Red, color))
 	case loader.StateEnding:
 		add("", "%s", tui.Paint("it is ending", tui.Yellow, color))

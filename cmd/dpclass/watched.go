@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"sync"
 
 	"github.com/dpclass/dpclass/agent"
@@ -16,7 +15,6 @@ import (
 	"github.com/dpclass/dpclass/internal/cli"
 	"github.com/dpclass/dpclass/internal/netns"
 	"github.com/dpclass/dpclass/loader"
-	"github.com/dpclass/dpclass/policy"
 )
 
 // watched is an interface that dpclass attach serves. It can be lost and attached again.
@@ -68,11 +66,8 @@ func (s *watched) lost() (reason, err error) {
 func (s *watched) release() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	rules, _, err := inForce(s.attachment.Pins)
-	if rules != nil {
-		rules.Flows = policy.FindSession(os.Getpid()).Flows
-	}
-	s.policy = rules
+	var err error
+	s.policy, _, err = inForce(s.attachment.Pins)
 	err = errors.Join(err, s.attachment.Detach())
 	s.attachment = nil
 	return err
@@ -92,12 +87,15 @@ func (s *watched) again(ctx context.Context) (port agent.Port, err error) {
 			return err
 		}
 		if err := s.attachment.Rules().Set(s.policy); err != nil {
-			return errors.Join(fmt.Errorf("policy on %q: %w", s.name, err), s.attachment.Detach())
+			return fmt.Errorf("policy on %q: %w", s.name, err)
 		}
 		return nil
 	})
 	if err != nil {
-		s.attachment = nil
+		if s.attachment != nil {
+			err = errors.Join(err, s.attachment.Detach())
+			s.attachment = nil
+		}
 		return port, err
 	}
 	return s.port(), nil

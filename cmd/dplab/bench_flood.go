@@ -25,6 +25,9 @@ apart, and gets them back. The agent works as in dpclass attach. Needs root.`,
 		Example: "  dplab bench flood\n  dplab bench flood --case one-source --packets-per-second 100000 -o json",
 		Args:    cli.Exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkCases(options.Cases, bench.FloodCases()); err != nil {
+				return err
+			}
 			switch flows := options.Time.Seconds() * float64(options.Flows); {
 			case options.PerSecond < 1:
 				return cli.Usagef("--packets-per-second %d: want at least 1", options.PerSecond)
@@ -52,7 +55,7 @@ apart, and gets them back. The agent works as in dpclass attach. Needs root.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringArrayVar(&options.Cases, "case", nil, "`NAME` of a case, such as one-source (default: all)")
+	flags.StringArrayVar(&options.Cases, "case", nil, "measure only the `CASE`; may be given more than once (default: all)")
 	flags.IntVar(&options.PerSecond, "packets-per-second", 40000, "one-packet flows per second of the flood")
 	flags.IntVar(&options.Flows, "flows-per-second", 100, "new legitimate flows per second")
 	flags.DurationVar(&options.Time, "time", 10*time.Second, "how long to start new flows in each case")

@@ -19,12 +19,12 @@ func ReadFile(name string, limit int64) ([]byte, error) {
 	// Opening a named pipe would wait for a writer.
 	file, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, bare(err)
+		return nil, Bare(err)
 	}
 	defer file.Close()
 	info, err := file.Stat()
 	if err != nil {
-		return nil, bare(err)
+		return nil, Bare(err)
 	}
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("is %s, want a regular file", kind(info.Mode()))
@@ -33,7 +33,7 @@ func ReadFile(name string, limit int64) ([]byte, error) {
 		return nil, tooLarge(limit)
 	}
 	data, err := ReadAll(file, limit)
-	return data, bare(err)
+	return data, Bare(err)
 }
 
 // ReadAll returns all that a reader has, if that is at most limit bytes.
@@ -62,11 +62,11 @@ func kind(mode fs.FileMode) string {
 	case mode&fs.ModeDevice != 0:
 		return "a device"
 	}
-	return "no file"
+	return "a special file"
 }
 
-// bare removes the operation and the path from a file error.
-func bare(err error) error {
+// Bare removes the operation and the path from a file error.
+func Bare(err error) error {
 	if path, ok := err.(*fs.PathError); ok { //nolint:errorlint // the error of os itself
 		return path.Err
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/capture"
 	"github.com/dpclass/dpclass/internal/nanos"
+	"github.com/dpclass/dpclass/internal/tui"
 	"github.com/dpclass/dpclass/internal/vector"
 )
 
@@ -145,24 +146,16 @@ func (w *Walker) Warnings() []error {
 		all = append(all, fmt.Errorf("capture %q: "+format, append([]any{w.reader.Name()}, args...)...))
 	}
 	if w.left > 0 {
-		say("left out %s that another interface of the capture had too: each packet counts once", count(w.left, "packet"))
+		say("left out %s that another interface of the capture had too: each packet counts once", tui.Plural(w.left, "packet"))
 	}
 	if w.hidden > 0 {
 		say("%s came twice and count twice: Linux cooked captures (v1) do not say on which interface; "+
-			"record with tcpdump -i any -y LINUX_SLL2, or on one interface", count(w.hidden, "packet"))
+			"record with tcpdump -i any -y LINUX_SLL2, or on one interface", tui.Plural(w.hidden, "packet"))
 	}
 	if w.bare > 0 {
-		say("only the headers of %s were captured, so nothing can be said about their payload; record with tcpdump -s 0", count(w.bare, "flow"))
+		say("only the headers of %s were captured, so nothing can be said about their payload; record with tcpdump -s 0", tui.Plural(w.bare, "flow"))
 	}
 	return all
-}
-
-// count writes a number and a word, with an s if the number is not 1.
-func count(n int, word string) string {
-	if n != 1 {
-		word += "s"
-	}
-	return fmt.Sprintf("%d %s", n, word)
 }
 
 // Count returns the number of flows with payload in a capture file, and the number of

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/dpclass/dpclass/internal/bounded"
 	"github.com/dpclass/dpclass/internal/fault"
 )
 
@@ -46,7 +47,7 @@ func ReadISCX(dir string, skip func(path string)) ([]Capture, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("directory %q: %w", dir, bare(err))
+		return nil, fmt.Errorf("directory %q: %w", dir, bounded.Bare(err))
 	}
 	if skip != nil {
 		for _, path := range unknown {

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/bounded"
 	"github.com/dpclass/dpclass/internal/fault"
 )
 
@@ -59,7 +60,7 @@ func ReadLabelled(dir string, task flow.Task) ([]Capture, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("directory %q: %w", dir, bare(err))
+		return nil, fmt.Errorf("directory %q: %w", dir, bounded.Bare(err))
 	}
 	if len(captures) == 0 {
 		err := fmt.Errorf("directory %q: no captures (.pcap, .pcapng, .cap, also with .gz or .zst)", dir)

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -45,7 +44,7 @@ const useTrain = "train"
 func ReadManifest(name, root string) ([]Capture, error) {
 	file, err := os.Open(name)
 	if err != nil {
-		return nil, fmt.Errorf("manifest %q: %w", name, bare(err))
+		return nil, fmt.Errorf("manifest %q: %w", name, bounded.Bare(err))
 	}
 	defer file.Close()
 	if root == "" {
@@ -55,7 +54,7 @@ func ReadManifest(name, root string) ([]Capture, error) {
 	// It may be a pipe, but not one without an end.
 	text, err := bounded.ReadAll(file, maxManifest)
 	if err != nil {
-		return nil, fmt.Errorf("manifest %q: %w", name, bare(err))
+		return nil, fmt.Errorf("manifest %q: %w", name, bounded.Bare(err))
 	}
 	reader := csv.NewReader(bytes.NewReader(text))
 	reader.ReuseRecord = true
@@ -135,15 +134,6 @@ func ReadManifest(name, root string) ([]Capture, error) {
 		return nil, fmt.Errorf("manifest %q: no rows after the header line", name)
 	}
 	return captures, nil
-}
-
-// bare removes the operation and the path from a file error, since the caller names them.
-func bare(err error) error {
-	var path *fs.PathError
-	if errors.As(err, &path) {
-		return path.Err
-	}
-	return err
 }
 
 // OfSets returns the captures of the named sets, or all captures if sets is empty. A name

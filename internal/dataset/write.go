@@ -15,8 +15,10 @@ import (
 	"slices"
 
 	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/bounded"
 	"github.com/dpclass/dpclass/internal/capture"
 	"github.com/dpclass/dpclass/internal/fault"
+	"github.com/dpclass/dpclass/internal/tui"
 	"github.com/dpclass/dpclass/internal/vector"
 )
 
@@ -82,11 +84,11 @@ func Build(ctx context.Context, dir string, captures []Capture, options BuildOpt
 		return nil, err
 	}
 	if err := os.MkdirAll(filepath.Dir(filepath.Clean(dir)), 0o755); err != nil {
-		return nil, fmt.Errorf("dataset %q: %w", dir, bare(err))
+		return nil, fmt.Errorf("dataset %q: %w", dir, bounded.Bare(err))
 	}
 	part, err := os.MkdirTemp(filepath.Dir(filepath.Clean(dir)), "."+filepath.Base(dir)+"-*")
 	if err != nil {
-		return nil, fmt.Errorf("dataset %q: %w", dir, bare(err))
+		return nil, fmt.Errorf("dataset %q: %w", dir, bounded.Bare(err))
 	}
 	defer os.RemoveAll(part)
 
@@ -108,8 +110,8 @@ func Build(ctx context.Context, dir string, captures []Capture, options BuildOpt
 			break
 		}
 		err = b.capture(ctx, i)
-		if unread := (*unreadable)(nil); errors.As(err, &unread) {
-			b.skip(i, unread.error)
+		if unread := (*Unreadable)(nil); errors.As(err, &unread) {
+			b.skip(i, unread.Err)
 			err = nil
 		}
 		if err == nil && options.Progress != nil {
@@ -123,10 +125,10 @@ func Build(ctx context.Context, dir string, captures []Capture, options BuildOpt
 		return nil, err
 	}
 	if b.meta.Packets == 0 {
-		return nil, fmt.Errorf("dataset %q: no payload packets in %s, nothing was written", dir, count(len(captures), "capture"))
+		return nil, fmt.Errorf("dataset %q: no payload packets in %s, nothing was written", dir, tui.Plural(len(captures), "capture"))
 	}
 	if err := b.finish(part, dir); err != nil {
-		return nil, fmt.Errorf("dataset %q: %w", dir, bare(err))
+		return nil, fmt.Errorf("dataset %q: %w", dir, bounded.Bare(err))
 	}
 	return b.meta, nil
 }
@@ -138,7 +140,7 @@ func vacant(dir string) error {
 	case errors.Is(err, os.ErrNotExist):
 		return nil
 	case err != nil:
-		return fmt.Errorf("dataset %q: %w", dir, bare(err))
+		return fmt.Errorf("dataset %q: %w", dir, bounded.Bare(err))
 	case len(entries) != 0:
 		return fault.Advise(fmt.Errorf("dataset %q: the directory is not empty", dir), "name another directory, or remove this one first")
 	}
@@ -220,8 +222,11 @@ func (b *builder) finish(part, dir string) error {
 	return os.Rename(part, dir)
 }
 
-// unreadable is the error of a capture of which nothing was used.
-type unreadable struct{ error }
+// Unreadable is the error of a capture of which nothing can be used.
+type Unreadable struct{ Err error }
+
+func (e *Unreadable) Error() string { return e.Err.Error() }
+func (e *Unreadable) Unwrap() error { return e.Err }
 
 // skip notes a capture that cannot be read.
 func (b *builder) skip(number int, err error) {
@@ -237,7 +242,7 @@ func (b *builder) capture(ctx context.Context, number int) error {
 	from := &b.meta.Captures[number]
 	reader, err := capture.Open(from.File)
 	if err != nil {
-		return &unreadable{err}
+		return &Unreadable{Err: err}
 	}
 	defer reader.Close()
 	walker := NewWalker(reader)
@@ -262,7 +267,7 @@ func (b *builder) capture(ctx context.Context, number int) error {
 			return nil
 		}
 		if err != nil {
-			return &unreadable{err}
+			return &Unreadable{Err: err}
 		}
 		if !step.Sampled || (b.options.PerFlow > 0 && step.Flow.Payloads > b.options.PerFlow) {
 			continue

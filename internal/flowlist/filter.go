@@ -108,8 +108,15 @@ func parseFilterWord(word string, labels []string) (Filter, error) {
 			return nil, errors.New("! has no word after it")
 		}
 		if i := strings.IndexAny(word, "=<>~"); i >= 0 {
-			key, value := strings.TrimRight(word[:i], "!"), strings.TrimLeft(word[i:], "=<>~")
-			return nil, fault.Advise(fmt.Errorf("%q: a word has a colon between its parts", word), "write %s:%s", key, value)
+			bad, value := fmt.Errorf("%q: a word has a colon between its parts", word), strings.TrimLeft(word[i:], "=<>~")
+			key, not := strings.CutSuffix(word[:i], "!")
+			if _, known := filterKeys[strings.ToLower(key)]; !known {
+				return nil, fault.Advise(bad, "known words: %s", strings.Join(FilterWords(), ", "))
+			}
+			if not {
+				key = "!" + key
+			}
+			return nil, fault.Advise(bad, "write %s:%s", key, value)
 		}
 		return textFilter(word), nil
 	}
@@ -139,7 +146,7 @@ func parseFilterWord(word string, labels []string) (Filter, error) {
 
 // checkLabel makes sure that a flow can have a label.
 func checkLabel(value string, labels []string) error {
-	if value == "none" || strings.EqualFold(value, flow.Unknown) || slices.ContainsFunc(labels, func(l string) bool { return strings.EqualFold(l, value) }) {
+	if strings.EqualFold(value, "none") || strings.EqualFold(value, flow.Unknown) || slices.ContainsFunc(labels, func(l string) bool { return strings.EqualFold(l, value) }) {
 		return nil
 	}
 	return fault.Advise(fmt.Errorf("no flow can have this label%s", near.Hint(value, labels)),

@@ -70,7 +70,8 @@ func (l *rates) list(flows iter.Seq[*flow.Record], now time.Time) *list {
 		}
 		before, seen := l.bytes[name]
 		if seen || r.first > l.at.UnixNano() { // all bytes of a new flow are from this interval
-			passed := float64(now.all-now.dropped) - float64(before.all-before.dropped)
+			// As floats: the kernel changes both while they are read, so dropped may be ahead.
+			passed := float64(now.all) - float64(now.dropped) - (float64(before.all) - float64(before.dropped))
 			r.rate = max(passed, 0) * 8 / seconds
 			r.dropRate = max(float64(now.dropped)-float64(before.dropped), 0) * 8 / seconds
 		}

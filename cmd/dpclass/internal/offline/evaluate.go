@@ -145,8 +145,8 @@ func (r *Reader) Evaluate(ctx context.Context, captures []dataset.Capture, e Eva
 		}
 		for _, from := range files {
 			err := s.capture(ctx, from)
-			if unread := (*unreadable)(nil); errors.As(err, &unread) {
-				s.skip(from, unread.error)
+			if unread := (*dataset.Unreadable)(nil); errors.As(err, &unread) {
+				s.skip(from, unread.Err)
 			} else if err != nil {
 				return nil, err
 			}
@@ -313,7 +313,7 @@ func (s *scorer) leaveOut(ctx context.Context, from dataset.Capture, label strin
 	flows, packets, err := dataset.Count(ctx, from.File)
 	if err != nil {
 		if ctx.Err() == nil {
-			err = &unreadable{err}
+			err = &dataset.Unreadable{Err: err}
 		}
 		return err
 	}

@@ -88,17 +88,12 @@ func (r *Reader) run(ctx context.Context, name string, p pass) (*contents, error
 	return found, r.flush(p)
 }
 
-// unreadable is the error of a capture of which nothing can be used.
-type unreadable struct{ error }
-
-func (e *unreadable) Unwrap() error { return e.error }
-
 // walk reads one capture file and calls each with every packet that belongs to a flow.
 // tick gets the number of packets read so far, now and then; it may be nil.
 func (r *Reader) walk(ctx context.Context, name string, tick func(packets int), each func(*dataset.Step) error) (*contents, error) {
 	reader, err := capture.Open(name)
 	if err != nil {
-		return nil, &unreadable{err}
+		return nil, &dataset.Unreadable{Err: err}
 	}
 	defer reader.Close()
 	walker := dataset.NewWalker(reader)
@@ -122,7 +117,7 @@ func (r *Reader) walk(ctx context.Context, name string, tick func(packets int), 
 			break
 		}
 		if err != nil {
-			return nil, &unreadable{err}
+			return nil, &dataset.Unreadable{Err: err}
 		}
 		if err := each(&step); err != nil {
 			return nil, err
