@@ -310,7 +310,7 @@ static __always_inline bool conforms(__u64 *tat, const struct rule *r, __u64 byt
 }
 
 /* Returns the first word of the IP header with another DSCP (RFC 2474). The ECN bits stay. */
-static __always_inline __be16 with_dscp(__be16 old, __u8 dscp, int family)
+static __always_inline __be16 with_dscp(__be16 old, __u8 dscp, const int family)
 {
 	__u16 word = bpf_ntohs(old);
 
@@ -321,59 +321,57 @@ static __always_inline __be16 with_dscp(__be16 old, __u8 dscp, int family)
 	return bpf_htons(word);
 }
 
-/* Writes the DSCP and returns whether it changed. A correct IPv4 checksum stays correct (RFC 1624, equation 3). Both are
- * global, so that the verifier checks them only once.
+/* Writes the DSCP and returns whether it changed. A correct IPv4 checksum stays correct (RFC 1624, equation 3).
  *
  * The kernel may have the sum over a received packet (CHECKSUM_COMPLETE), and has to be told what changes it. In IPv4
  * nothing does, because the header's checksum makes up for the DSCP. XDP has no sum to change: drivers that run a
  * program do not pass theirs on, because they could not know what the program has written. */
-__noinline int set_dscp_xdp(struct xdp_md *md, __u32 l3_offset, __u32 dscp, int family)
-{
-	void *data = (void *)(long)md->data, *end = (void *)(long)md->data_end;
-	__be16 *head = data + (l3_offset & MAX_LINK_LEN), *check, old, new;
-	__u32 sum;
-
-	if ((void *)head + sizeof(struct iphdr) > end)
-		return false;
-	old = *head;
-	new = with_dscp(old, dscp, family);
-	if (new == old)
-		return false;
-	*head = new;
-	if (family != 4)
-		return true;
-	check = (void *)head + offsetof(struct iphdr, check);
-	sum = (__u16) ~*check + (__u16)~old + new;
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	*check = ~sum;
-	return true;
-}
-
-__noinline int set_dscp_skb(struct __sk_buff *skb, __u32 l3_offset, __u32 dscp, int family)
+static __always_inline bool set_dscp(const struct packet *p, __u8 dscp)
 {
 	__be16 old, new;
 
-	if (bpf_skb_load_bytes(skb, l3_offset, &old, sizeof(old)))
+	if (p->xdp) {
+		struct xdp_md *md = p->ctx;
+		void *data = (void *)(long)md->data, *end = (void *)(long)md->data_end;
+		__u32 slot = p->direction;
+		struct forgotten *memory = bpf_map_lookup_elem(&forgotten, &slot);
+		__be16 *head, *check;
+
+		if (!memory)
+			goto failed;
+		head = data + (forget(&memory->offset, p->l3_offset) & MAX_LINK_LEN);
+		if ((void *)head + sizeof(struct iphdr) > end)
+			return false;
+		old = *head;
+		new = with_dscp(old, dscp, p->family);
+		if (new == old)
+			return false;
+		*head = new;
+		if (p->family == 4) {
+			check = (void *)head + offsetof(struct iphdr, check);
+
+			__u32 sum = (__u16) ~*check + (__u16)~old + new;
+
+			sum = (sum & 0xffff) + (sum >> 16);
+			sum = (sum & 0xffff) + (sum >> 16);
+			*check = ~sum;
+		}
+		return true;
+	}
+	if (bpf_skb_load_bytes(p->ctx, p->l3_offset, &old, sizeof(old)))
 		goto failed;
-	new = with_dscp(old, dscp, family);
+	new = with_dscp(old, dscp, p->family);
 	if (new == old)
 		return false;
-	if (family == 4 && bpf_l3_csum_replace(skb, l3_offset + offsetof(struct iphdr, check), old, new, sizeof(new)))
+	if (p->family == 4 &&
+	    bpf_l3_csum_replace(p->ctx, p->l3_offset + offsetof(struct iphdr, check), old, new, sizeof(new)))
 		goto failed;
-	if (bpf_skb_store_bytes(skb, l3_offset, &new, sizeof(new), family == 6 ? BPF_F_RECOMPUTE_CSUM : 0))
+	if (bpf_skb_store_bytes(p->ctx, p->l3_offset, &new, sizeof(new), p->family == 6 ? BPF_F_RECOMPUTE_CSUM : 0))
 		goto failed;
 	return true;
 failed:
 	count(reason_copy);
 	return false;
-}
-
-static __always_inline bool set_dscp(const struct packet *p, __u8 dscp)
-{
-	if (p->xdp)
-		return set_dscp_xdp(p->ctx, p->l3_offset, dscp, p->family);
-	return set_dscp_skb(p->ctx, p->l3_offset, dscp, p->family);
 }
 
 /* The time for a rule's policers. Jiffies cost nothing to read, nanoseconds do. A rule always uses the same clock. */
@@ -401,58 +399,17 @@ static __always_inline __u64 charged_bytes(const struct packet *p)
 	return length + (length + carried - 1) / carried * p->l4_offset;
 }
 
-/* Whether a packet exceeds the rate of the rule at `index`. */
-static __always_inline bool is_over_rate(struct flow *f, const struct rule *r, __u32 index, __u32 direction,
-					 __u64 bytes)
+/* Whether the packet exceeds the rate of the rule at `index`. */
+static __always_inline bool is_over_rate(const struct packet *p, struct flow *f, const struct rule *r, __u32 index)
 {
-	__u32 slot = 2 * index + direction;
+	__u32 slot = 2 * index + p->direction;
 	__u64 *tat;
 
 	if (r->actions & action_per_flow)
-		tat = direction == direction_in ? &f->tat_in : &f->tat_out;
+		tat = p->direction == direction_in ? &f->tat_in : &f->tat_out;
 	else
 		tat = bpf_map_lookup_elem(&buckets, &slot);
-	return tat && !conforms(tat, r, bytes, bucket_time(r));
-}
-
-#define SENT 512 /* a flag added to the index of a rule, like PROTECTED: the packet is sent */
-
-/* What a rule does to a packet, beside the DSCP. */
-enum effect {
-	effect_dscp = 64, /* it gets the DSCP */
-	effect_drop = 128,
-	effect_remember = 256, /* dropped, and remember_packet() is due */
-};
-
-/* Counts a packet of the flow for a rule. Returns what the rule does to it. `which` is the index in rules, PROTECTED and
- * SENT; charged are the bytes that count for a rate. Global, so that the verifier checks it only once. */
-__noinline int act(struct flow *f, __u32 which, __u32 segments, __u64 bytes, __u64 charged)
-{
-	__u32 index = which & (2 * max_rules - 1);
-	struct rule_counts *stats;
-	struct rule *r;
-	__u64 dropped;
-
-	if (!f)
-		return 0;
-	r = bpf_map_lookup_elem(&rules, &index);
-	stats = bpf_map_lookup_elem(&rule_stats, &index);
-	if (!r || !stats)
-		return 0;
-	stats->packets += segments;
-	stats->bytes += bytes;
-	if (!(which & PROTECTED) &&
-	    (r->actions & action_drop ||
-	     (r->actions & action_police && is_over_rate(f, r, index, !!(which & SENT), charged)))) {
-		stats->dropped += segments;
-		stats->dropped_bytes += bytes;
-		dropped = __sync_fetch_and_add(&f->dropped, segments);
-		__sync_fetch_and_add(&f->dropped_bytes, bytes);
-		if (!dropped || (dropped ^ (dropped + segments)) >= REMEMBER_EVERY)
-			return effect_drop | effect_remember;
-		return effect_drop;
-	}
-	return r->actions & action_dscp ? effect_dscp | (r->dscp & (effect_dscp - 1)) : 0;
+	return tat && !conforms(tat, r, charged_bytes(p), bucket_time(r));
 }
 
 /* Keeps the flow's verdicts for the next flow of its 5-tuple, because the table may evict this one. */
@@ -493,9 +450,12 @@ static __always_inline bool enforce(const struct packet *p, struct flow *f)
 {
 	struct rule_counts *stats;
 	struct policy_state *now;
-	__u32 slot = p->direction, index, epoch, choice, done;
+	struct rule *r;
+	__u32 slot = p->direction, index, epoch, choice;
 	union choice_word word;
 	struct matching *m;
+	bool drop = false;
+	__u64 dropped;
 	__u8 rule;
 
 	now = policy_in_force();
@@ -516,17 +476,30 @@ static __always_inline bool enforce(const struct packet *p, struct flow *f)
 	if (!rule)
 		return false;
 	index = (epoch & 1) * max_rules + ((rule - 1) & (max_rules - 1));
-	done = act(f, index | (choice & PROTECTED) | (p->direction == direction_out ? SENT : 0), p->segments, p->bytes,
-		   charged_bytes(p));
-	if (done & effect_remember)
-		remember_packet(p, f);
-	if (done & effect_drop)
-		return true;
-	if (done & effect_dscp && set_dscp(p, done & (effect_dscp - 1))) {
-		stats = bpf_map_lookup_elem(&rule_stats, &index);
-		if (stats)
-			stats->marked += p->segments;
+	r = bpf_map_lookup_elem(&rules, &index);
+	stats = bpf_map_lookup_elem(&rule_stats, &index);
+	if (!r || !stats)
+		return false;
+
+	stats->packets += p->segments;
+	stats->bytes += p->bytes;
+	if (!(choice & PROTECTED)) {
+		if (r->actions & action_drop)
+			drop = true;
+		if (r->actions & action_police && is_over_rate(p, f, r, index))
+			drop = true;
 	}
+	if (drop) {
+		stats->dropped += p->segments;
+		stats->dropped_bytes += p->bytes;
+		dropped = __sync_fetch_and_add(&f->dropped, p->segments);
+		__sync_fetch_and_add(&f->dropped_bytes, p->bytes);
+		if (!dropped || (dropped ^ (dropped + p->segments)) >= REMEMBER_EVERY)
+			remember_packet(p, f);
+		return true;
+	}
+	if (r->actions & action_dscp && set_dscp(p, r->dscp))
+		stats->marked += p->segments;
 	return false;
 }
 
