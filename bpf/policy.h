@@ -80,7 +80,7 @@ struct policy_state {
 	__u32 source_len; /* bytes in policy_source */
 	__u64 applied_ns; /* CLOCK_REALTIME */
 	enum policy_flag flags; /* bits */
-	__u32 pad;
+	__u32 protects; /* prefixes, ports and flows in this bank, in all: a reader of the maps sees whether it saw them all */
 };
 
 struct rule_counts {

@@ -431,7 +431,7 @@ type bpfPolicyState struct {
 	SourceLen uint32
 	AppliedNs uint64
 	Flags     bpfPolicyFlag
-	Pad       uint32
+	Protects  uint32
 }
 
 type bpfPortKey struct {

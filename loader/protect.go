@@ -5,9 +5,9 @@ package loader
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
-	"slices"
+
+	"github.com/cilium/ebpf"
 
 	"github.com/dpclass/dpclass/flow"
 )
@@ -18,6 +18,9 @@ type protected struct {
 	ports    map[bpfProtectPort]uint8
 	flows    map[bpfFlowKey6]uint8
 }
+
+// size returns the number of keys.
+func (p *protected) size() uint32 { return uint32(len(p.prefixes) + len(p.ports) + len(p.flows)) }
 
 // compileProtected returns what a policy protects.
 func compileProtected(bank uint32, p *flow.Policy) (*protected, error) {
@@ -91,33 +94,49 @@ func (r *Rules) writeProtected(bank uint32, p *protected) error {
 	return replace(r.maps.ProtectFlows, p.flows, func(k *bpfFlowKey6) bool { return k.Vlan[0] == b })
 }
 
-// readProtected adds to a policy what the maps say it protects.
-func (r *Rules) readProtected(bank uint32, p *flow.Policy) error {
-	// Sets, because reading begins again where another process deletes the key of the other bank that is next.
-	b, prefixes, ports, flows := uint8(bank), map[netip.Prefix]bool{}, map[flow.PortProtect]bool{}, map[flow.Key]bool{}
+// errPartly says that the walk of a map that another process is writing missed entries, or met too many.
+var errPartly = errors.New("what the policy protects changed while it was read")
+
+// readProtected adds to a policy what the maps say it protects. The error is errPartly if
+// the other bank was written meanwhile and this one was not seen whole: both are in one
+// map, and a change next to the place of a walk can end it early (trie_get_next_key in
+// kernel/bpf/lpm_trie.c, htab_map_get_next_key in hashtab.c).
+func (r *Rules) readProtected(state *bpfPolicyState, p *flow.Policy) error {
+	// Sets, because a walk begins again where another process deletes the key that is next.
+	b, found := uint8(state.Epoch&1), protected{map[bpfHostKey]uint8{}, map[bpfProtectPort]uint8{}, map[bpfFlowKey6]uint8{}}
 	err := errors.Join(
-		each(r.maps.Protect, func(k *bpfHostKey, _ uint8) {
-			addr := netip.AddrFrom16(k.Addr)
-			if k.Family == 4 {
-				addr = netip.AddrFrom4([4]byte(k.Addr[:4]))
-			}
-			if k.Bank == b {
-				prefixes[netip.PrefixFrom(addr, int(k.PrefixLen)-int(bpfLimitHostFixedBits))] = true
-			}
-		}),
-		each(r.maps.ProtectPorts, func(k *bpfProtectPort, _ uint8) {
-			if k.Bank == b {
-				ports[flow.PortProtect{Proto: flow.Proto(k.Proto), Port: port(k.Port)}] = true
-			}
-		}),
-		each(r.maps.ProtectFlows, func(k *bpfFlowKey6, family uint8) {
-			if k.Vlan[0] == b {
-				plain := *k
-				plain.Vlan[0] = 0
-				flows[keyOf(&plain, family)] = true
-			}
-		}),
+		eachInBank(r.maps.Protect, found.prefixes, func(k *bpfHostKey) bool { return k.Bank == b }),
+		eachInBank(r.maps.ProtectPorts, found.ports, func(k *bpfProtectPort) bool { return k.Bank == b }),
+		eachInBank(r.maps.ProtectFlows, found.flows, func(k *bpfFlowKey6) bool { return k.Vlan[0] == b }),
 	)
-	p.Prefixes, p.Ports, p.Flows = slices.Collect(maps.Keys(prefixes)), slices.Collect(maps.Keys(ports)), slices.Collect(maps.Keys(flows))
-	return err
+	if errors.Is(err, ebpf.ErrIterationAborted) || err == nil && found.size() != state.Protects {
+		return errPartly
+	}
+	if err != nil {
+		return err
+	}
+	for k := range found.prefixes {
+		addr := netip.AddrFrom16(k.Addr)
+		if k.Family == 4 {
+			addr = netip.AddrFrom4([4]byte(k.Addr[:4]))
+		}
+		p.Prefixes = append(p.Prefixes, netip.PrefixFrom(addr, int(k.PrefixLen)-int(bpfLimitHostFixedBits)))
+	}
+	for k := range found.ports {
+		p.Ports = append(p.Ports, flow.PortProtect{Proto: flow.Proto(k.Proto), Port: port(k.Port)})
+	}
+	for k, family := range found.flows {
+		k.Vlan[0] = 0
+		p.Flows = append(p.Flows, keyOf(&k, family))
+	}
+	return nil
+}
+
+// eachInBank adds a bank's entries to found.
+func eachInBank[K comparable](m *ebpf.Map, found map[K]uint8, inBank func(*K) bool) error {
+	return each(m, func(k *K, value uint8) {
+		if inBank(k) {
+			found[*k] = value
+		}
+	})
 }

@@ -73,6 +73,7 @@ func (r *Rules) Set(p *flow.Policy) (err error) {
 	if err != nil {
 		return err
 	}
+	next.Protects = protected.size()
 	if state.Epoch != 0 {
 		// A packet may still be reading this bank, from before the last switch.
 		if err := waitForPackets(); err != nil {
@@ -181,6 +182,9 @@ func (r *Rules) Policy() (*flow.Policy, []RuleStats, error) {
 			return nil, nil, err
 		}
 		p, stats, err := r.read(before)
+		if errors.Is(err, errPartly) {
+			continue
+		}
 		if err != nil {
 			return nil, nil, err
 		}
@@ -189,7 +193,7 @@ func (r *Rules) Policy() (*flow.Policy, []RuleStats, error) {
 		if err != nil {
 			return nil, nil, err
 		}
-		if after.Epoch == before.Epoch {
+		if after == before {
 			return p, stats, nil
 		}
 	}
@@ -234,7 +238,7 @@ func (r *Rules) read(state bpfPolicyState) (*flow.Policy, []RuleStats, error) {
 		Source:  source[:min(int(state.SourceLen), flow.MaxSource)],
 		Applied: time.Unix(0, int64(state.AppliedNs)).UTC(),
 	}
-	return p, stats, r.readProtected(bank, p)
+	return p, stats, r.readProtected(&state, p)
 }
 
 // labelSet is a bit set of labels.

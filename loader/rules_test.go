@@ -3,6 +3,7 @@
 package loader
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -152,6 +153,61 @@ func TestConcurrentPolicies(t *testing.T) {
 	if reads == 0 {
 		t.Error("nothing was read meanwhile")
 	}
+}
+
+// TestPolicyIsReadWhole: what the policy in force protects is read whole or not at all, while a writer fills and empties
+// the other bank of the same map.
+func TestPolicyIsReadWhole(t *testing.T) {
+	t.Parallel()
+	k := newKernel(t, Config{}, ethernet)
+	if err := k.rules.Set(numbered(12)); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.rules.Set(numbered(12)); err != nil {
+		t.Fatal(err)
+	}
+	state, err := k.rules.state()
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := (state.Epoch + 1) & 1
+	full, err := compileProtected(other, numbered(13))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := make(chan struct{})
+	var writing sync.WaitGroup
+	writing.Go(func() {
+		for {
+			for _, prefixes := range []map[bpfHostKey]uint8{full.prefixes, nil} {
+				if err := replace(k.maps.Protect, prefixes, func(k *bpfHostKey) bool { return uint32(k.Bank) == other }); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+			select {
+			case <-stop:
+				return
+			default:
+			}
+		}
+	})
+	want, partly := numbered(12), 0
+	for range 100_000 {
+		var p flow.Policy
+		err := k.rules.readProtected(&state, &p)
+		if errors.Is(err, errPartly) {
+			partly++
+			continue
+		}
+		if err != nil || len(p.Prefixes) != len(want.Prefixes) || len(p.Ports) != len(want.Ports) || len(p.Flows) != len(want.Flows) {
+			t.Errorf("protected are %v %v %v (%v)", p.Prefixes, p.Ports, p.Flows, err)
+			break
+		}
+	}
+	close(stop)
+	writing.Wait()
+	t.Logf("%d reads were given up", partly)
 }
 
 // TestFullProtectListIsReplaced: as many prefixes, ports and flows as may be, by as many others, and again by the same.
