@@ -8,7 +8,7 @@ LINT_VERSION = v2.15.0
 
 .DEFAULT_GOAL := all
 .NOTPARALLEL: # deps must finish before the targets that need them
-.PHONY: all help deps deps-generate generate lint test test-kernels test-all demo picture attach install uninstall train-deps evaluation paper clean check-go FORCE
+.PHONY: all help deps deps-generate generate lint test test-kernels test-all demo lab lab-deps picture attach install uninstall train-deps evaluation paper clean check-go FORCE
 
 all: bin/dpclass bin/libonnxruntime.so.1 ## build bin/dpclass, and put ONNX Runtime next to it
 
@@ -39,6 +39,13 @@ test-all: test ## run make test, then make test-kernels for Debian 12's kernel a
 
 demo: deps all bin/dplab ## classify and police real traffic in network namespaces, then clean up
 	@scripts/as-root.sh bin/dplab demo
+
+lab: bin/dplab ## make labelled captures of real programs: make lab OUT=DIR [ARGS="--quick"]
+	@test -n "$(OUT)" || { echo 'where to? make lab OUT=DIR' >&2; exit 2; }
+	@scripts/as-root.sh bin/dplab traffic --out "$(OUT)" $(ARGS)
+
+lab-deps: bin/dplab ## install the programs that make lab runs (Debian and Ubuntu); their services are not started
+	@scripts/deps.sh demo lab
 
 picture: all bin/dplab ## make the pictures of the README from a run of the demo
 	@scripts/picture.sh

@@ -16,18 +16,20 @@ import (
 	"time"
 )
 
-// certificate holds the paths of a certificate and its key, both in PEM.
-type certificate struct{ cert, key string }
+// Certificate holds the paths of a certificate and its key, both in PEM.
+type Certificate struct{ Cert, Key string }
 
-// authority is a CA that signs the certificates of one server or tunnel.
-type authority struct {
+// Authority is a CA that signs the certificates of one server or tunnel.
+type Authority struct {
+	File string // path of the CA's certificate, in PEM
+
 	dir  string
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
-	file string // path of the CA's certificate
 }
 
-func newAuthority(dir string) (*authority, error) {
+// NewAuthority creates a CA that writes its files into a directory.
+func NewAuthority(dir string) (*Authority, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -46,19 +48,19 @@ func newAuthority(dir string) (*authority, error) {
 		return nil, err
 	}
 	file := filepath.Join(dir, "ca.pem")
-	return &authority{dir: dir, cert: cert, key: key, file: file}, writePEM(file, "CERTIFICATE", der)
+	return &Authority{dir: dir, cert: cert, key: key, File: file}, writePEM(file, "CERTIFICATE", der)
 }
 
-// issue writes NAME.pem and NAME.key. The certificate is valid for clients and servers,
+// Issue writes NAME.pem and NAME.key. The certificate is valid for clients and servers,
 // and for the other names too.
-func (a *authority) issue(name string, others ...string) (certificate, error) {
+func (a *Authority) Issue(name string, others ...string) (Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return certificate{}, err
+		return Certificate{}, err
 	}
 	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
 	if err != nil {
-		return certificate{}, err
+		return Certificate{}, err
 	}
 	template := &x509.Certificate{
 		SerialNumber: serial, Subject: pkix.Name{CommonName: name}, DNSNames: append([]string{name}, others...),
@@ -68,17 +70,17 @@ func (a *authority) issue(name string, others ...string) (certificate, error) {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
 	if err != nil {
-		return certificate{}, err
+		return Certificate{}, err
 	}
 	private, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
-		return certificate{}, err
+		return Certificate{}, err
 	}
-	c := certificate{cert: filepath.Join(a.dir, name+".pem"), key: filepath.Join(a.dir, name+".key")}
-	if err := writePEM(c.cert, "CERTIFICATE", der); err != nil {
-		return certificate{}, err
+	c := Certificate{Cert: filepath.Join(a.dir, name+".pem"), Key: filepath.Join(a.dir, name+".key")}
+	if err := writePEM(c.Cert, "CERTIFICATE", der); err != nil {
+		return Certificate{}, err
 	}
-	return c, writePEM(c.key, "PRIVATE KEY", private)
+	return c, writePEM(c.Key, "PRIVATE KEY", private)
 }
 
 func writePEM(path, kind string, der []byte) error {

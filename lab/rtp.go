@@ -85,7 +85,7 @@ func (c *Call) talk(ctx context.Context, conn *net.UDPConn, peer netip.AddrPort,
 		binary.BigEndian.PutUint16(packet[2:], sequence)
 		binary.BigEndian.PutUint32(packet[4:], stamp)
 		for i := range packet[12:] {
-			packet[12+i] = muLaw(tone(sample))
+			packet[12+i] = muLaw(Voice(float64(sample) / 8000))
 			sample++
 		}
 		if _, err := conn.WriteToUDPAddrPort(packet, peer); err == nil {
@@ -103,10 +103,9 @@ func (c *Call) talk(ctx context.Context, conn *net.UDPConn, peer netip.AddrPort,
 	}
 }
 
-// tone returns a sample of a voice-like sound at 8 kHz: some harmonics that rise and
-// fall, and some noise.
-func tone(sample int) float64 {
-	t := float64(sample) / 8000
+// Voice returns a voice-like sound at the time t, in seconds, as a value in -1..1: some
+// harmonics that rise and fall, and some noise.
+func Voice(t float64) float64 {
 	loud := 0.5 + 0.5*math.Sin(2*math.Pi*2.3*t)
 	voice := 0.0
 	for harmonic := 1.0; harmonic <= 5; harmonic++ {

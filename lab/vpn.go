@@ -25,7 +25,7 @@ func OpenVPN(ctx context.Context, client, server *Host, serverAddr string, port 
 	if err != nil {
 		return nil, err
 	}
-	ca, err := newAuthority(dir)
+	ca, err := NewAuthority(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -41,12 +41,12 @@ func OpenVPN(ctx context.Context, client, server *Host, serverAddr string, port 
 		{client, "client", &t.Client, []string{"--tls-client", "--ifconfig", t.ClientAddr, t.ServerAddr,
 			"--remote", serverAddr, fmt.Sprint(port), "--nobind", "--connect-retry", "1"}},
 	} {
-		cert, err := ca.issue("vpn-" + end.name)
+		cert, err := ca.Issue("vpn-" + end.name)
 		if err != nil {
 			return nil, err
 		}
-		args := append([]string{"--dev", "tun0", "--dev-type", "tun", "--proto", "udp", "--ca", ca.file,
-			"--cert", cert.cert, "--key", cert.key, "--data-ciphers", "AES-256-GCM", "--verb", "3"}, end.args...)
+		args := append([]string{"--dev", "tun0", "--dev-type", "tun", "--proto", "udp", "--ca", ca.File,
+			"--cert", cert.Cert, "--key", cert.Key, "--data-ciphers", "AES-256-GCM", "--verb", "3"}, end.args...)
 		if *end.to, err = end.host.Start(ctx, "openvpn", args...); err != nil {
 			return nil, err
 		}

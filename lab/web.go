@@ -46,17 +46,17 @@ func (h *Host) NGINX(ctx context.Context, web Web) (*WebServer, error) {
 	server := &WebServer{Web: web}
 	listen := fmt.Sprintf("listen %d; listen [::]:%d;", web.Port, web.Port)
 	if web.TLS {
-		ca, err := newAuthority(dir)
+		ca, err := NewAuthority(dir)
 		if err != nil {
 			return nil, err
 		}
-		cert, err := ca.issue(web.Name, web.Names...)
+		cert, err := ca.Issue(web.Name, web.Names...)
 		if err != nil {
 			return nil, err
 		}
-		server.CA = ca.file
+		server.CA = ca.File
 		listen = fmt.Sprintf("listen %d ssl; listen [::]:%d ssl; ssl_certificate %s; ssl_certificate_key %s;",
-			web.Port, web.Port, cert.cert, cert.key)
+			web.Port, web.Port, cert.Cert, cert.Key)
 	}
 	more := ""
 	if web.Rate != "" {

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# deps.sh [build] [demo] [peers] [generate]: installs packages that are missing. For Debian 12/13 and Ubuntu 22.04/24.04.
+# deps.sh [build] [demo] [lab] [peers] [generate]: installs packages that are missing. For Debian 12/13 and Ubuntu 22.04/24.04.
 #
 #   build      Go, a C compiler (cgo needs it for ONNX Runtime), npm (to fetch ONNX Runtime)
 #   demo       the programs that the demo and the tests in namespaces run
+#   lab        the programs that dplab traffic runs and that are missing; bin/dplab, which knows them, must be built
 #   peers      browsers, and tshark, whose reading of their packets the tests compare with ours
 #   generate   clang and libbpf's headers, to compile bpf/
 #   kernels    QEMU and what builds file systems for it, for kernels.sh
@@ -80,13 +81,20 @@ apt_install() {
 	local package service
 	for package in "$@"; do
 		case $package in
+		-*) continue ;; # an option
 		nginx) service=nginx ;;
 		openssh-server) service=ssh ;;
 		snmpd) service=snmpd ;;
+		dovecot-*) service=dovecot ;;
+		samba) service="smbd nmbd samba-ad-dc" ;;
+		shadowsocks-libev) service=$package ;;
+		xrdp) service="xrdp xrdp-sesman" ;;
+		chrony | inetutils-inetd | mosquitto | ngircd | ocserv | postfix | prosody | stunnel4 | teeworlds-server | unbound | vsftpd) service=$package ;;
 		*) continue ;;
 		esac
 		if [ -d /run/systemd/system ]; then
-			as_root systemctl disable -q "$service" 2>/dev/null || true
+			# shellcheck disable=SC2086 # several services
+			as_root systemctl disable -q $service 2>/dev/null || true
 			say "$package is installed, but its service is disabled (to start it: systemctl enable --now $service)"
 		fi
 	done
@@ -153,6 +161,19 @@ for group in "${@:-build}"; do
 			fi
 		fi
 		;;
+	lab)
+		[ -x "$root/bin/dplab" ] || fail "bin/dplab is missing: run make lab-deps"
+		# One by one, so that one that cannot be installed keeps no other away. Some would replace the machine's own mail
+		# server or clock: those are left out.
+		for package in $("$root/bin/dplab" traffic --missing-packages); do
+			update
+			if ! candidate "$package"; then
+				skip "the distribution has no package \"$package\""
+			elif ! apt_install --no-remove "$package"; then
+				skip "apt-get could not install $package without removing others: the lab leaves out what needs it"
+			fi
+		done
+		;;
 	peers)
 		# On Ubuntu the browsers are snaps, which do not run in a network namespace: the tests leave them out.
 		want tshark tshark
@@ -173,7 +194,7 @@ for group in "${@:-build}"; do
 		need zstd zstd
 		need ip iproute2
 		;;
-	*) fail "deps.sh: unknown group \"$group\", want build, demo, peers, generate or kernels" ;;
+	*) fail "deps.sh: unknown group \"$group\", want build, demo, lab, peers, generate or kernels" ;;
 	esac
 done
 install

@@ -73,6 +73,7 @@ func TestEndToEnd(t *testing.T) {
 		{"Watch", testWatch},
 		{"Swap", testSwap},
 		{"Train", testTrain},
+		{"Lab", testLab},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, s) })
 	}

@@ -27,9 +27,10 @@ also after Ctrl-C. Most commands need root. The machine's own network stays as i
 Exit codes: 0 done, 1 failed, 2 wrong usage.`,
 		Example: `  sudo dplab demo                # dpclass on real traffic, in less than a minute
   sudo dplab bench kernel        # what a packet costs, in nanoseconds
+  sudo dplab traffic --out traffic  # labelled captures of real programs
   dplab bench classifier         # packets per second of each model`,
 	}
-	root.AddCommand(newBenchCommand(g), newDemoCommand(), newPictureCommand(), cli.NewVersionCommand(g, "dplab"))
+	root.AddCommand(newBenchCommand(g), newDemoCommand(), newPictureCommand(), newTrafficCommand(), cli.NewVersionCommand(g, "dplab"))
 	g.Setup(root)
 	return root
 }

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"maps"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/capture"
+	"github.com/dpclass/dpclass/internal/dataset"
+	"github.com/dpclass/dpclass/lab"
+	"github.com/dpclass/dpclass/lab/traffic"
+)
+
+// mustKnow are programs of a quick run whose protocol says the category by itself.
+var mustKnow = []string{"ssh", "xmpp", "wireguard", "openvpn-udp", "openvpn-tcp"}
+
+// testLab attaches to the router of the traffic lab, and compares the verdicts with what
+// the lab knows.
+func testLab(t *testing.T, s *suite) {
+	s.needLibrary(t)
+	out := filepath.Join(t.TempDir(), "traffic")
+	verdicts := map[flow.Key]flow.Record{}
+	made, err := traffic.Run(t.Context(), traffic.Options{
+		Out: out, Quick: true, Seed: 5,
+		Log: func(e traffic.Event) {
+			if e.Err != nil {
+				t.Logf("!!! %s: %v", e.Round, e.Err)
+			}
+		},
+		Ready: func(router *lab.Host) error {
+			s.attach(t, router, "eth0")
+			return nil
+		},
+		Done: func(router *lab.Host) error {
+			maps.Copy(verdicts, s.flows(t, router, "eth0", "--ended"))
+			maps.Copy(verdicts, s.flows(t, router, "eth0"))
+			return nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	type score struct{ flows, right int }
+	categories, programs := map[string]score{}, map[string]score{}
+	for _, c := range made.Captures {
+		if c.VPN && c.Category != "vpn-tunnel" {
+			continue // inside a tunnel: the router cannot see it
+		}
+		for _, f := range payloadFlows(t, filepath.Join(out, c.Path)) {
+			verdict, seen := verdicts[f.Key]
+			if !seen {
+				t.Errorf("%s: dpclass has not seen the flow %s", c.Path, f.Key)
+			}
+			right := 0
+			if verdict.Category == c.Category {
+				right = 1
+			}
+			n := categories[c.Category]
+			categories[c.Category] = score{n.flows + 1, n.right + right}
+			n = programs[c.Program]
+			programs[c.Program] = score{n.flows + 1, n.right + right}
+		}
+	}
+	network := s.recalls(t, out)
+	for _, category := range slices.Sorted(maps.Keys(categories)) {
+		n := categories[category]
+		t.Logf("%-14s %3d flows, recall %.2f live, %.2f by the network alone", category, n.flows, float64(n.right)/float64(n.flows), network[category])
+	}
+	known := score{}
+	for _, program := range mustKnow {
+		n := programs[program]
+		known = score{known.flows + n.flows, known.right + n.right}
+		if n.flows > 0 {
+			t.Logf("%-14s %3d flows, recall %.2f live", program, n.flows, float64(n.right)/float64(n.flows))
+		}
+	}
+	if known.flows == 0 || float64(known.right) < .9*float64(known.flows) {
+		t.Errorf("%d of %d flows right of programs whose protocol is known (%s), want 90 %%", known.right, known.flows, strings.Join(mustKnow, ", "))
+	}
+}
+
+// payloadFlows returns the flows of a capture that have payload.
+func payloadFlows(t *testing.T, name string) []dataset.Flow {
+	t.Helper()
+	reader, err := capture.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	walker := dataset.NewWalker(reader)
+	for {
+		_, err := walker.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return slices.DeleteFunc(slices.Collect(walker.Flows()), func(f dataset.Flow) bool { return f.Payloads == 0 })
+}
+
+// recalls returns the recall of each category by the default network alone.
+func (s *suite) recalls(t *testing.T, dir string) map[string]float64 {
+	t.Helper()
+	eval := exec.CommandContext(t.Context(), s.binary, "eval", "--manifest", filepath.Join(dir, "manifest.csv"), "--task", "category", "--level", "flow", "-o", "json")
+	eval.Env = s.env()
+	out, err := eval.Output()
+	if err != nil {
+		t.Fatalf("%v: %v", eval, err)
+	}
+	var report struct {
+		Classes []struct {
+			Name   string
+			Recall float64
+		}
+	}
+	if err := json.Unmarshal(out, &report); err != nil {
+		t.Fatal(err)
+	}
+	recall := map[string]float64{}
+	for _, class := range report.Classes {
+		recall[class.Name] = class.Recall
+	}
+	return recall
+}

@@ -1,0 +1,361 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package traffic
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/dpclass/dpclass/internal/fault"
+	"github.com/dpclass/dpclass/lab"
+)
+
+// Options says what traffic to make.
+type Options struct {
+	Out      string        // directory of the captures; it must be empty or not exist
+	Classes  []string      // categories of the captures to keep; empty: all
+	Programs []string      // names of programs; empty: all
+	Length   time.Duration // how long to begin new rounds; 0: each program once alone and once in a tunnel
+	Quick    bool          // short rounds, one program of each category, alone and in a tunnel
+	Seed     uint64
+	Parallel int // rounds at the same time; 0: three for each CPU
+
+	// Log is called with each finished or failed round and each skipped program. It may be
+	// called from several goroutines.
+	Log func(Event)
+	// Ready is called when the network is up, with the router that all rounds' traffic
+	// crosses: clients are beyond its eth0, servers and gateways beyond its eth1. It may
+	// be nil.
+	Ready func(router *lab.Host) error
+	// Done is called when all rounds are over and the network is still there. It may be nil.
+	Done func(router *lab.Host) error
+}
+
+// Event is one thing that happened.
+type Event struct {
+	Round    string // or the name of the program that is skipped
+	Captures []*Capture
+	Took     time.Duration
+	Skipped  bool
+	Err      error // why a round failed, or a program is skipped
+}
+
+// Result sums up a run.
+type Result struct {
+	Captures []*Capture
+	Failed   int // rounds
+}
+
+// Categories returns the categories that the lab can make.
+func Categories() []string {
+	set := []string{tunnelCategory}
+	for _, p := range registered {
+		set = append(set, p.Category, job{program: p, tunnel: tunnels[0]}.category())
+	}
+	slices.Sort(set)
+	return slices.Compact(set)
+}
+
+// Run makes traffic. A round that fails leaves no captures; the others go on. Run returns
+// an error if it could not make any, or the context ended; the manifest then lists what
+// is complete.
+func Run(ctx context.Context, o Options) (result Result, err error) {
+	for _, class := range o.Classes {
+		if !slices.Contains(Categories(), class) {
+			return result, fault.Advise(fmt.Errorf("no program of the lab makes %q", class), "choose among %s", strings.Join(Categories(), ", "))
+		}
+	}
+	programs, usable, err := o.choose()
+	if err != nil {
+		return result, err
+	}
+	if err := vacant(o.Out); err != nil {
+		return result, err
+	}
+	net, err := newNetwork(ctx)
+	if err != nil {
+		return result, err
+	}
+	defer func() { err = errors.Join(err, net.lab.Close()) }()
+	if !net.limits {
+		o.Log(Event{Round: "rate limits", Skipped: true, Err: errors.New("the kernel has no TBF qdisc")})
+	}
+	if !net.delays {
+		o.Log(Event{Round: "delays", Skipped: true, Err: errors.New("the kernel has no netem qdisc")})
+	}
+	if o.Ready != nil {
+		if err := o.Ready(net.router); err != nil {
+			return result, err
+		}
+	}
+	if err := os.MkdirAll(o.Out, 0o755); err != nil {
+		return result, err
+	}
+	list, err := newManifest(o.Out)
+	if err != nil {
+		return result, err
+	}
+	defer func() { err = errors.Join(err, list.file.Close()) }()
+
+	w := &work{options: o, net: net, list: list, versions: map[string]string{}}
+	for _, p := range programs {
+		w.versions[p.Name] = version(ctx, p.Version)
+	}
+	for _, t := range usable {
+		w.versions[t.name] = version(ctx, t.version)
+	}
+	jobs := make(chan job)
+	var workers sync.WaitGroup
+	if o.Parallel == 0 {
+		o.Parallel = 3 * runtime.NumCPU() // most of them wait
+	}
+	for range o.Parallel {
+		workers.Go(func() {
+			for j := range jobs {
+				w.do(ctx, j)
+			}
+		})
+	}
+	w.plan(ctx, programs, usable, jobs)
+	close(jobs)
+	workers.Wait()
+	if o.Done != nil {
+		if err := o.Done(net.router); err != nil {
+			return w.result, err
+		}
+	}
+	switch {
+	case ctx.Err() != nil:
+		return w.result, ctx.Err()
+	case len(w.result.Captures) == 0:
+		return w.result, fmt.Errorf("no traffic: %d rounds failed", w.result.Failed)
+	}
+	return w.result, nil
+}
+
+// vacant returns an error unless the directory is empty or does not exist.
+func vacant(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if len(entries) > 0 {
+		return fault.Advise(fmt.Errorf("directory %q is not empty", dir), "name a new directory")
+	}
+	return nil
+}
+
+// choose returns the programs and tunnels to use: those that are asked for and installed.
+func (o *Options) choose() (programs []*Program, usable []*tunnel, err error) {
+	if o.Log == nil {
+		o.Log = func(Event) {}
+	}
+	var absent []error
+	have := map[string][]*Program{}
+	var categories []string
+	for _, p := range Programs() {
+		if len(o.Programs) > 0 && !slices.Contains(o.Programs, p.Name) {
+			continue
+		}
+		if err := p.Missing(); err != nil {
+			absent = append(absent, err)
+			o.Log(Event{Round: p.Name, Skipped: true, Err: err})
+			continue
+		}
+		if !slices.Contains(categories, p.Category) {
+			categories = append(categories, p.Category)
+		}
+		have[p.Category] = append(have[p.Category], p)
+	}
+	for _, name := range o.Programs {
+		if !slices.ContainsFunc(registered, func(p *Program) bool { return p.Name == name }) {
+			return nil, nil, fault.Advise(fmt.Errorf("the lab has no program %q", name), "dplab traffic --list shows all")
+		}
+	}
+	for _, category := range categories {
+		all := have[category]
+		if o.Quick && len(o.Programs) == 0 {
+			slices.SortStableFunc(all, func(a, b *Program) int { return quickness(b) - quickness(a) })
+			all = all[:1]
+		}
+		programs = append(programs, all...)
+	}
+	if len(programs) == 0 {
+		return nil, nil, fmt.Errorf("none of the programs is installed: %w", errors.Join(absent...))
+	}
+	for _, t := range tunnels {
+		if err := missing(t.needs); err != nil {
+			o.Log(Event{Round: t.name, Skipped: true, Err: err})
+			continue
+		}
+		usable = append(usable, t)
+	}
+	return programs, usable, nil
+}
+
+func quickness(p *Program) int {
+	if p.Quick {
+		return 1
+	}
+	return 0
+}
+
+// keeps reports whether the captures of a category are asked for.
+func (o *Options) keeps(category string) bool {
+	return len(o.Classes) == 0 || slices.Contains(o.Classes, category)
+}
+
+// How many flows of a category and of a program are enough. A run with a time goes on
+// with those that have fewer, and with all when none has.
+const (
+	enoughOfCategory = 200
+	enoughOfProgram  = 20
+)
+
+// plan sends the jobs: passes over the programs, each alone and in one tunnel, in an order
+// that the seed gives.
+func (w *work) plan(ctx context.Context, programs []*Program, usable []*tunnel, jobs chan<- job) {
+	o := w.options
+	end := time.Now().Add(o.Length)
+	for pass := 0; ; pass++ {
+		all := w.pass(programs, usable, pass)
+		for _, j := range all {
+			if o.Length > 0 && pass > 0 && time.Now().After(end) {
+				return
+			}
+			select {
+			case jobs <- j:
+			case <-ctx.Done():
+				return
+			}
+		}
+		if o.Length == 0 || time.Now().After(end) || len(all) == 0 {
+			return
+		}
+	}
+}
+
+// pass returns the jobs of one pass.
+func (w *work) pass(programs []*Program, usable []*tunnel, pass int) []job {
+	var all []job
+	for i, p := range programs {
+		if j := (job{program: p, number: pass}); w.options.keeps(j.category()) {
+			all = append(all, j)
+		}
+		if len(usable) == 0 {
+			continue
+		}
+		t := usable[(pass+i)%len(usable)]
+		if j := (job{program: p, tunnel: t, number: pass}); w.options.keeps(j.category()) || w.options.keeps(tunnelCategory) {
+			all = append(all, j)
+		}
+	}
+	w.mu.Lock()
+	categories, names := map[string]int{}, map[string]int{}
+	for _, c := range w.result.Captures {
+		categories[c.Category] += c.Flows
+		names[c.Program] += c.Flows
+	}
+	w.mu.Unlock()
+	short := slices.DeleteFunc(slices.Clone(all), func(j job) bool {
+		return categories[j.category()] >= enoughOfCategory && names[j.program.Name] >= enoughOfProgram &&
+			(j.tunnel == nil || names[j.tunnel.name] >= enoughOfProgram && categories[tunnelCategory] >= enoughOfCategory)
+	})
+	if len(short) > 0 {
+		all = short
+	}
+	order := newDraw(w.options.Seed, "order", fmt.Sprint(pass))
+	order.Shuffle(len(all), func(a, b int) { all[a], all[b] = all[b], all[a] })
+	return all
+}
+
+// work runs jobs.
+type work struct {
+	options  Options
+	net      *network
+	list     *manifest
+	versions map[string]string
+
+	mu     sync.Mutex
+	result Result
+}
+
+// do runs one job and writes its captures.
+func (w *work) do(ctx context.Context, j job) {
+	began := time.Now()
+	captures, err := w.round(ctx, j)
+	if ctx.Err() != nil {
+		return
+	}
+	w.mu.Lock()
+	w.result.Captures = append(w.result.Captures, captures...)
+	if err != nil {
+		w.result.Failed++
+	}
+	w.mu.Unlock()
+	w.options.Log(Event{Round: j.id(), Captures: captures, Took: time.Since(began), Err: err})
+}
+
+func (w *work) round(ctx context.Context, j job) (captures []*Capture, err error) {
+	d := newDraw(w.options.Seed, j.id())
+	r := &Round{draw: d, Program: j.program, Quick: w.options.Quick, id: j.id(), net: w.net, tunnel: j.tunnel}
+	most := j.program.Clients
+	if most == 0 {
+		most = 3
+	}
+	length, clients := time.Duration(d.Between(30, 75)*float64(time.Second)), 1+d.IntN(most)
+	if r.Quick {
+		length, clients = 7*time.Second, min(most, 2)
+	}
+	dumps, err := r.run(ctx, length, clients)
+	if err != nil {
+		for _, d := range dumps {
+			_ = os.Remove(d.file)
+		}
+		return nil, err
+	}
+	inside := 0 // flows of the program in the tunnel
+	for n, dump := range slices.Backward(dumps) {
+		c := j.describe(dump, w.options.Seed, n, w.versions[j.program.Name])
+		if c.Category == tunnelCategory {
+			c.Version = w.versions[j.tunnel.name]
+		}
+		// The first capture is of the tunnel itself, which is no good if nobody used it.
+		if !w.options.keeps(c.Category) && !dump.inside || j.tunnel != nil && !dump.inside && inside == 0 {
+			_ = os.Remove(dump.file)
+			continue
+		}
+		ok, err := dump.finish(ctx, w.options.Out, c, d)
+		if err != nil {
+			return captures, err
+		}
+		if !ok {
+			continue
+		}
+		if dump.inside {
+			inside += c.Flows
+		}
+		if !w.options.keeps(c.Category) {
+			if err := os.Remove(filepath.Join(w.options.Out, filepath.FromSlash(c.Path))); err != nil {
+				return captures, err
+			}
+			continue
+		}
+		if err := w.list.write(c.row()); err != nil {
+			return captures, err
+		}
+		captures = append(captures, c)
+	}
+	if len(captures) == 0 {
+		return nil, errors.New("no payload crossed the router")
+	}
+	return captures, nil
+}
