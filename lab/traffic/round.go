@@ -188,7 +188,7 @@ func (r *Round) openTunnel(ctx context.Context) error {
 		return fmt.Errorf("%s: %w", r.tunnel.name, err)
 	}
 	for _, c := range r.Clients {
-		if err := r.capture(ctx, c.Host, tunnelDevice, hosts(r.Servers)); err != nil {
+		if err := r.capture(ctx, c.Host, r.tunnel.device, hosts(r.Servers)); err != nil {
 			return err
 		}
 	}
@@ -220,7 +220,7 @@ func (r *Round) capture(ctx context.Context, host *lab.Host, device, filter stri
 	if err != nil {
 		return err
 	}
-	d := &dump{process: process, file: file, tunnel: r.tunnel, inside: r.tunnel != nil && device == tunnelDevice}
+	d := &dump{process: process, file: file, tunnel: r.tunnel, inside: r.tunnel != nil && device == r.tunnel.device}
 	for _, c := range r.Clients {
 		d.clients = append(d.clients, c.stack.addr4, c.stack.addr6, c.Addr4, c.Addr6)
 	}
