@@ -106,6 +106,8 @@ func logEvent(out io.Writer, e traffic.Event) {
 	switch {
 	case e.Skipped:
 		fmt.Fprintf(out, "skipped: %s: %v\n", e.Round, e.Err)
+	case e.Again:
+		fmt.Fprintf(out, "again:   %s: %v\n", e.Round, e.Err)
 	case e.Err != nil:
 		fmt.Fprintf(out, "failed:  %s: %v\n", e.Round, e.Err)
 	default:

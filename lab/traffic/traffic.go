@@ -46,6 +46,7 @@ type Event struct {
 	Captures []*Capture
 	Took     time.Duration
 	Skipped  bool
+	Again    bool  // the round failed because the machine was too busy, and is run again
 	Err      error // why a round failed, or a program is skipped
 }
 
@@ -307,10 +308,17 @@ type work struct {
 	result Result
 }
 
+// attempts is how often a round is tried that a busy machine has made fail.
+const attempts = 3
+
 // do runs one job and writes its captures.
 func (w *work) do(ctx context.Context, j job) {
 	began := time.Now()
 	captures, err := w.round(ctx, j)
+	for n := 1; n < attempts && ctx.Err() == nil && (errors.Is(err, errLost) || errors.Is(err, context.DeadlineExceeded)); n++ {
+		w.options.Log(Event{Round: j.id(), Took: time.Since(began), Again: true, Err: err})
+		captures, err = w.round(ctx, j)
+	}
 	if ctx.Err() != nil {
 		return
 	}

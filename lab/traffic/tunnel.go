@@ -32,7 +32,7 @@ type tunnel struct {
 	needs   []Need
 	version string
 
-	device  string // of a client, that leads into the tunnel
+	device string // of a client, that leads into the tunnel
 
 	// open opens the tunnel. The clients and the gateway then have the device, with the
 	// addresses inside.
