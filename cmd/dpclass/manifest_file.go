@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"path/filepath"
 
 	"github.com/dpclass/dpclass/internal/dataset"
 )
@@ -18,4 +19,32 @@ func readManifest(file, root string, sets []string) ([]dataset.Capture, error) {
 		return nil, fmt.Errorf("manifest %q: %w", file, err)
 	}
 	return captures, nil
+}
+
+// readManifests reads the captures of several manifests. Their paths become absolute,
+// because relative ones start from different directories.
+func readManifests(files []string, root string, sets []string) ([]dataset.Capture, error) {
+	var all []dataset.Capture
+	seen := map[string]string{}
+	for _, file := range files {
+		captures, err := dataset.ReadManifest(file, root)
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range captures {
+			if c.Path, err = filepath.Abs(c.File); err != nil {
+				return nil, fmt.Errorf("manifest %q: %w", file, err)
+			}
+			if before, twice := seen[c.Path]; twice {
+				return nil, fmt.Errorf("manifest %q: capture %q is already in manifest %q", file, c.Path, before)
+			}
+			seen[c.Path] = file
+			all = append(all, c)
+		}
+	}
+	all, err := dataset.OfSets(all, sets)
+	if err != nil {
+		return nil, fmt.Errorf("manifests %q: %w", files, err)
+	}
+	return all, nil
 }
