@@ -31,6 +31,49 @@ func Needed() []string {
 	return names
 }
 
+// Keep returns the numbers of the capabilities that dpclass goes on with when it gives up
+// the others: those that it needs, and CAP_SYS_ADMIN if it has that instead of one of them.
+func Keep() ([]int, error) {
+	text, err := os.ReadFile("/proc/thread-self/status")
+	if err != nil {
+		return nil, fmt.Errorf("capabilities: %w", err)
+	}
+	return keep(effective(string(text))), nil
+}
+
+func keep(set uint64) []int {
+	var numbers []int
+	admin := false
+	for _, c := range needed {
+		has := set&(1<<c.number) != 0
+		if has {
+			numbers = append(numbers, c.number)
+		}
+		admin = admin || !has && c.admin
+	}
+	if admin && set&(1<<unix.CAP_SYS_ADMIN) != 0 {
+		numbers = append(numbers, unix.CAP_SYS_ADMIN)
+	}
+	return numbers
+}
+
+// Names returns the names of capabilities.
+func Names(numbers []int) []string {
+	other := map[int]string{unix.CAP_SYS_ADMIN: "CAP_SYS_ADMIN", unix.CAP_DAC_OVERRIDE: "CAP_DAC_OVERRIDE"}
+	for _, c := range needed {
+		other[c.number] = c.name
+	}
+	var names []string
+	for _, number := range numbers {
+		name, ok := other[number]
+		if !ok {
+			name = fmt.Sprintf("capability %d", number)
+		}
+		names = append(names, name)
+	}
+	return names
+}
+
 // Missing returns the names of those that this process lacks.
 func Missing() ([]string, error) {
 	text, err := os.ReadFile("/proc/thread-self/status")
