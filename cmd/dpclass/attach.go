@@ -168,7 +168,7 @@ func attach(cmd *cobra.Command, g *cli.Globals, f *attachFlags, interfaces []str
 	if err != nil || len(attached) == 0 {
 		return err
 	}
-	all, err := f.serve(g, attached, config, log)
+	all, err := f.serve(box, attached, config, log)
 	if err != nil {
 		return errors.Join(err, f.finish(all, log))
 	}

@@ -58,21 +58,23 @@ func keep(set uint64) []int {
 }
 
 // Names returns the names of capabilities.
-func Names(numbers []int) []string {
-	other := map[int]string{unix.CAP_SYS_ADMIN: "CAP_SYS_ADMIN", unix.CAP_DAC_OVERRIDE: "CAP_DAC_OVERRIDE"}
-	for _, c := range needed {
-		other[c.number] = c.name
-	}
-	var names []string
-	for _, number := range numbers {
-		name, ok := other[number]
-		if !ok {
-			name = fmt.Sprintf("capability %d", number)
+func Names(all []int) []string {
+	names := make([]string, 0, len(all))
+	for _, number := range all {
+		if number < len(byNumber) {
+			names = append(names, "CAP_"+byNumber[number])
+		} else {
+			names = append(names, fmt.Sprintf("capability %d", number))
 		}
-		names = append(names, name)
 	}
 	return names
 }
+
+// byNumber are the names of all capabilities, without CAP_ (linux/capability.h).
+var byNumber = strings.Fields(`CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE
+	NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT
+	SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE
+	MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE`)
 
 // Missing returns the names of those that this process lacks.
 func Missing() ([]string, error) {
@@ -92,14 +94,8 @@ func Admin() bool {
 
 // effective returns the effective set of /proc/PID/status.
 func effective(status string) uint64 {
-	for line := range strings.Lines(status) {
-		if hex, ok := strings.CutPrefix(line, "CapEff:"); ok {
-			// A line that cannot be read counts as no capability.
-			set, _ := strconv.ParseUint(strings.TrimSpace(hex), 16, 64)
-			return set
-		}
-	}
-	return 0
+	set, _ := strconv.ParseUint(field(status, "CapEff:"), 16, 64) // a line that cannot be read counts as no capability
+	return set
 }
 
 // missing returns the names of the needed capabilities that /proc/PID/status lacks.
