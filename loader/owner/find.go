@@ -206,7 +206,7 @@ func (q *Flow) during(o *socketsOwner) bool {
 
 // localFor is how long the list of local addresses is used before an address that is not in
 // it makes the finder read it again.
-const localFor = 2 * time.Second
+const localFor = 250 * time.Millisecond
 
 // isLocal reports whether an address is one of this network namespace.
 func (f *Finder) isLocal(addr netip.Addr) bool {
