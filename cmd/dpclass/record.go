@@ -135,6 +135,13 @@ func recordInterface(cmd *cobra.Command, g *cli.Globals, f *recordFlags, iface s
 	}
 	stderr := cmd.ErrOrStderr()
 	config.Log = g.Logger(stderr, "text")
+	config.Started = func() {
+		until := "Ctrl-C"
+		if f.duration > 0 {
+			until += " or for " + f.duration.String()
+		}
+		fmt.Fprintf(stderr, "recording %s by %s into %s until %s\n", tui.Printable(iface), f.by, tui.Printable(f.out), until)
+	}
 	progress := cli.NewProgress(stderr, "packets", 0)
 	config.Progress = func(s *recorder.Summary) {
 		detail := fmt.Sprintf("%s, %s, %s", tui.Plural(s.Flows, "flow"), tui.Plural(len(s.Labels), "label"), tui.Bytes(uint64(s.Bytes)))

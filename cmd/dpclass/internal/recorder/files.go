@@ -31,7 +31,8 @@ import (
 const (
 	maxOpen     = 128     // files that are open at a time
 	writeAt     = 1 << 18 // bytes of a file that wait to be written
-	reserveSize = 1 << 18 // bytes kept free for the manifest
+	reserveSize = 1 << 19 // bytes kept free for what waits when the disk is full,
+	reserveLast = 1 << 16 // and of these for the manifest
 )
 
 // The files of a directory besides captures.
@@ -360,7 +361,13 @@ func (f *files) recount(l *label) error {
 
 // close writes everything and the manifest, and frees the directory.
 func (f *files) close(by By, task flow.Task, other bool) error {
-	err := f.flushAll()
+	// If the disk is full, this makes room for small captures that had not been written yet.
+	err := f.lock.Truncate(reserveLast)
+	all := f.sorted()
+	slices.SortStableFunc(all, func(a, b *label) int { return len(a.waiting) - len(b.waiting) })
+	for _, l := range all {
+		err = errors.Join(err, f.flush(l))
+	}
 	for _, l := range f.order {
 		err = errors.Join(err, l.file.Close())
 		l.file = nil

@@ -45,6 +45,7 @@ type Config struct {
 	Other    bool          // list flows without a label in the manifest
 
 	Log      *slog.Logger
+	Started  func()         // called once packets are recorded; may be nil
 	Progress func(*Summary) // called several times a second; may be nil
 }
 
@@ -169,6 +170,9 @@ func Run(ctx context.Context, config Config) (_ *Summary, err error) {
 	}
 	if err := r.open(); err != nil {
 		return nil, err
+	}
+	if r.Started != nil {
+		r.Started()
 	}
 	began := time.Now()
 	r.sum = Summary{Iface: r.Iface, Out: r.Out, By: r.By}
