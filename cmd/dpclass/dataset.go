@@ -49,7 +49,8 @@ Give one of three sources of captures:
   --captures DIR   a directory; the first name below it is a capture's label:
                    DIR/LABEL/any.pcap or DIR/LABEL.pcap
   --manifest CSV   a CSV file with the columns path, category and app, and
-                   optionally set, vpn, capture and use; may be given more than once
+                   optionally set, vpn, capture and use; or a directory of
+                   "dpclass record" or "dplab traffic"; may be given more than once
   --iscx DIR       the files of the UNB ISCX VPN-nonVPN 2016 release, labelled by name
 
 You can use labels of your own. With --captures, put traffic without a label into
@@ -58,6 +59,7 @@ You can use labels of your own. With --captures, put traffic without a label int
   dpclass dataset build --captures captures --task app --out dataset
   dpclass dataset build --manifest corpus/manifest.csv --out dataset
   dpclass dataset build --manifest corpus/manifest.csv --manifest traffic/manifest.csv --out dataset
+  dpclass dataset build --manifest recorded --out dataset
   dpclass dataset build --manifest labels.csv --root /captures --set office --out dataset
   dpclass dataset build --iscx /data/ISCX-VPN-NonVPN-2016 --out iscx
   dpclass dataset build --manifest labels.csv --checksums --per-flow 0 --out all`,
@@ -67,7 +69,7 @@ You can use labels of your own. With --captures, put traffic without a label int
 	set := command.Flags()
 	set.StringVar(&flags.captures, "captures", "", "`DIR` of captures; the first name below it is a capture's label")
 	set.Var(&cli.Choice{Value: &flags.task, Words: []string{flow.Category.String(), flow.App.String()}}, "task", "with --captures: what the labels name")
-	set.StringArrayVar(&flags.manifests, "manifest", nil, "CSV `FILE` that lists and labels captures; may be given more than once")
+	set.StringArrayVar(&flags.manifests, "manifest", nil, "CSV `FILE` that lists and labels captures, or the directory of dpclass record; may be given more than once")
 	set.StringVar(&flags.root, "root", "", "`DIR` that relative paths in the manifests start from (default: each manifest's own)")
 	set.StringArrayVar(&flags.sets, "set", nil, "use only the manifests' rows of the set `NAME`; may be given more than once")
 	set.StringVar(&flags.iscx, "iscx", "", "`DIR` of the ISCX VPN-nonVPN 2016 captures")

@@ -4,13 +4,27 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"github.com/dpclass/dpclass/internal/dataset"
 )
 
-// readManifest reads the captures of a manifest; if sets are named, only theirs.
+// manifestName is what dpclass record and dplab traffic call their manifests.
+const manifestName = "manifest.csv"
+
+// manifestOf returns the manifest that an argument means: the file, or that of a directory.
+func manifestOf(path string) string {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return filepath.Join(path, manifestName)
+	}
+	return path
+}
+
+// readManifest reads the captures of a manifest, or of a directory that has one; if sets are
+// named, only theirs.
 func readManifest(file, root string, sets []string) ([]dataset.Capture, error) {
+	file = manifestOf(file)
 	captures, err := dataset.ReadManifest(file, root)
 	if err != nil {
 		return nil, err
@@ -27,6 +41,7 @@ func readManifests(files []string, root string, sets []string) ([]dataset.Captur
 	var all []dataset.Capture
 	seen := map[string]string{}
 	for _, file := range files {
+		file = manifestOf(file)
 		captures, err := dataset.ReadManifest(file, root)
 		if err != nil {
 			return nil, err
