@@ -6,7 +6,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
-	"strings"
+	"regexp"
 	"time"
 )
 
@@ -24,6 +24,9 @@ var _ = register(
 
 // failed is how a page says in the browser's console that it does not work.
 const failed = "lab page: "
+
+// pageProblem matches that, and what the browser says about a script that is no JavaScript.
+var pageProblem = regexp.MustCompile(failed + ".*|Uncaught (Syntax|Reference|Type)Error.*")
 
 // visit lets a browser visit a page and go on from there as the pages say, for a while.
 // Browsers do not end by themselves.
@@ -45,8 +48,8 @@ func visit(ctx context.Context, c *Client, least, most float64, command ...strin
 	}
 	output := p.Output() // before the page notices that the browser ends
 	_ = p.Stop()
-	if _, problem, found := strings.Cut(output, failed); found {
-		return fmt.Errorf("the page in %s: %.500s", command[0], problem)
+	if problem := pageProblem.FindString(output); problem != "" {
+		return fmt.Errorf("the page in %s: %s", command[0], problem)
 	}
 	return nil
 }

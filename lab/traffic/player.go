@@ -13,7 +13,7 @@ var _ = register(
 		Start: func(ctx context.Context, r *Round) (Session, error) {
 			return r.player(ctx, (*Round).NGINX, "index.m3u8")
 		}},
-	&Program{Name: "chromium-dash", Category: "streaming", App: "dash", Clients: 1, Version: "chromium --version", Needs: append([]Need{needNGINX}, playerNeeds...),
+	&Program{Name: "chromium-dash", Category: "streaming", App: "mpegdash", Clients: 1, Version: "chromium --version", Needs: append([]Need{needNGINX}, playerNeeds...),
 		Start: func(ctx context.Context, r *Round) (Session, error) {
 			return r.player(ctx, (*Round).NGINX, "index.mpd")
 		}},
@@ -21,7 +21,7 @@ var _ = register(
 		Start: func(ctx context.Context, r *Round) (Session, error) {
 			return r.player(ctx, (*Round).HTTP3, "index.m3u8")
 		}},
-	&Program{Name: "chromium-h3-dash", Category: "streaming", App: "dash", Clients: 1, Version: "chromium --version", Needs: playerNeeds,
+	&Program{Name: "chromium-h3-dash", Category: "streaming", App: "mpegdash", Clients: 1, Version: "chromium --version", Needs: playerNeeds,
 		Start: func(ctx context.Context, r *Round) (Session, error) {
 			return r.player(ctx, (*Round).HTTP3, "index.mpd")
 		}},

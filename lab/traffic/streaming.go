@@ -12,7 +12,7 @@ var videoNeeds = []Need{needNGINX, {"ffmpeg", "ffmpeg"}}
 var _ = register(
 	&Program{Name: "ffmpeg-hls", Category: "streaming", App: "hls", Quick: true, Clients: 2, Version: "ffmpeg -version", Needs: videoNeeds,
 		Start: startHLS},
-	&Program{Name: "ffmpeg-dash", Category: "streaming", App: "dash", Clients: 2, Version: "ffmpeg -version", Needs: videoNeeds, Start: startDASH},
+	&Program{Name: "ffmpeg-dash", Category: "streaming", App: "mpegdash", Clients: 2, Version: "ffmpeg -version", Needs: videoNeeds, Start: startDASH},
 	&Program{Name: "mpv-hls", Category: "streaming", App: "hls", Clients: 2, Version: "mpv --version", Needs: append([]Need{{"mpv", "mpv"}}, videoNeeds...),
 		Start: startMPV},
 	&Program{Name: "ffmpeg-mp4", Category: "streaming", App: "mp4", Clients: 2, Version: "ffmpeg -version", Needs: videoNeeds, Start: startMP4},
