@@ -213,10 +213,13 @@ func (r *Round) clientHosts() string {
 	return hosts(clients)
 }
 
+// frameSize is more than any frame of the lab has: MTU is 1500, and offloads are off.
+const frameSize = 2048
+
 // capture begins a capture.
 func (r *Round) capture(ctx context.Context, host *lab.Host, device, filter string) error {
 	file := filepath.Join(r.net.lab.Dir(), fmt.Sprintf("%s-%d.pcap", r.id, len(r.dumps)))
-	process, err := host.Capture(context.WithoutCancel(ctx), device, file, filter)
+	process, err := host.CaptureFrames(context.WithoutCancel(ctx), device, file, frameSize, filter)
 	if err != nil {
 		return err
 	}
