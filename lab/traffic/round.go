@@ -32,6 +32,7 @@ type Round struct {
 	lab     *lab.Lab
 	tunnel  *tunnel // nil: none
 	gateway *Node   // of the tunnel
+	link    *link   // nil: the hosts are on both sides of the router
 	ca      *lab.Authority
 	dumps   []*dump
 }
@@ -120,8 +121,15 @@ func (r *Round) run(ctx context.Context, length time.Duration, clients int) (dum
 		if err != nil {
 			return nil, err
 		}
-		stacks = append(stacks, n.stack)
+		if r.link == nil {
+			stacks = append(stacks, n.stack)
+		}
 		return n, nil
+	}
+	if r.Program.OneLink {
+		if err := r.newLink(ctx); err != nil {
+			return nil, err
+		}
 	}
 	for i := range max(1, r.Program.Peers) {
 		n, err := node(fmt.Sprintf("server%d", i), true)
@@ -178,6 +186,9 @@ const setupTime = 60 * time.Second
 
 // openTunnel begins the captures, and opens the tunnel if there is one.
 func (r *Round) openTunnel(ctx context.Context) error {
+	if r.link != nil {
+		return r.capture(ctx, r.link.bridge, bridgeDevice, "udp or tcp") // nobody else is there
+	}
 	if r.tunnel == nil {
 		return r.capture(ctx, r.net.router, "eth0", r.clientHosts()+" and "+hosts(r.Servers))
 	}
@@ -233,20 +244,28 @@ func (r *Round) capture(ctx context.Context, host *lab.Host, device, filter stri
 
 // node creates a host of the round.
 func (r *Round) node(ctx context.Context, name string, far bool) (*Node, error) {
-	s := r.net.claim(r.draw)
+	var s stack
+	if r.link != nil {
+		s = r.link.stack(r.draw)
+	} else {
+		s = r.net.claim(r.draw)
+	}
 	n := &Node{Dir: filepath.Join(r.Dir, name), Name: r.name(), stack: s, ports: map[int]bool{}, Addr4: s.addr4, Addr6: s.addr6}
 	err := os.Mkdir(n.Dir, 0o755)
 	if err == nil {
 		n.Host, err = r.lab.Host(name)
 	}
-	if err == nil {
+	switch {
+	case err != nil:
+	case r.link != nil:
+		err = r.link.attach(ctx, r.net, n.Host, s)
+	default:
 		n.link, err = r.net.attach(ctx, n.Host, s, far)
 	}
-	if err != nil {
+	if err != nil && r.link == nil {
 		r.net.release(s)
-		return nil, err
 	}
-	return n, nil
+	return n, err
 }
 
 // writeHosts gives each node its /etc/hosts and an /etc/resolv.conf that asks nobody.

@@ -250,7 +250,7 @@ func (w *work) pass(programs []*Program, usable []*tunnel, pass int) []job {
 		if j := (job{program: p, number: pass}); w.options.keeps(j.category()) {
 			all = append(all, j)
 		}
-		if len(usable) == 0 {
+		if len(usable) == 0 || p.OneLink {
 			continue
 		}
 		t := usable[(pass+i)%len(usable)]
