@@ -28,6 +28,7 @@ type Program struct {
 	Quick    bool   // part of a quick run; each category should have a program that is
 	Clients  int    // most clients of a round; 0: three
 	Peers    int    // hosts on the servers' side; 0: one
+	OneLink  bool   // no router is between clients and servers, and there are no tunnels
 
 	// Start starts the servers and returns what a client does in one session. It returns
 	// when the servers accept connections.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,18 +18,20 @@ var _ = register(&Program{Name: "webrtc", Category: "voip", App: "webrtc", Clien
 	Needs: []Need{{"chromium", "chromium"}}, Start: startWebRTC})
 
 // meeting is the page of both ends of a call. They find each other through the site: POST
-// leaves a message for the other end, GET waits for one.
+// leaves a message for the other end, GET waits for one. RELAY is the RTCConfiguration of
+// the end that calls.
 const meeting = `<!doctype html><title>meeting</title><script>
 const me = location.hash.slice(1), other = me == 'a' ? 'b' : 'a', video = location.search == '?video';
 const say = message => fetch('/' + other, {method: 'POST', body: JSON.stringify(message)});
 const hear = async () => { for (;;) { const r = await fetch('/' + me); if (r.status == 200) return r.json(); } };
 const gathered = c => new Promise(r => { c.onicegatheringstatechange = () => c.iceGatheringState == 'complete' && r();
-	setTimeout(r, 2000); });
+	setTimeout(r, 5000); });
 (async () => {
 	const media = await navigator.mediaDevices.getUserMedia({audio: true, video: video && {width: 320, height: 240, frameRate: 15}});
 	for (;;) {
-		const call = new RTCPeerConnection();
+		const call = new RTCPeerConnection(me == 'a' ? RELAY : {});
 		media.getTracks().forEach(t => call.addTrack(t, media));
+		call.onconnectionstatechange = () => me == 'a' && call.connectionState == 'failed' && fetch('/failed', {method: 'POST', body: 'no connection'});
 		call.ontrack = () => fetch('/connected', {method: 'POST'});
 		if (me == 'a') {
 			await call.setLocalDescription(await call.createOffer());
@@ -47,6 +50,7 @@ const gathered = c => new Promise(r => { c.onicegatheringstatechange = () => c.i
 
 // mailboxes is the site that serves the page and passes messages on.
 type mailboxes struct {
+	page   string
 	mu     sync.Mutex
 	boxes  map[string]chan []byte
 	failed string // what a page has reported
@@ -55,7 +59,7 @@ type mailboxes struct {
 func (m *mailboxes) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	if request.URL.Path == "/meet" {
 		w.Header().Set("Content-Type", "text/html")
-		_, _ = io.WriteString(w, meeting)
+		_, _ = io.WriteString(w, m.page)
 		return
 	}
 	m.mu.Lock()
@@ -90,8 +94,12 @@ func (m *mailboxes) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 
 // startWebRTC: two browsers call each other, with sound or with video too, as the pages of
 // meeting services let them. The page that waits for calls is on the server's host.
-func startWebRTC(ctx context.Context, r *Round) (Session, error) {
-	site := &mailboxes{boxes: map[string]chan []byte{}}
+func startWebRTC(ctx context.Context, r *Round) (Session, error) { return r.meeting(ctx, "{}") }
+
+// meeting starts the site and the page that waits for calls. relay is the configuration of
+// the end that calls.
+func (r *Round) meeting(ctx context.Context, relay string) (Session, error) {
+	site := &mailboxes{page: strings.Replace(meeting, "RELAY", relay, 1), boxes: map[string]chan []byte{}}
 	url, err := r.HTTPS(ctx, site)
 	if err != nil {
 		return nil, err
