@@ -356,7 +356,7 @@ func (w *work) round(ctx context.Context, j job) (captures []*Capture, err error
 			c.Version = w.versions[j.tunnel.name]
 		}
 		// The first capture is of the tunnel itself, which is no good if nobody used it.
-		if !w.options.keeps(c.Category) && !dump.inside || j.tunnel != nil && !dump.inside && inside == 0 {
+		if !w.options.keeps(c.Category) && !dump.inside || j.tunnel != nil && j.tunnel.streams == nil && !dump.inside && inside == 0 {
 			_ = os.Remove(dump.file)
 			continue
 		}

@@ -161,44 +161,6 @@ func rightChecksum(ip []byte) bool {
 	return sum == 0xffff
 }
 
-// ndpiNames are nDPI's names of what a program speaks; it must see one of them. nDPI 4.2
-// knows OpenVPN only with tls-auth, and DNS, NTP and SNMP only on their own ports.
-var ndpiNames = map[string][]string{
-	"curl": {"TLS"}, "sftp": {"SSH"}, "ssh": {"SSH"}, "curl-mail": {"TLS"}, "xmpp": {"Jabber"}, "mqtt": {"MQTT", "TLS"}, "ffmpeg-hls": {"TLS"},
-	"baresip": {"SIP", "RTP"}, "aria2": {"BitTorrent"}, "wireguard": {"WireGuard"}, "stunnel": {"TLS"},
-	"quic-go": {"QUIC"}, "chromium-h3": {"QUIC"}, "chromium-h3-upload": {"QUIC"}, "chromium-h3-hls": {"QUIC"}, "chromium-h3-dash": {"QUIC"},
-	"ffmpeg-rtsp": {"RTSP"}, "chromium-hls": {"TLS"}, "chromium-dash": {"TLS"}, "chromium-chat": {"TLS"},
-}
-
-// checkNDPI asks nDPI what it sees in the captures.
-func checkNDPI(t *testing.T, dir string, captures []*Capture) {
-	reader, err := exec.LookPath("ndpiReader")
-	if err != nil {
-		t.Skipf("SKIPPED: %v; apt-get install libndpi-bin", err)
-	}
-	asked := 0
-	for _, c := range captures {
-		want := ndpiNames[c.Program]
-		if want == nil {
-			continue
-		}
-		asked++
-		out, err := exec.CommandContext(t.Context(), reader, "-i", filepath.Join(dir, c.Path)).CombinedOutput()
-		if err != nil {
-			t.Fatalf("ndpiReader: %v: %s", err, out)
-		}
-		if !slices.ContainsFunc(want, func(name string) bool {
-			return bytes.Contains(out, []byte("\t"+name+" ")) || bytes.Contains(out, []byte("\t"+name+"."))
-		}) {
-			_, names, _ := bytes.Cut(out, []byte("Detected protocols:"))
-			t.Errorf("%s: nDPI sees none of %q: %s", c.Path, want, names[:min(500, len(names))])
-		}
-	}
-	if asked == 0 {
-		t.Error("no capture of a program that nDPI knows")
-	}
-}
-
 // TestQuick makes traffic of every category whose programs are installed.
 func TestQuick(t *testing.T) {
 	needRoot(t)

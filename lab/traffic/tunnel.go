@@ -43,6 +43,7 @@ type tunnel struct {
 	// need nothing else and that people use in it; nil: a tunnel of packets, for all
 	// programs. open then gets no addresses, and no packets are seen inside.
 	streams []string
+	relays  int // hosts on the far side besides the gateway
 }
 
 // inside holds the addresses in a tunnel.
@@ -65,6 +66,7 @@ var tunnels = []*tunnel{
 		open: openVPN("tcp", stunnel)},
 	{name: "shadowsocks", app: "shadowsocks", needs: []Need{{"openvpn", "openvpn"}, {"ss-server", "shadowsocks-libev"}, {"ss-tunnel", "shadowsocks-libev"}, needTUN},
 		version: "ss-tunnel -h", device: tunnelDevice, open: openVPN("tcp", shadowsocks)},
+	{name: "tor", app: "tor", needs: needTor, version: "tor --version", open: tor, slow: true, streams: throughTor, relays: torRelays - 1},
 }
 
 // carries reports whether a program can run inside the tunnel.
@@ -74,6 +76,9 @@ func (t *tunnel) carries(p *Program) bool {
 
 // start opens the tunnel, and routes all traffic of the clients into it.
 func (t *tunnel) start(ctx context.Context, r *Round) error {
+	if t.streams != nil {
+		return t.open(ctx, r, inside{})
+	}
 	i := inside{}
 	i.prefix4 = netip.PrefixFrom(r.addr4(), 24).Masked()
 	i.prefix6 = netip.PrefixFrom(r.addr6(), 64).Masked()
