@@ -43,6 +43,7 @@ type attachFlags struct {
 	noClassify      bool
 	vlan            bool
 	maxFlows        uint32
+	processes       bool
 	logFormat       string
 }
 
@@ -98,6 +99,7 @@ the fields of "dpclass flows -o json"; its log goes to standard error.`,
 	flags.BoolVar(&f.persist, "persist", false, "keep programs, flows and policy in the kernel when attach ends")
 	flags.BoolVar(&f.noClassify, "no-classify", false, "count flows without classifying them; needs no ONNX Runtime")
 	flags.BoolVar(&f.vlan, "vlan", false, "treat the same addresses and ports in different VLANs as different flows")
+	flags.BoolVar(&f.processes, "processes", true, "note which process opens the socket of a local flow, where this user may")
 	flags.Uint32Var(&f.maxFlows, "max-flows", 0, "decided flows to keep for each IP version (default: 65536)")
 	flags.Var(&cli.Choice{Value: &f.logFormat, Words: sink.Names()}, "log-format", "format of the log")
 	cli.Complete(cmd, "mode", "auto", "native", "tc")
@@ -153,22 +155,26 @@ func attach(cmd *cobra.Command, g *cli.Globals, f *attachFlags, interfaces []str
 	if err != nil || len(attached) == 0 {
 		return err
 	}
-	all, err := f.serve(g, attached, config, log)
+	var owners *processes
+	if f.processes {
+		owners = watchProcesses(log)
+	}
+	all, err := f.serve(g, attached, config, owners, log)
 	if err != nil {
-		return errors.Join(err, f.finish(all, log))
+		return errors.Join(err, f.finish(all, log), owners.close())
 	}
 	// If the reader of the log goes away, the write fails, and the agent continues.
 	signal.Ignore(syscall.SIGPIPE)
 	exporter, err := sink.New(f.logFormat, cmd.OutOrStdout(), log)
 	if err != nil {
-		return errors.Join(err, f.finish(all, log))
+		return errors.Join(err, f.finish(all, log), owners.close())
 	}
 	var ports []agent.Port
 	for _, s := range all {
 		ports = append(ports, s.port())
 	}
 	a := agent.New(agent.Config{
-		Ports: ports, Log: log, Sinks: []agent.Sink{exporter}, Reload: reload, SignalReload: true,
+		Ports: ports, Log: log, Sinks: []agent.Sink{owners.sink(exporter)}, Reload: reload, SignalReload: true,
 		Classifier: agent.NewClassifier(engine, func() ([]*model.Model, error) { return loadModels(f.models) }),
 	})
 	defer func() {
@@ -179,6 +185,7 @@ func attach(cmd *cobra.Command, g *cli.Globals, f *attachFlags, interfaces []str
 		} else if lost != nil {
 			log.Warn("the flow log is not complete", "error", lost)
 		}
+		err = errors.Join(err, owners.close()) // after the log, which asks for processes
 	}()
 	if err := f.announce(cmd.OutOrStdout(), log, attached, models); err != nil {
 		return err

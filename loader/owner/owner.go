@@ -18,6 +18,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -170,6 +171,21 @@ func (w *Watch) Pin(dir string) error {
 		w.pinned = append(w.pinned, path)
 	}
 	return nil
+}
+
+// Unpin removes the pins in a directory: of an interface that others may attach from now on.
+func (w *Watch) Unpin(dir string) error {
+	var errs []error
+	w.pinned = slices.DeleteFunc(w.pinned, func(pin string) bool {
+		if filepath.Dir(pin) != filepath.Clean(dir) {
+			return false
+		}
+		if err := os.Remove(pin); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("remove pin: %w", err))
+		}
+		return true
+	})
+	return errors.Join(errs...)
 }
 
 // ErrNoWatch says that no process notes which processes open sockets.
