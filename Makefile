@@ -23,7 +23,7 @@ deps-generate: ## install clang and libbpf's headers (only make generate needs t
 	@scripts/deps.sh generate
 
 generate: check-go ## rebuild labels and BPF objects from their sources, with the pinned clang
-	$(GO) generate ./flow ./loader
+	$(GO) generate ./flow ./loader ./loader/owner
 
 lint: check-go bin/golangci-lint ## check formatting; run go vet, golangci-lint, shellcheck, ruff
 	@GO="$(GO)" scripts/lint.sh

@@ -31,6 +31,38 @@ func Needed() []string {
 	return names
 }
 
+// Record are the capabilities that dpclass record needs besides: to read packets, and to see
+// the open files of other users' processes.
+var Record = []Capability{{"CAP_NET_RAW", unix.CAP_NET_RAW}, {"CAP_SYS_PTRACE", unix.CAP_SYS_PTRACE},
+	{"CAP_DAC_READ_SEARCH", unix.CAP_DAC_READ_SEARCH}}
+
+// Capability is a capability by its name and number (capabilities(7)).
+type Capability struct {
+	Name   string
+	Number int
+}
+
+// MissingFor returns the names of those that this process lacks. If that cannot be read, it
+// lacks none: the kernel has the last word.
+func MissingFor(all []Capability) []string {
+	text, err := os.ReadFile("/proc/thread-self/status")
+	if err != nil {
+		return nil
+	}
+	return missingFor(string(text), all)
+}
+
+func missingFor(status string, all []Capability) []string {
+	set := effective(status)
+	var names []string
+	for _, c := range all {
+		if set&(1<<c.Number) == 0 {
+			names = append(names, c.Name)
+		}
+	}
+	return names
+}
+
 // Missing returns the names of those that this process lacks.
 func Missing() ([]string, error) {
 	text, err := os.ReadFile("/proc/thread-self/status")
