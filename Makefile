@@ -8,7 +8,7 @@ LINT_VERSION = v2.15.0
 
 .DEFAULT_GOAL := all
 .NOTPARALLEL: # deps must finish before the targets that need them
-.PHONY: all help deps deps-generate generate lint test test-kernels test-all demo lab lab-deps picture attach install uninstall train-deps evaluation paper clean check-go FORCE
+.PHONY: all help deps deps-generate generate lint test test-kernels test-all demo lab lab-deps picture attach install uninstall train-deps learn evaluation paper clean check-go FORCE
 
 all: bin/dpclass bin/libonnxruntime.so.1 ## build bin/dpclass, and put ONNX Runtime next to it
 
@@ -23,7 +23,7 @@ deps-generate: ## install clang and libbpf's headers (only make generate needs t
 	@scripts/deps.sh generate
 
 generate: check-go ## rebuild labels and BPF objects from their sources, with the pinned clang
-	$(GO) generate ./flow ./loader
+	$(GO) generate ./flow ./loader ./loader/owner
 
 lint: check-go bin/golangci-lint ## check formatting; run go vet, golangci-lint, shellcheck, ruff
 	@GO="$(GO)" scripts/lint.sh
@@ -74,6 +74,10 @@ uninstall: ## remove what make install installed
 
 train-deps: ## create the trainer's Python environment in .venv (6 GB, mostly PyTorch)
 	@scripts/train-deps.sh
+
+learn: bin/dpclass ## train a model on what dpclass record has captured: make learn RECORDED=DIR [NAME=mine] [ARGS="--epochs 20"]
+	@test -n "$(RECORDED)" || { echo 'RECORDED is missing: make learn RECORDED=DIR (dpclass record makes one)' >&2; exit 2; }
+	@scripts/learn.sh "$(RECORDED)" "$(or $(NAME),mine)" $(ARGS)
 
 evaluation: bin/dpclass ## test the default network and dpclass (20 minutes, resumable): make evaluation DATA=dataset [CAPTURES=DIR, for names and nDPI] [WORK=evaluation] [ARGS=]
 	@test -n "$(DATA)" || { echo 'which dataset? make evaluation DATA=DIR (dpclass dataset build makes one)' >&2; exit 2; }

@@ -14,7 +14,7 @@ char LICENSE[] SEC("license") = "GPL";
 #define AF_INET 2
 #define AF_INET6 10
 #define PF_KTHREAD 0x00200000 /* include/linux/sched.h */
-#define TASK_NAME 16	      /* TASK_COMM_LEN */
+#define TASK_NAME 16 /* TASK_COMM_LEN */
 
 /* What is read of the kernel's own structs; the loader puts in the offsets of the running kernel. */
 struct kernfs_node {
@@ -44,12 +44,12 @@ struct sock {
 volatile const __u64 netns_cookie;
 
 struct owner {
-	__u64 since;  /* CLOCK_MONOTONIC in ns when it got the socket; 0: before the programs ran */
-	__u64 until;  /* when it closed the socket; 0: it has not */
+	__u64 since; /* CLOCK_MONOTONIC in ns when it got the socket; 0: before the programs ran */
+	__u64 until; /* when it closed the socket; 0: it has not */
 	__u64 cgroup; /* id of its cgroup v2 */
 	__u32 pid;
 	char name[TASK_NAME]; /* of the process, not of the thread; cut by the kernel */
-	__u8 passive;	      /* accepted, as far as known */
+	__u8 passive; /* accepted, as far as known */
 	__u8 pad[3];
 };
 
@@ -64,18 +64,18 @@ struct listener {
 	__u16 port, pad;
 };
 
-#define TABLE(table, key_type, value_type, entries)      \
-	struct {                                         \
-		__uint(type, BPF_MAP_TYPE_LRU_HASH);     \
-		__uint(max_entries, entries);            \
-		__type(key, key_type);                   \
-		__type(value, value_type);               \
+#define TABLE(table, key_type, value_type, entries)                                                                    \
+	struct {                                                                                                       \
+		__uint(type, BPF_MAP_TYPE_LRU_HASH);                                                                   \
+		__uint(max_entries, entries);                                                                          \
+		__type(key, key_type);                                                                                 \
+		__type(value, value_type);                                                                             \
 	} table SEC(".maps")
 
 TABLE(connections, struct connection, struct owner, 32768); /* TCP, by those who connect */
-TABLE(listeners, struct listener, struct owner, 4096);	    /* TCP */
-TABLE(udp_sockets, __u64, struct owner, 16384);		    /* open ones, by cookie */
-TABLE(udp_closed, __u32, struct owner, 16384);		    /* by local port: the last one that was closed */
+TABLE(listeners, struct listener, struct owner, 4096); /* TCP */
+TABLE(udp_sockets, __u64, struct owner, 16384); /* open ones, by cookie */
+TABLE(udp_closed, __u32, struct owner, 16384); /* by local port: the last one that was closed */
 
 /* Fills in the process that runs now. Returns 0 if it is a thread of the kernel. */
 static __always_inline int current_process(struct owner *o)
@@ -94,17 +94,17 @@ static __always_inline int current_process(struct owner *o)
 
 /* The verifier takes loads of 32 bits at constant offsets of the context only. So every word is read, and each by a load of
  * its own (volatile), and only then chosen. */
-#define PUT_ADDR(to, ctx, side)                                              \
-	do {                                                                 \
-		volatile struct bpf_sock_ops *c = (ctx);                     \
-		__u32 w4 = c->side##_ip4, w0 = c->side##_ip6[0];             \
-		__u32 w1 = c->side##_ip6[1], w2 = c->side##_ip6[2];          \
-		__u32 w3 = c->side##_ip6[3], is4 = c->family == AF_INET;     \
-                                                                             \
-		(to)[0] = is4 ? 0 : w0;                                      \
-		(to)[1] = is4 ? 0 : w1;                                      \
-		(to)[2] = is4 ? bpf_htonl(0xffff) : w2;                      \
-		(to)[3] = is4 ? w4 : w3;                                     \
+#define PUT_ADDR(to, ctx, side)                                                                                        \
+	do {                                                                                                           \
+		volatile struct bpf_sock_ops *c = (ctx);                                                               \
+		__u32 w4 = c->side##_ip4, w0 = c->side##_ip6[0];                                                       \
+		__u32 w1 = c->side##_ip6[1], w2 = c->side##_ip6[2];                                                    \
+		__u32 w3 = c->side##_ip6[3], is4 = c->family == AF_INET;                                               \
+                                                                                                                       \
+		(to)[0] = is4 ? 0 : w0;                                                                                \
+		(to)[1] = is4 ? 0 : w1;                                                                                \
+		(to)[2] = is4 ? bpf_htonl(0xffff) : w2;                                                                \
+		(to)[3] = is4 ? w4 : w3;                                                                               \
 	} while (0)
 
 SEC("sockops")
@@ -117,7 +117,8 @@ int dpclass_tcp(struct bpf_sock_ops *ctx)
 
 	if (ctx->op != BPF_SOCK_OPS_TCP_CONNECT_CB && ctx->op != BPF_SOCK_OPS_TCP_LISTEN_CB)
 		return 1;
-	if ((family != AF_INET && family != AF_INET6) || bpf_get_netns_cookie(ctx) != netns_cookie || !current_process(&o))
+	if ((family != AF_INET && family != AF_INET6) || bpf_get_netns_cookie(ctx) != netns_cookie ||
+	    !current_process(&o))
 		return 1;
 	if (ctx->op == BPF_SOCK_OPS_TCP_LISTEN_CB) {
 		PUT_ADDR(at.addr, ctx, local);

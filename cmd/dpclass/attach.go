@@ -43,6 +43,7 @@ type attachFlags struct {
 	noClassify      bool
 	vlan            bool
 	maxFlows        uint32
+	processes       bool
 	logFormat       string
 	noSandbox       bool
 }
@@ -99,6 +100,7 @@ the fields of "dpclass flows -o json"; its log goes to standard error.`,
 	flags.BoolVar(&f.persist, "persist", false, "keep programs, flows and policy in the kernel when attach ends")
 	flags.BoolVar(&f.noClassify, "no-classify", false, "count flows without classifying them; needs no ONNX Runtime")
 	flags.BoolVar(&f.vlan, "vlan", false, "treat the same addresses and ports in different VLANs as different flows")
+	flags.BoolVar(&f.processes, "processes", true, "note which process opens the socket of a local flow, where this user may")
 	flags.Uint32Var(&f.maxFlows, "max-flows", 0, "decided flows to keep for each IP version (default: 65536)")
 	flags.BoolVar(&f.noSandbox, "no-sandbox", false, "keep all rights instead of giving up those that attach does not need (see docs/security.md)")
 	flags.Var(&cli.Choice{Value: &f.logFormat, Words: sink.Names()}, "log-format", "format of the log")
@@ -150,6 +152,11 @@ func attach(cmd *cobra.Command, g *cli.Globals, f *attachFlags, interfaces []str
 			log.Info("the SSH connection is never dropped or policed", "flow", key.String())
 		}
 	}
+	var owners *processes
+	if f.processes {
+		owners = watchProcesses(log)
+		defer func() { err = errors.Join(err, owners.close()) }() // after the log, which asks for processes
+	}
 	// All that was read so far, Go code has read. What comes now is packets and networks.
 	if err := box.enter(log); err != nil {
 		return err
@@ -168,7 +175,7 @@ func attach(cmd *cobra.Command, g *cli.Globals, f *attachFlags, interfaces []str
 	if err != nil || len(attached) == 0 {
 		return err
 	}
-	all, err := f.serve(box, attached, config, log)
+	all, err := f.serve(box, attached, config, owners, log)
 	if err != nil {
 		return errors.Join(err, f.finish(all, log))
 	}
@@ -183,7 +190,7 @@ func attach(cmd *cobra.Command, g *cli.Globals, f *attachFlags, interfaces []str
 		ports = append(ports, s.port())
 	}
 	a := agent.New(agent.Config{
-		Ports: ports, Log: log, Sinks: []agent.Sink{exporter}, Reload: reload, SignalReload: true,
+		Ports: ports, Log: log, Sinks: []agent.Sink{owners.sink(exporter)}, Reload: reload, SignalReload: true,
 		Classifier: agent.NewClassifier(engine, box.load),
 	})
 	defer func() {

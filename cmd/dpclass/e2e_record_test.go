@@ -42,8 +42,8 @@ func testRecord(t *testing.T, s *suite) {
 // recording is a dpclass record that runs.
 type recording struct {
 	*lab.Process
-	out, err bytes.Buffer
-	dir      string
+	out bytes.Buffer
+	dir string
 }
 
 // startRecord starts dpclass record on eth0 and returns once it records.

@@ -76,6 +76,7 @@ func TestEndToEnd(t *testing.T) {
 		{"Train", testTrain},
 		{"Lab", testLab},
 		{"Record", testRecord},
+		{"Processes", testProcesses},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, s) })
 	}

@@ -70,6 +70,31 @@ func Names(all []int) []string {
 	return names
 }
 
+// Record are the capabilities that dpclass record needs besides: to read packets, and to see
+// the open files of other users' processes.
+var Record = []int{unix.CAP_NET_RAW, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH}
+
+// MissingFor returns the names of those that this process lacks. If that cannot be read, it
+// lacks none: the kernel has the last word.
+func MissingFor(all []int) []string {
+	text, err := os.ReadFile("/proc/thread-self/status")
+	if err != nil {
+		return nil
+	}
+	return missingFor(string(text), all)
+}
+
+func missingFor(status string, all []int) []string {
+	set := effective(status)
+	var numbers []int
+	for _, number := range all {
+		if set&(1<<number) == 0 {
+			numbers = append(numbers, number)
+		}
+	}
+	return Names(numbers)
+}
+
 // byNumber are the names of all capabilities, without CAP_ (linux/capability.h).
 var byNumber = strings.Fields(`CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE
 	NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT

@@ -69,3 +69,15 @@ func TestRights(t *testing.T) {
 		t.Error("a process that is not there has rights")
 	}
 }
+
+func TestMissingFor(t *testing.T) {
+	for status, want := range map[string][]string{
+		"CapEff:\t000001fffeffffff\n": {},
+		"CapEff:\t0000000000000000\n": {"CAP_NET_RAW", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"},
+		"CapEff:\t0000000000002004\n": {"CAP_SYS_PTRACE"},
+	} {
+		if got := missingFor(status, Record); !slices.Equal(got, want) {
+			t.Errorf("%q: %v, want %v", status, got, want)
+		}
+	}
+}

@@ -90,6 +90,9 @@ func (f *Finder) Find(q *Flow) (Process, Found) {
 }
 
 func (f *Finder) tcp(q *Flow) (Process, Found) {
+	if !f.isLocal(q.Src.Addr()) && !f.isLocal(q.Dst.Addr()) {
+		return Process{}, Foreign
+	}
 	var passive *socketsOwner
 	for _, ends := range [2][2]netip.AddrPort{{q.Src, q.Dst}, {q.Dst, q.Src}} {
 		key := socketsConnection{
@@ -107,21 +110,16 @@ func (f *Finder) tcp(q *Flow) (Process, Found) {
 	if passive != nil {
 		return passive.process(), Known
 	}
-	here := false
 	for _, ends := range [2][2]netip.AddrPort{{q.Dst, q.Src}, {q.Src, q.Dst}} {
 		if !f.isLocal(ends[0].Addr()) {
 			continue
 		}
-		here = true
 		if o, ok := f.listener(ends[0]); ok && q.during(&o) {
 			if o.Pid == 1 {
 				o = f.handedOn(o, ends[0], q.Ifindex)
 			}
 			return o.process(), Known
 		}
-	}
-	if !here {
-		return Process{}, Foreign
 	}
 	return Process{}, Unknown
 }
@@ -206,7 +204,7 @@ func (q *Flow) during(o *socketsOwner) bool {
 
 // localFor is how long the list of local addresses is used before an address that is not in
 // it makes the finder read it again.
-const localFor = 250 * time.Millisecond
+const localFor = 100 * time.Millisecond
 
 // isLocal reports whether an address is one of this network namespace.
 func (f *Finder) isLocal(addr netip.Addr) bool {

@@ -113,7 +113,7 @@ func (f *Finder) holder(inode uint64) (socketsOwner, bool) {
 }
 
 // PtraceRights is the advice where /proc does not show the files of other users' processes.
-const PtraceRights = "sockets that are older than this need root, or CAP_SYS_PTRACE too"
+const PtraceRights = "to know them too run as root, or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
 
 // holdersOf returns the processes that have sockets open, by the sockets' inodes. Of several,
 // it is the oldest one, but not pid 1, which hands sockets to services. problem says that

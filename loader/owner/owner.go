@@ -18,10 +18,12 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
@@ -172,6 +174,21 @@ func (w *Watch) Pin(dir string) error {
 	return nil
 }
 
+// Unpin removes the pins in a directory: of an interface that others may attach from now on.
+func (w *Watch) Unpin(dir string) error {
+	var errs []error
+	w.pinned = slices.DeleteFunc(w.pinned, func(pin string) bool {
+		if filepath.Dir(pin) != filepath.Clean(dir) {
+			return false
+		}
+		if err := os.Remove(pin); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("remove pin: %w", err))
+		}
+		return true
+	})
+	return errors.Join(errs...)
+}
+
 // ErrNoWatch says that no process notes which processes open sockets.
 var ErrNoWatch = errors.New("processes are not known")
 
@@ -214,6 +231,18 @@ func (f *Finder) Close() error {
 	return f.closeSockets()
 }
 
+// Missing says what this machine lacks to watch sockets, whatever the user may do: nil if it
+// has everything.
+func Missing() error {
+	if _, err := cgroupRoot(); err != nil {
+		return err
+	}
+	if _, err := btf.LoadKernelSpec(); err != nil {
+		return fault.New("the kernel has no BTF, so the programs that watch sockets cannot be loaded", "use a kernel with CONFIG_DEBUG_INFO_BTF")
+	}
+	return nil
+}
+
 // cgroupRoot returns where the cgroup v2 tree is mounted.
 func cgroupRoot() (string, error) {
 	text, err := os.ReadFile("/proc/self/mountinfo")
@@ -223,7 +252,7 @@ func cgroupRoot() (string, error) {
 	if found := findCgroup2(string(text)); found != "" {
 		return found, nil
 	}
-	return "", fault.New("the cgroup v2 tree is not mounted, so nobody can watch sockets", "mount -t cgroup2 none /sys/fs/cgroup")
+	return "", fault.New("the cgroup v2 tree is not mounted, so nobody can watch sockets", "mount it (mount -t cgroup2 none DIR); in ip netns exec, which hides it, run dpclass outside with --netns NAME instead")
 }
 
 // findCgroup2 finds the mount of the whole cgroup v2 tree in the text of mountinfo

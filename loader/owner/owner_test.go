@@ -305,3 +305,49 @@ func TestFindCgroup2(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// BenchmarkFind measures a look-up: of a connection, of a UDP socket, of a forwarded flow.
+func BenchmarkFind(b *testing.B) {
+	l := lab.ForTest(b)
+	h, err := l.Host("a")
+	if err != nil {
+		b.Fatal(err)
+	}
+	var w *Watch
+	if err := h.Do(func() (err error) { w, _, err = Start(); return err }); err != nil {
+		b.Fatal(err)
+	}
+	defer w.Close()
+	listener, err := h.Listen(b.Context(), "127.0.0.1:7000")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer listener.Close()
+	c, err := h.Dial(b.Context(), "tcp", "", "127.0.0.1:7000")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Close()
+	u, err := h.ListenUDP(b.Context(), "127.0.0.1:7001")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer u.Close()
+	for _, one := range []struct {
+		name string
+		q    Flow
+		want Found
+	}{
+		{"TCP", Flow{Proto: flow.TCP, Src: addrPort(c.LocalAddr()), Dst: addrPort(c.RemoteAddr())}, Known},
+		{"UDP", Flow{Proto: flow.UDP, Src: addrPort(u.LocalAddr()), Dst: netip.MustParseAddrPort("127.0.0.1:9")}, Known},
+		{"forwarded", Flow{Proto: flow.TCP, Src: netip.MustParseAddrPort("192.0.2.1:1"), Dst: netip.MustParseAddrPort("192.0.2.2:2")}, Foreign},
+	} {
+		b.Run(one.name, func(b *testing.B) {
+			for b.Loop() {
+				if _, found := w.Finder().Find(&one.q); found != one.want {
+					b.Fatalf("%v", found)
+				}
+			}
+		})
+	}
+}

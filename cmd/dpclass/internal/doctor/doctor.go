@@ -22,6 +22,7 @@ import (
 	"github.com/dpclass/dpclass/internal/confine"
 	"github.com/dpclass/dpclass/internal/fault"
 	"github.com/dpclass/dpclass/loader"
+	"github.com/dpclass/dpclass/loader/owner"
 )
 
 // The states of a finding: OK, Warn if dpclass works without what is missing, and
@@ -47,7 +48,7 @@ func Examine(library string, models []string) []Finding {
 	findings := []Finding{examineKernel(), examinePrivileges()}
 	privileged := findings[1].State == OK
 	findings = append(findings, examineNeeds(privileged)...)
-	findings = append(findings, sandboxFinding(confine.Landlock()), examineBTF(), examineJIT(), examineBPFFS(), examineLibrary(library))
+	findings = append(findings, sandboxFinding(confine.Landlock()), examineBTF(), examineJIT(), examineBPFFS(), examineSockets(), examineLibrary(library))
 	return append(findings, examineModels(models)...)
 }
 
@@ -179,6 +180,20 @@ func examineBPFFS() Finding {
 		}
 	}
 	return bpffsFinding(state, capabilities.Admin())
+}
+
+// examineSockets checks what the processes of flows need: dpclass record and the column
+// PROCESS of dpclass flows.
+func examineSockets() Finding {
+	if err := owner.Missing(); err != nil {
+		return Finding{"processes", Warn, err.Error(),
+			strings.Join(append(fault.Advice(err), "without it dpclass flows shows no processes, and dpclass record needs --by name"), "; ")}
+	}
+	if missing := capabilities.MissingFor(capabilities.Record); len(missing) > 0 {
+		return Finding{"processes", Warn, "missing: " + strings.Join(missing, ", "),
+			"run as root for dpclass record, and for dpclass flows to know sockets that are older than the agent"}
+	}
+	return Finding{"processes", OK, "sockets can be watched", ""}
 }
 
 // bpffsFinding is the finding if the user may write to what is there.

@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -116,7 +117,6 @@ type tracked struct {
 	heldBytes   int
 	wire        *wire.Flow
 	server      netip.AddrPort
-	name        string // of its process, cgroup or server
 }
 
 // heldFrame is a packet that waits for its label.
@@ -214,10 +214,11 @@ func (r *recorder) open() (err error) {
 	} else {
 		var problem error
 		if r.watch, problem, err = owner.Start(); err != nil {
-			return fault.Advise(err, Rights)
+			return err
 		}
 		if problem != nil {
-			r.Log.Warn("not all sockets that are open already are known; their traffic is unknown", "reason", problem)
+			r.Log.Warn("not all sockets that are open already are known; their traffic is unknown", "reason", problem,
+				"advice", strings.Join(fault.Advice(problem), "; "))
 		}
 	}
 	session := fmt.Sprintf("%s-%s", r.Iface, time.Now().Format("20060102T150405"))
@@ -538,8 +539,9 @@ func (r *recorder) settle(t *tracked, name string, all ...string) error {
 	t.held = nil
 	r.held -= t.heldBytes
 	t.heldBytes = 0
-	text, mapped := "", false
+	var text string
 	if name != "" {
+		var mapped bool
 		if text, mapped = r.Map.find(r.By == Name, all...); !mapped {
 			text = labelOf(name, r.By, r.Task)
 		}

@@ -68,7 +68,7 @@ const (
 )
 
 // Rights is the advice where packets or sockets cannot be read.
-const Rights = "run as root, or with CAP_NET_RAW, CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE"
+const Rights = "run as root, or with CAP_NET_RAW, CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
 
 func openRing(device netlink.Link) (r *ring, err error) {
 	// No packets before bind.
