@@ -50,6 +50,7 @@ var rooms = []room{
 var kept = map[string]string{
 	"github.com/yalue/onnxruntime_go": "classifier/ort", // the only cgo
 	"github.com/google/gopacket":      "internal/capture",
+	"github.com/landlock-lsm":         "internal/confine",
 	"github.com/quic-go/quic-go":      "classifier/wire", // in tests only
 }
 
