@@ -35,8 +35,8 @@ while read -r package target; do
 	if [ "${KEEP:-0}" -gt 0 ]; then
 		corpus=$("$GO" list -f '{{.Dir}}' "$package")/testdata/fuzz/$target
 		mkdir -p "$corpus"
-		find "$("$GO" env GOCACHE)/fuzz/$package/$target" -type f -size -1500c -printf '%T@ %p\n' 2>/dev/null | sort -rn | head -n "$KEEP" |
-			while read -r _ input; do cp "$input" "$corpus/"; done
+		find "$("$GO" env GOCACHE)/fuzz/$package/$target" -type f -size -1500c -printf '%T@ %p\n' 2>/dev/null | sort -rn |
+			awk -v n="$KEEP" 'NR <= n {print $2}' | while read -r input; do cp "$input" "$corpus/"; done
 	fi
 done <<<"$found"
 [ ${#failed[@]} = 0 ] || fail "$(printf '%s\n' "these targets failed:" "${failed[@]}")"
