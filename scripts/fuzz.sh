@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Runs every fuzz target in turn: fuzz.sh SECONDS [PACKAGE...], without packages all of them. It begins with the committed
+# Runs every fuzz target in turn: fuzz.sh SECONDS|--minutes=M [PACKAGE...], without packages all of them. SECONDS are for each
+# target; minutes are divided among them. It begins with the committed
 # corpora (testdata/fuzz) and what earlier runs found (Go's cache). An input that fails is written to testdata/fuzz: commit
 # it with the fix. With KEEP=N, the N newest inputs of at most 1,500 bytes that each target has found go to testdata/fuzz as well.
 
@@ -10,7 +11,7 @@
 cd "$root"
 : "${GO:=$(scripts/find-go.sh)}"
 
-seconds=${1:?usage: fuzz.sh SECONDS [PACKAGE...]}
+seconds=${1:?usage: fuzz.sh SECONDS|--minutes=M [PACKAGE...]}
 shift
 [ $# -gt 0 ] || set -- ./...
 
@@ -19,6 +20,10 @@ found=$(for package in $("$GO" list "$@"); do
 done)
 [ -n "$found" ] || fail "no fuzz target in $*"
 count=$(wc -l <<<"$found")
+case $seconds in
+--minutes=*) seconds=$((${seconds#--minutes=} * 60 / count)) ;;
+esac
+[ "$seconds" -gt 0 ] || fail "$count targets: give at least a second for each"
 echo "$count targets, $seconds seconds each"
 
 failed=()
