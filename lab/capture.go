@@ -8,10 +8,15 @@ import (
 	"strings"
 )
 
+// snapshot is the most bytes of a packet that are captured: the largest packet with its Ethernet header.
+// On devices without such headers tcpdump keeps room for so much for each packet. With its default of
+// 256 KiB its buffer would hold 256 packets, which a busy machine loses.
+const snapshot = "65600"
+
 // Capture starts tcpdump on a device and returns when it is capturing. It records
 // whole packets. Interrupt the process to end the capture with a complete file.
 func (h *Host) Capture(ctx context.Context, iface, file string, filter ...string) (*Process, error) {
-	args := append([]string{"--interface", iface, "-n", "-U", "--immediate-mode", "--snapshot-length", "0", "--buffer-size", "65536", "-Z", "root",
+	args := append([]string{"--interface", iface, "-n", "-U", "--immediate-mode", "--snapshot-length", snapshot, "--buffer-size", "65536", "-Z", "root",
 		"-w", file}, filter...)
 	p, err := h.Start(ctx, "tcpdump", args...)
 	if err != nil {

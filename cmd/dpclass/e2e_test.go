@@ -75,6 +75,7 @@ func TestEndToEnd(t *testing.T) {
 		{"Swap", testSwap},
 		{"Train", testTrain},
 		{"Lab", testLab},
+		{"Record", testRecord},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, s) })
 	}

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/dpclass/dpclass/flow"
@@ -160,18 +161,10 @@ func (r *Round) run(ctx context.Context, length time.Duration, clients int) (dum
 	// The last packets are still on their way.
 	_ = wait(ctx, 300*time.Millisecond)
 	for _, d := range r.dumps {
-		if stopErr := d.process.Interrupt(); stopErr != nil {
-			err = errors.Join(err, fmt.Errorf("tcpdump: %w: %s", stopErr, d.process.Output()))
-		}
-		if lost := droppedPackets.FindStringSubmatch(d.process.Output()); lost == nil || lost[1] != "0" {
-			err = errors.Join(err, fmt.Errorf("tcpdump has lost packets: %s", d.process.Output()))
-		}
+		err = errors.Join(err, d.stop(ctx))
 	}
 	return r.dumps, err
 }
-
-// droppedPackets matches what tcpdump says about packets that it was too slow for.
-var droppedPackets = regexp.MustCompile(`(\d+) packets? dropped by kernel`)
 
 // setupTime is the limit for starting the servers and tunnels of a round.
 const setupTime = 60 * time.Second
@@ -188,7 +181,7 @@ func (r *Round) openTunnel(ctx context.Context) error {
 		return fmt.Errorf("%s: %w", r.tunnel.name, err)
 	}
 	for _, c := range r.Clients {
-		if err := r.capture(ctx, c.Host, tunnelDevice, hosts(r.Servers)); err != nil {
+		if err := r.capture(ctx, c.Host, r.tunnel.device, hosts(r.Servers)); err != nil {
 			return err
 		}
 	}
@@ -213,18 +206,57 @@ func (r *Round) clientHosts() string {
 	return hosts(clients)
 }
 
-// capture begins a capture.
+// capture begins a capture of whole packets. The snapshot length is that of a packet on
+// these wires: tcpdump's buffer has a place of that size for each.
 func (r *Round) capture(ctx context.Context, host *lab.Host, device, filter string) error {
 	file := filepath.Join(r.net.lab.Dir(), fmt.Sprintf("%s-%d.pcap", r.id, len(r.dumps)))
-	process, err := host.Capture(context.WithoutCancel(ctx), device, file, filter)
+	process, err := host.Start(context.WithoutCancel(ctx), "tcpdump", "--interface", device, "-n", "--immediate-mode", "--snapshot-length", "2000",
+		"--buffer-size", "65536", "-Z", "root", "-w", file, filter)
+	if err == nil {
+		err = process.WaitOutput(ctx, "listening on")
+	}
 	if err != nil {
 		return err
 	}
-	d := &dump{process: process, file: file, tunnel: r.tunnel, inside: r.tunnel != nil && device == tunnelDevice}
+	d := &dump{process: process, file: file, tunnel: r.tunnel, inside: r.tunnel != nil && device == r.tunnel.device}
 	for _, c := range r.Clients {
 		d.clients = append(d.clients, c.stack.addr4, c.stack.addr6, c.Addr4, c.Addr6)
 	}
 	r.dumps = append(r.dumps, d)
+	return nil
+}
+
+// errLost is why a round is run again: the machine was too busy for tcpdump.
+var errLost = errors.New("tcpdump has lost packets")
+
+// What tcpdump says when it ends, and on SIGUSR1.
+var (
+	droppedPackets = regexp.MustCompile(`(\d+) packets? dropped by kernel`)
+	packetCounts   = regexp.MustCompile(`(\d+) packets? captured, (\d+) packets? received by filter`)
+)
+
+// stop ends a capture. What tcpdump has not read when it is interrupted, it forgets, so
+// that is waited for.
+func (d *dump) stop(ctx context.Context) error {
+	waiting, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	_ = lab.Until(waiting, "tcpdump", func() (bool, error) {
+		if said := packetCounts.FindAllStringSubmatch(d.process.Output(), -1); len(said) > 0 {
+			last := said[len(said)-1]
+			// It may have received packets that it never reads: some from before its filter was set.
+			same := len(said) >= 5 && !slices.ContainsFunc(said[len(said)-5:], func(s []string) bool { return s[0] != last[0] })
+			if last[1] == last[2] || same {
+				return true, nil
+			}
+		}
+		return false, d.process.Signal(syscall.SIGUSR1)
+	})
+	if err := d.process.Interrupt(); err != nil {
+		return fmt.Errorf("tcpdump: %w: %s", err, d.process.Output())
+	}
+	if lost := droppedPackets.FindAllStringSubmatch(d.process.Output(), -1); len(lost) == 0 || lost[len(lost)-1][1] != "0" {
+		return fmt.Errorf("%w: %s", errLost, d.process.Output())
+	}
 	return nil
 }
 
