@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"maps"
@@ -49,6 +50,18 @@ func testSandbox(t *testing.T, s *suite) {
 		// New threads of ONNX Runtime come with new models.
 		s.run(t, near, "reload", "eth0").want(t, cli.ExitDone)
 		onlyThree(t, p.Pid())
+		// Without that process no model changes, and nothing else is lost.
+		if err := unix.Kill(readers[0], unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		s.run(t, near, "reload", "eth0").want(t, cli.ExitFailed, "the process that reads models has ended", "attach again")
+		s.run(t, near, "status", "eth0").want(t, cli.ExitDone)
+		if err := p.Stop(); err != nil {
+			t.Errorf("%v: %s", err, p.Output())
+		}
+		// It ends with an agent that is killed.
+		p = s.attach(t, near, "eth0")
+		readers = children(t, p.Pid())
 		kill(t, p)
 		err := lab.Until(testContext(t), "end of the process that reads models", func() (bool, error) {
 			_, err := capabilities.Of(readers[0])
@@ -70,38 +83,8 @@ func testSandbox(t *testing.T, s *suite) {
 		}
 	})
 	t.Run("Unit", func(t *testing.T) {
-		calls := unitCalls(t)
-		var raw []byte
-		for _, call := range calls {
-			raw = binary.NativeEndian.AppendUint32(raw, uint32(call))
-		}
-		list := offlineSave(t, filepath.Join(t.TempDir(), "calls"), raw)
-		self, err := os.Executable()
-		if err != nil {
-			t.Fatal(err)
-		}
 		r := routed(t, lab.Topology{})
-		cmd, err := r.Router.Command(testContext(t), self, s.binary, "attach", "eth0", "--persist", "--dns", "--policy", save(t, "policy.yaml", policyRules))
-		if err != nil {
-			t.Fatal(err)
-		}
-		cmd.Env = s.env(unitVariable + "=" + list)
-		p, err := r.Router.StartCommand(cmd)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { p.Stop() })
-		err = lab.Until(testContext(t), "ready", func() (bool, error) {
-			select {
-			case <-p.Done():
-				return false, fmt.Errorf("attach ended: %w: %s", p.Wait(), p.Output())
-			default:
-				return s.run(t, r.Router, "status", "eth0").code == cli.ExitDone, nil
-			}
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		p := s.attachUnder(t, r.Router, unitCalls(t), "eth0", "--persist", "--dns", "--policy", save(t, "policy.yaml", policyRules))
 		if got := s.status(t, r.Router, "eth0").Agent; !got.Rights.Seccomp || got.Landlock != confine.Landlock() {
 			t.Errorf("%+v, %+v", got, got.Rights)
 		}
@@ -125,6 +108,20 @@ func testSandbox(t *testing.T, s *suite) {
 			t.Errorf("%v: %s", err, p.Output())
 		}
 		s.run(t, r.Router, "detach", "eth0").want(t, cli.ExitDone)
+	})
+	t.Run("NoLandlock", func(t *testing.T) {
+		calls := slices.DeleteFunc(unitCalls(t), func(call int) bool {
+			return slices.Contains([]int{unix.SYS_LANDLOCK_CREATE_RULESET, unix.SYS_LANDLOCK_ADD_RULE, unix.SYS_LANDLOCK_RESTRICT_SELF}, call)
+		})
+		near, _ := pair(t, false)
+		p := s.attachUnder(t, near, calls, "eth0")
+		onlyThree(t, p.Pid())
+		if out := s.run(t, near, "status", "eth0").out; !strings.Contains(out, "no new privileges; no Landlock; seccomp filter") {
+			t.Error(out)
+		}
+		if err := p.Stop(); err != nil || !strings.Contains(p.Output(), "the kernel has no Landlock") {
+			t.Errorf("%v: %s", err, p.Output())
+		}
 	})
 	t.Run("HostileModel", func(t *testing.T) {
 		if confine.Landlock() == 0 {
@@ -241,6 +238,43 @@ func testSandbox(t *testing.T, s *suite) {
 			t.Errorf("%v: %s", err, p.Output())
 		}
 	})
+}
+
+// attachUnder starts an agent under what the systemd unit asks for, with these system calls,
+// and waits until it is ready.
+func (s *suite) attachUnder(t *testing.T, h *lab.Host, calls []int, args ...string) *lab.Process {
+	t.Helper()
+	var raw []byte
+	for _, call := range calls {
+		raw = binary.NativeEndian.AppendUint32(raw, uint32(call))
+	}
+	list := offlineSave(t, filepath.Join(t.TempDir(), "calls"), raw)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd, err := h.Command(context.WithoutCancel(t.Context()), self, append([]string{s.binary, "attach"}, args...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Env = s.env(unitVariable + "=" + list)
+	p, err := h.StartCommand(cmd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Stop() })
+	err = lab.Until(testContext(t), "ready", func() (bool, error) {
+		select {
+		case <-p.Done():
+			return false, fmt.Errorf("attach ended: %w: %s", p.Wait(), p.Output())
+		default:
+			return s.run(t, h, "status", args[0]).code == cli.ExitDone, nil
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
 }
 
 // onlyThree fails unless every thread of a process has the three capabilities and no more,

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"syscall"
@@ -135,16 +136,20 @@ func readModels(in io.Reader, out io.Writer, named []string) error {
 		} else if err != nil {
 			return fmt.Errorf("request for models: %w", err)
 		}
-		var answer modelAnswer
-		models, err := loadModels(named)
-		if err != nil {
-			answer.Error, answer.Advice = err.Error(), fault.Advice(err)
-		}
-		for _, m := range models {
-			answer.Models = append(answer.Models, m.Store())
-		}
-		if err := answers.Encode(&answer); err != nil {
+		if err := answers.Encode(answerModels(named)); err != nil {
 			return fmt.Errorf("send models: %w", err)
 		}
+		debug.FreeOSMemory() // the next request may come in months
 	}
+}
+
+func answerModels(named []string) (answer modelAnswer) {
+	models, err := loadModels(named)
+	if err != nil {
+		answer.Error, answer.Advice = err.Error(), fault.Advice(err)
+	}
+	for _, m := range models {
+		answer.Models = append(answer.Models, m.Store())
+	}
+	return answer
 }

@@ -150,7 +150,7 @@ func Files(paths Paths) (version int, err error) {
 		config.Scoped &^= lsys.ScopeSignal
 	}
 	if err := config.BestEffort().Restrict(rules...); err != nil {
-		return 0, fmt.Errorf("Landlock: %w", err) //nolint:staticcheck // a name
+		return 0, fmt.Errorf("Landlock: %w", err)
 	}
 	return version, nil
 }

@@ -88,7 +88,7 @@ func tryAll(dir string) error {
 	root := os.Geteuid() == 0 && Has(unix.CAP_SETPCAP)
 	version, err := Files(Paths{Read: []string{filepath.Join(dir, "read"), filepath.Join(dir, "read", "file"), "/proc", "/no-such-file"}, Write: []string{filepath.Join(dir, "write")}})
 	if err != nil || version != landlock {
-		return fmt.Errorf("Landlock %d, want %d: %w", version, landlock, err) //nolint:staticcheck // a name
+		return fmt.Errorf("Landlock %d, want %d: %w", version, landlock, err)
 	}
 	whole, err := Capabilities(unix.CAP_NET_ADMIN, unix.CAP_BPF)
 	if err != nil || whole != root {

@@ -51,6 +51,7 @@ var rooms = []room{
 var kept = map[string][]string{
 	"github.com/yalue/onnxruntime_go": {"classifier/ort"}, // the only cgo
 	"github.com/google/gopacket":      {"internal/capture"},
+	"github.com/landlock-lsm":         {"internal/confine"},
 	"github.com/coder/websocket":      {"lab/traffic"},
 	"github.com/quic-go/quic-go":      {"classifier/wire", "lab/traffic"}, // in tests, and as a peer in the lab
 }
