@@ -11,7 +11,14 @@ import (
 // Capture starts tcpdump on a device and returns when it is capturing. It records
 // whole packets. Interrupt the process to end the capture with a complete file.
 func (h *Host) Capture(ctx context.Context, iface, file string, filter ...string) (*Process, error) {
-	args := append([]string{"--interface", iface, "-n", "-U", "--immediate-mode", "--snapshot-length", "0", "--buffer-size", "65536", "-Z", "root",
+	return h.CaptureUpTo(ctx, 0, iface, file, filter...)
+}
+
+// CaptureUpTo is like Capture, for packets that have at most the given bytes with their link
+// layer; 0 means any. libpcap divides its buffer of 64 MiB into slots of this size: on a
+// tun device it has 256 slots for packets of any size, too few for a burst.
+func (h *Host) CaptureUpTo(ctx context.Context, bytes int, iface, file string, filter ...string) (*Process, error) {
+	args := append([]string{"--interface", iface, "-n", "-U", "--immediate-mode", "--snapshot-length", fmt.Sprint(bytes), "--buffer-size", "65536", "-Z", "root",
 		"-w", file}, filter...)
 	p, err := h.Start(ctx, "tcpdump", args...)
 	if err != nil {

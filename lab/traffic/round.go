@@ -216,7 +216,7 @@ func (r *Round) clientHosts() string {
 // capture begins a capture.
 func (r *Round) capture(ctx context.Context, host *lab.Host, device, filter string) error {
 	file := filepath.Join(r.net.lab.Dir(), fmt.Sprintf("%s-%d.pcap", r.id, len(r.dumps)))
-	process, err := host.Capture(context.WithoutCancel(ctx), device, file, filter)
+	process, err := host.CaptureUpTo(context.WithoutCancel(ctx), 1600, device, file, filter) // MTU 1500
 	if err != nil {
 		return err
 	}
