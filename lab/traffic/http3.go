@@ -157,7 +157,7 @@ func startQUICFiles(ctx context.Context, r *Round) (Session, error) {
 	}
 	files := map[string]int64{}
 	for i := range 6 {
-		files[fmt.Sprintf("file%d", i)] = int64(r.Size(100_000, 10_000_000))
+		files[fmt.Sprintf("file%d", i)] = int64(r.Size(50_000, 6_000_000))
 	}
 	if err := lab.WriteFiles(w.Root, files); err != nil {
 		return nil, err
@@ -171,13 +171,13 @@ func startQUICFiles(ctx context.Context, r *Round) (Session, error) {
 	return func(ctx context.Context, c *Client) error {
 		browser, end := c.quicClient(ctx, roots)
 		defer end()
-		for range 1 + c.IntN(4) {
+		for range 1 + c.IntN(3) {
 			errs := make(chan error)
 			transfers := 1 + c.IntN(2)
 			for n := range transfers {
 				method, url, body := http.MethodGet, fmt.Sprintf("%s/file%d", w.URL, c.IntN(6)), []byte(nil)
 				if c.Chance(.4) {
-					method, url, body = http.MethodPut, fmt.Sprintf("%s/up%d-%d", w.URL, c.Number, n), c.Bytes(c.Size(20_000, 5_000_000))
+					method, url, body = http.MethodPut, fmt.Sprintf("%s/up%d-%d", w.URL, c.Number, n), c.Bytes(c.Size(20_000, 4_000_000))
 				}
 				go func() { errs <- transfer(ctx, browser, method, url, body) }()
 			}
