@@ -162,7 +162,7 @@ func rightChecksum(ip []byte) bool {
 // knows OpenVPN only with tls-auth, and DNS, NTP and SNMP only on their own ports.
 var ndpiNames = map[string][]string{
 	"curl": {"TLS"}, "sftp": {"SSH"}, "ssh": {"SSH"}, "curl-mail": {"TLS"}, "xmpp": {"Jabber"}, "mqtt": {"MQTT", "TLS"}, "ffmpeg-hls": {"TLS"},
-	"baresip": {"SIP", "RTP"}, "aria2": {"BitTorrent"}, "wireguard": {"WireGuard"}, "stunnel": {"TLS"},
+	"baresip": {"SIP", "RTP"}, "aria2": {"BitTorrent"}, "avahi": {"MDNS"}, "dhcp": {"DHCP", "DHCPV6"}, "upnp": {"SSDP"}, "wireguard": {"WireGuard"}, "stunnel": {"TLS"},
 }
 
 // checkNDPI asks nDPI what it sees in the captures.
