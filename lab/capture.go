@@ -9,10 +9,15 @@ import (
 	"strings"
 )
 
+// snapshot is the most bytes of a packet that are captured: the largest packet with its Ethernet header.
+// On devices without such headers tcpdump keeps room for so much for each packet. With its default of
+// 256 KiB its buffer would hold 256 packets, which a busy machine loses.
+const snapshot = 65600
+
 // Capture starts tcpdump on a device and returns when it is capturing. It records
 // whole packets. Interrupt the process to end the capture with a complete file.
 func (h *Host) Capture(ctx context.Context, iface, file string, filter ...string) (*Process, error) {
-	return h.CaptureFrames(ctx, iface, file, 0, filter...)
+	return h.CaptureFrames(ctx, iface, file, snapshot, filter...)
 }
 
 // CaptureFrames is like Capture for a device whose frames have at most the given number of

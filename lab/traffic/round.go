@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/dpclass/dpclass/flow"
@@ -33,6 +35,7 @@ type Round struct {
 	tunnel  *tunnel // nil: none
 	gateway *Node   // of the tunnel
 	link    *link   // nil: the hosts are on both sides of the router
+	relays  []*Node // more hosts of the tunnel on the far side
 	ca      *lab.Authority
 	dumps   []*dump
 }
@@ -114,7 +117,11 @@ func (r *Round) run(ctx context.Context, length time.Duration, clients int) (dum
 		}
 	}()
 	// Whatever hangs, the round ends.
-	ctx, cancel := context.WithTimeout(ctx, length+setupTime)
+	setup := setupTime
+	if r.tunnel != nil && r.tunnel.slow {
+		setup *= 2
+	}
+	ctx, cancel := context.WithTimeout(ctx, length+setup)
 	defer cancel()
 	node := func(name string, far bool) (*Node, error) {
 		n, err := r.node(ctx, name, far)
@@ -150,6 +157,13 @@ func (r *Round) run(ctx context.Context, length time.Duration, clients int) (dum
 		if r.gateway, err = node("gateway", true); err != nil {
 			return nil, err
 		}
+		for i := range r.tunnel.relays {
+			relay, err := node(fmt.Sprintf("relay%d", i), true)
+			if err != nil {
+				return nil, err
+			}
+			r.relays = append(r.relays, relay)
+		}
 	}
 	if err := r.writeHosts(); err != nil {
 		return nil, err
@@ -168,18 +182,10 @@ func (r *Round) run(ctx context.Context, length time.Duration, clients int) (dum
 	// The last packets are still on their way.
 	_ = wait(ctx, 300*time.Millisecond)
 	for _, d := range r.dumps {
-		if stopErr := d.process.Interrupt(); stopErr != nil {
-			err = errors.Join(err, fmt.Errorf("tcpdump: %w: %s", stopErr, d.process.Output()))
-		}
-		if lost := droppedPackets.FindStringSubmatch(d.process.Output()); lost == nil || lost[1] != "0" {
-			err = errors.Join(err, fmt.Errorf("tcpdump has lost packets: %s", d.process.Output()))
-		}
+		err = errors.Join(err, d.stop(ctx))
 	}
 	return r.dumps, err
 }
-
-// droppedPackets matches what tcpdump says about packets that it was too slow for.
-var droppedPackets = regexp.MustCompile(`(\d+) packets? dropped by kernel`)
 
 // setupTime is the limit for starting the servers and tunnels of a round.
 const setupTime = 60 * time.Second
@@ -192,14 +198,17 @@ func (r *Round) openTunnel(ctx context.Context) error {
 	if r.tunnel == nil {
 		return r.capture(ctx, r.net.router, "eth0", r.clientHosts()+" and "+hosts(r.Servers))
 	}
-	if err := r.capture(ctx, r.net.router, "eth0", r.clientHosts()+" and "+hosts([]*Node{r.gateway})); err != nil {
+	if err := r.capture(ctx, r.net.router, "eth0", r.clientHosts()+" and "+hosts(r.gateways())); err != nil {
 		return err
 	}
 	if err := r.tunnel.start(ctx, r); err != nil {
 		return fmt.Errorf("%s: %w", r.tunnel.name, err)
 	}
+	if r.tunnel.streams != nil {
+		return nil
+	}
 	for _, c := range r.Clients {
-		if err := r.capture(ctx, c.Host, tunnelDevice, hosts(r.Servers)); err != nil {
+		if err := r.capture(ctx, c.Host, r.tunnel.device, hosts(r.Servers)); err != nil {
 			return err
 		}
 	}
@@ -234,11 +243,45 @@ func (r *Round) capture(ctx context.Context, host *lab.Host, device, filter stri
 	if err != nil {
 		return err
 	}
-	d := &dump{process: process, file: file, tunnel: r.tunnel, inside: r.tunnel != nil && device == tunnelDevice}
+	d := &dump{process: process, file: file, tunnel: r.tunnel, inside: host != r.net.router}
 	for _, c := range r.Clients {
 		d.clients = append(d.clients, c.stack.addr4, c.stack.addr6, c.Addr4, c.Addr6)
 	}
 	r.dumps = append(r.dumps, d)
+	return nil
+}
+
+// errLost is why a round is run again: the machine was too busy for tcpdump.
+var errLost = errors.New("tcpdump has lost packets")
+
+// What tcpdump says when it ends, and on SIGUSR1.
+var (
+	droppedPackets = regexp.MustCompile(`(\d+) packets? dropped by kernel`)
+	packetCounts   = regexp.MustCompile(`(\d+) packets? captured, (\d+) packets? received by filter`)
+)
+
+// stop ends a capture. What tcpdump has not read when it is interrupted, it forgets, so
+// that is waited for.
+func (d *dump) stop(ctx context.Context) error {
+	waiting, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	_ = lab.Until(waiting, "tcpdump", func() (bool, error) {
+		if said := packetCounts.FindAllStringSubmatch(d.process.Output(), -1); len(said) > 0 {
+			last := said[len(said)-1]
+			// It may have received packets that it never reads: some from before its filter was set.
+			same := len(said) >= 5 && !slices.ContainsFunc(said[len(said)-5:], func(s []string) bool { return s[0] != last[0] })
+			if last[1] == last[2] || same {
+				return true, nil
+			}
+		}
+		return false, d.process.Signal(syscall.SIGUSR1)
+	})
+	if err := d.process.Interrupt(); err != nil {
+		return fmt.Errorf("tcpdump: %w: %s", err, d.process.Output())
+	}
+	if lost := droppedPackets.FindAllStringSubmatch(d.process.Output(), -1); len(lost) == 0 || lost[len(lost)-1][1] != "0" {
+		return fmt.Errorf("%w: %s", errLost, d.process.Output())
+	}
 	return nil
 }
 
@@ -277,7 +320,7 @@ func (r *Round) writeHosts() error {
 				lines = append(lines, a+" "+server.Name)
 			}
 		}
-		if n != r.gateway && !slices.Contains(r.Servers, n) {
+		if !slices.Contains(r.gateways(), n) && !slices.Contains(r.Servers, n) {
 			lines = append(lines, n.Addr4.String()+" "+n.Name)
 		}
 		if _, err := n.Write("resolv.conf", "nameserver 127.0.0.1\n"); err != nil {
@@ -299,12 +342,12 @@ func (r *Round) writeHosts() error {
 	return nil
 }
 
-// gateways returns the gateway, if there is one.
+// gateways returns the tunnel's hosts on the far side, if there is a tunnel.
 func (r *Round) gateways() []*Node {
 	if r.gateway == nil {
 		return nil
 	}
-	return []*Node{r.gateway}
+	return append([]*Node{r.gateway}, r.relays...)
 }
 
 // sessions lets all clients use the program until the time is over.
@@ -312,7 +355,8 @@ func (r *Round) sessions(ctx context.Context, session Session, length time.Durat
 	until := time.Now().Add(length)
 	limited, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
-	errs := make([]error, len(r.Clients))
+	errs, failed := make([]error, len(r.Clients)), make([]error, len(r.Clients))
+	var worked atomic.Bool // a session
 	var clients sync.WaitGroup
 	for i, c := range r.Clients {
 		c.until = until
@@ -321,13 +365,26 @@ func (r *Round) sessions(ctx context.Context, session Session, length time.Durat
 				if n > 0 && c.Think(limited, pausing) != nil {
 					return
 				}
-				if err := session(limited, c); err != nil && limited.Err() == nil {
+				err := session(limited, c)
+				switch {
+				case err != nil && limited.Err() == nil && r.fails():
+					failed[i] = err
+				case err != nil && limited.Err() == nil:
 					errs[i] = err
 					return
+				default:
+					worked.Store(true)
 				}
 			}
 		})
 	}
 	clients.Wait()
+	if !worked.Load() {
+		errs = append(errs, failed...)
+	}
 	return errors.Join(append(errs, ctx.Err())...)
 }
+
+// fails reports whether single connections fail although all is right, as they do in Tor
+// when a circuit cannot be built.
+func (r *Round) fails() bool { return r.tunnel != nil && r.tunnel.streams != nil }

@@ -4,10 +4,8 @@ package traffic
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"io"
-	"log"
 	"net/http"
 	"strings"
 	"sync"
@@ -101,25 +99,13 @@ func startWebRTC(ctx context.Context, r *Round) (Session, error) { return r.meet
 // meeting starts the site and the page that waits for calls. relay is the configuration of
 // the end that calls.
 func (r *Round) meeting(ctx context.Context, relay string) (Session, error) {
-	cert, _, err := r.Certificate()
-	if err != nil {
-		return nil, err
-	}
-	pair, err := tls.LoadX509KeyPair(cert.Cert, cert.Key)
-	if err != nil {
-		return nil, err
-	}
-	s, port := r.Server(), r.Port()
-	listener, err := s.Listen(ctx, fmt.Sprintf("[::]:%d", port))
-	if err != nil {
-		return nil, err
-	}
 	site := &mailboxes{page: strings.Replace(meeting, "RELAY", relay, 1), boxes: map[string]chan []byte{}}
-	server := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: site, ErrorLog: log.New(io.Discard, "", 0),
-		TLSConfig: &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}}
-	go func() { _ = server.ServeTLS(listener, "", "") }()
-	context.AfterFunc(ctx, func() { _ = server.Close() })
-	page := fmt.Sprintf("https://%s:%d/meet%s", s.Name, port, pick(r.draw, "", "?video"))
+	url, err := r.HTTPS(ctx, site)
+	if err != nil {
+		return nil, err
+	}
+	s := r.Server()
+	page := url + "/meet" + pick(r.draw, "", "?video")
 	browse := func(ctx context.Context, n *Node, d draw, end string) (*lab.Process, error) {
 		command := append(chromium(n, d.Uint32(), page+end), "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
 			"--disable-features=WebRtcHideLocalIpsWithMdns")
