@@ -86,6 +86,9 @@ apt_install() {
 		openssh-server) service=ssh ;;
 		snmpd) service=snmpd ;;
 		dovecot-*) service=dovecot ;;
+		avahi-daemon) service="avahi-daemon.socket avahi-daemon" ;;
+		minissdpd | minidlna | mumble-server | coturn | minetest-server) service=$package ;;
+		rsyslog) service="syslog.socket rsyslog" ;;
 		samba) service="smbd nmbd samba-ad-dc" ;;
 		shadowsocks-libev) service=$package ;;
 		xrdp) service="xrdp xrdp-sesman" ;;
@@ -163,10 +166,13 @@ for group in "${@:-build}"; do
 		;;
 	lab)
 		[ -x "$root/bin/dplab" ] || fail "bin/dplab is missing: run make lab-deps"
-		# One by one, so that one that cannot be installed keeps no other away. Some would replace the machine's own mail
-		# server or clock: those are left out.
+		# All at once, then one by one, so that one that cannot be installed keeps no other away. At once, because rsyslog is one
+		# of several loggers that inetutils-inetd may bring. Some would replace the machine's own mail server, clock or logger:
+		# those are left out.
+		mapfile -t packages < <("$root/bin/dplab" traffic --missing-packages)
+		[ ${#packages[@]} = 0 ] || update
+		[ ${#packages[@]} = 0 ] || apt_install --no-remove "${packages[@]}" || say "not all at once: one by one"
 		for package in $("$root/bin/dplab" traffic --missing-packages); do
-			update
 			if ! candidate "$package"; then
 				skip "the distribution has no package \"$package\""
 			elif ! apt_install --no-remove "$package"; then

@@ -33,7 +33,7 @@ type speaks struct {
 }
 
 // spoken is what the programs and tunnels speak. Those that are not in it speak what nDPI
-// 4.2 does not know: teeworlds, Shadowsocks, OpenVPN over TCP.
+// 4.2 does not know: teeworlds, Minetest, Shadowsocks, OpenVPN over TCP.
 var spoken = map[string]speaks{
 	"curl": {names: []string{"TLS"}}, "curl-files": {names: []string{"TLS"}}, "lftp": {names: []string{"TLS", "FTP_CONTROL"}},
 	"chromium": {names: []string{"TLS", "QUIC"}}, "chromium-upload": {names: []string{"TLS", "QUIC"}}, "chromium-video": {names: []string{"TLS", "QUIC"}},
@@ -45,6 +45,8 @@ var spoken = map[string]speaks{
 	"telnet": {names: []string{"Telnet"}}, "rdp": {names: []string{"RDP"}}, "vnc": {names: []string{"VNC"}}, "smbclient": {[]string{"SMBv23"}, 445},
 	"dns": {[]string{"DNS"}, 53}, "ntp": {[]string{"NTP"}, 123}, "snmp": {[]string{"SNMP"}, 161},
 	"baresip": {names: []string{"SIP", "RTP"}}, "rtp": {names: []string{"RTP"}}, "webrtc": {names: []string{"STUN", "DTLS"}},
+	"webrtc-turn": {names: []string{"STUN", "TLS"}}, "mumble": {names: []string{"TLS"}}, "apt": {names: []string{"HTTP", "TLS"}},
+	"avahi": {names: []string{"MDNS"}}, "dhcp": {names: []string{"DHCP", "DHCPV6"}}, "upnp": {names: []string{"SSDP"}}, "qbittorrent": {names: []string{"BitTorrent"}},
 	"aria2": {names: []string{"BitTorrent"}}, "transmission": {names: []string{"BitTorrent"}},
 	"wireguard": {names: []string{"WireGuard"}}, "openconnect": {names: []string{"TLS"}}, "stunnel": {names: []string{"TLS"}}, "tor": {names: []string{"TLS", "Tor"}},
 	"ikev2":   {[]string{"IPsec"}, 4500},
@@ -55,7 +57,7 @@ var spoken = map[string]speaks{
 
 // seldom are protocols that only some rounds of a program have: SIP in the clear, OpenVPN
 // with tls-auth, which is all that nDPI knows of it. With so many captures, one must.
-var seldom = map[string][]string{"SIP": {"baresip"}, "OpenVPN": {"openvpn-udp"}, "IMAPS": {"mbsync"}, "SMTPS": {"msmtp"}, "STUN": {"webrtc"}}
+var seldom = map[string][]string{"SIP": {"baresip"}, "OpenVPN": {"openvpn-udp"}, "IMAPS": {"mbsync"}, "SMTPS": {"msmtp"}, "STUN": {"webrtc"}, "Syslog": {"rsyslog"}}
 
 const seldomCaptures = 8
 
