@@ -33,7 +33,8 @@ type speaks struct {
 }
 
 // spoken is what the programs and tunnels speak. Those that are not in it speak what nDPI
-// 4.2 does not know: teeworlds, Shadowsocks, OpenVPN over TCP.
+// 4.2 does not know: teeworlds, Shadowsocks, OpenVPN over TCP, IKE (which it guesses by the
+// port alone).
 var spoken = map[string]speaks{
 	"curl": {names: []string{"TLS"}}, "curl-files": {names: []string{"TLS"}}, "lftp": {names: []string{"TLS", "FTP_CONTROL"}},
 	"chromium": {names: []string{"TLS", "QUIC"}}, "chromium-upload": {names: []string{"TLS", "QUIC"}}, "chromium-video": {names: []string{"TLS", "QUIC"}},
@@ -47,7 +48,6 @@ var spoken = map[string]speaks{
 	"baresip": {names: []string{"SIP", "RTP"}}, "rtp": {names: []string{"RTP"}}, "webrtc": {names: []string{"STUN", "DTLS"}},
 	"aria2": {names: []string{"BitTorrent"}}, "transmission": {names: []string{"BitTorrent"}},
 	"wireguard": {names: []string{"WireGuard"}}, "openconnect": {names: []string{"TLS"}}, "stunnel": {names: []string{"TLS"}}, "tor": {names: []string{"TLS", "Tor"}},
-	"ikev2": {[]string{"IPsec"}, 4500},
 }
 
 // seldom are protocols that only some rounds of a program have: SIP in the clear, OpenVPN
