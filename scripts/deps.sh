@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# deps.sh [build] [demo] [lab] [peers] [generate]: installs packages that are missing. For Debian 12/13 and Ubuntu 22.04/24.04.
+# deps.sh [build] [demo] [lab] [lab-quick] [peers] [generate]: installs packages that are missing. For Debian 12/13 and Ubuntu 22.04/24.04.
 #
 #   build      Go, a C compiler (cgo needs it for ONNX Runtime), npm (to fetch ONNX Runtime)
 #   demo       the programs that the demo and the tests in namespaces run
 #   lab        the programs that dplab traffic runs and that are missing; bin/dplab, which knows them, must be built
-#   peers      browsers, and tshark, whose reading of their packets the tests compare with ours
+#   lab-quick  as lab, but only what a quick run needs: the tests make one
+#   peers      browsers, nDPI, and tshark, whose reading of their packets the tests compare with ours
 #   generate   clang and libbpf's headers, to compile bpf/
 #   kernels    QEMU and what builds file systems for it, for kernels.sh
 
@@ -92,7 +93,8 @@ apt_install() {
 		samba) service="smbd nmbd samba-ad-dc" ;;
 		shadowsocks-libev) service=$package ;;
 		xrdp) service="xrdp xrdp-sesman" ;;
-		chrony | inetutils-inetd | mosquitto | ngircd | ocserv | postfix | prosody | stunnel4 | teeworlds-server | unbound | vsftpd) service=$package ;;
+		charon-systemd) service=strongswan ;;
+		chrony | inetutils-inetd | mosquitto | ngircd | ocserv | postfix | prosody | stunnel4 | teeworlds-server | tor | unbound | vsftpd) service=$package ;;
 		*) continue ;;
 		esac
 		if [ -d /run/systemd/system ]; then
@@ -164,25 +166,34 @@ for group in "${@:-build}"; do
 			fi
 		fi
 		;;
-	lab)
+	lab | lab-quick)
 		[ -x "$root/bin/dplab" ] || fail "bin/dplab is missing: run make lab-deps"
-		# All at once, then one by one, so that one that cannot be installed keeps no other away. At once, because rsyslog is one
-		# of several loggers that inetutils-inetd may bring. Some would replace the machine's own mail server, clock or logger:
-		# those are left out.
-		mapfile -t packages < <("$root/bin/dplab" traffic --missing-packages)
-		[ ${#packages[@]} = 0 ] || update
-		[ ${#packages[@]} = 0 ] || apt_install --no-remove "${packages[@]}" || say "not all at once: one by one"
-		for package in $("$root/bin/dplab" traffic --missing-packages); do
-			if ! candidate "$package"; then
-				skip "the distribution has no package \"$package\""
-			elif ! apt_install --no-remove "$package"; then
-				skip "apt-get could not install $package without removing others: the lab leaves out what needs it"
+		options=()
+		[ "$group" = lab ] || options=(--quick)
+		packages=()
+		for package in $("$root/bin/dplab" traffic --missing-packages "${options[@]}"); do
+			update
+			if candidate "$package"; then
+				packages+=("$package")
+			else
+				skip "the distribution has no package \"$package\": the lab leaves out what needs it"
 			fi
+		done
+		[ ${#packages[@]} -gt 0 ] || continue
+		say "installing for the traffic lab: ${packages[*]}"
+		apt_install --no-remove "${packages[@]}" && continue
+		# One by one, so that one that cannot be installed keeps no other away. At once first, because rsyslog is one of several
+		# loggers that inetutils-inetd may bring. Some would replace the machine's own mail server, clock or logger: those are
+		# left out.
+		for package in "${packages[@]}"; do
+			apt_install --no-remove "$package" ||
+				skip "apt-get could not install $package without removing others: the lab leaves out what needs it"
 		done
 		;;
 	peers)
 		# On Ubuntu the browsers are snaps, which do not run in a network namespace: the tests leave them out.
 		want tshark tshark
+		want ndpiReader libndpi-bin
 		want chromium chromium
 		want firefox-esr firefox-esr
 		;;
@@ -200,7 +211,7 @@ for group in "${@:-build}"; do
 		need zstd zstd
 		need ip iproute2
 		;;
-	*) fail "deps.sh: unknown group \"$group\", want build, demo, lab, peers, generate or kernels" ;;
+	*) fail "deps.sh: unknown group \"$group\", want build, demo, lab, lab-quick, peers, generate or kernels" ;;
 	esac
 done
 install

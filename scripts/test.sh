@@ -17,6 +17,8 @@ on_debian12() { grep -qs '^ID=debian' /etc/os-release && grep -qs '^VERSION_ID="
 
 step "programs that the tests compare with"
 scripts/deps.sh peers
+make --no-print-directory bin/dplab
+scripts/deps.sh lab-quick
 
 step "lint"
 make --no-print-directory lint
@@ -58,7 +60,6 @@ step "fuzz targets, 2 seconds each"
 scripts/fuzz.sh 2
 
 step "demo"
-make --no-print-directory bin/dplab
 scripts/as-root.sh bin/dplab demo
 
 step "tests"

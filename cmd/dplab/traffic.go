@@ -46,7 +46,7 @@ command that installs them. Needs root.`,
 			case list:
 				return listPrograms(cmd.OutOrStdout())
 			case packages:
-				for _, name := range traffic.MissingPackages() {
+				for _, name := range traffic.MissingPackages(options.Quick) {
 					fmt.Fprintln(cmd.OutOrStdout(), name)
 				}
 				return nil
@@ -88,9 +88,9 @@ command that installs them. Needs root.`,
 	flags.Float64Var(&minutes, "minutes", 0, "how long to begin new rounds (0: each program once alone and once in a tunnel)")
 	flags.Uint64Var(&options.Seed, "seed", 1, "start of all random choices")
 	flags.BoolVar(&options.Quick, "quick", false, "short sessions, with one program of each category")
-	flags.IntVar(&options.Parallel, "parallel", 0, "rounds at the same time (0: three for each CPU)")
+	flags.IntVar(&options.Parallel, "parallel", 0, "rounds at the same time (0: four for each CPU)")
 	flags.BoolVar(&list, "list", false, "list the programs, and what is missing to run them")
-	flags.BoolVar(&packages, "missing-packages", false, "list the Debian packages that the missing programs need")
+	flags.BoolVar(&packages, "missing-packages", false, "list the Debian packages that the missing programs need; with --quick, those of a quick run")
 	cli.Complete(cmd, "class", traffic.Categories()...)
 	cli.Complete(cmd, "tunnel", traffic.Tunnels()...)
 	var names []string

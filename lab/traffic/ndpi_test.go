@@ -33,7 +33,8 @@ type speaks struct {
 }
 
 // spoken is what the programs and tunnels speak. Those that are not in it speak what nDPI
-// 4.2 does not know: teeworlds, Minetest, Shadowsocks, OpenVPN over TCP.
+// 4.2 does not know: teeworlds, Minetest, Shadowsocks, OpenVPN over TCP, IKE (which it guesses
+// by the port alone).
 var spoken = map[string]speaks{
 	"curl": {names: []string{"TLS"}}, "curl-files": {names: []string{"TLS"}}, "lftp": {names: []string{"TLS", "FTP_CONTROL"}},
 	"chromium": {names: []string{"TLS", "QUIC"}}, "chromium-upload": {names: []string{"TLS", "QUIC"}}, "chromium-video": {names: []string{"TLS", "QUIC"}},
@@ -49,7 +50,6 @@ var spoken = map[string]speaks{
 	"avahi": {names: []string{"MDNS"}}, "dhcp": {names: []string{"DHCP", "DHCPV6"}}, "upnp": {names: []string{"SSDP"}}, "qbittorrent": {names: []string{"BitTorrent"}},
 	"aria2": {names: []string{"BitTorrent"}}, "transmission": {names: []string{"BitTorrent"}},
 	"wireguard": {names: []string{"WireGuard"}}, "openconnect": {names: []string{"TLS"}}, "stunnel": {names: []string{"TLS"}}, "tor": {names: []string{"TLS", "Tor"}},
-	"ikev2":   {[]string{"IPsec"}, 4500},
 	"quic-go": {names: []string{"QUIC"}}, "chromium-h3": {names: []string{"QUIC"}}, "chromium-h3-upload": {names: []string{"QUIC"}},
 	"chromium-h3-hls": {names: []string{"QUIC"}}, "chromium-h3-dash": {names: []string{"QUIC"}},
 	"ffmpeg-rtsp": {names: []string{"RTSP"}}, "chromium-hls": {names: []string{"TLS"}}, "chromium-dash": {names: []string{"TLS"}}, "chromium-chat": {names: []string{"TLS"}},

@@ -153,10 +153,11 @@ func (n *network) attach(ctx context.Context, host *lab.Host, s stack, far bool)
 	); err != nil {
 		return "", err
 	}
-	if err := batch(ctx, side, fmt.Sprintf("route add %s dev %s", s.addr4, link), fmt.Sprintf("route add %s dev %s", s.addr6, link)); err != nil {
+	// A round that is run again has the addresses of the first try, whose links go a little later.
+	if err := batch(ctx, side, fmt.Sprintf("route replace %s dev %s", s.addr4, link), fmt.Sprintf("route replace %s dev %s", s.addr6, link)); err != nil {
 		return "", err
 	}
-	if err := batch(ctx, n.router, fmt.Sprintf("route add %s via %s", s.addr4, via4), fmt.Sprintf("route add %s via %s", s.addr6, via6)); err != nil {
+	if err := batch(ctx, n.router, fmt.Sprintf("route replace %s via %s", s.addr4, via4), fmt.Sprintf("route replace %s via %s", s.addr6, via6)); err != nil {
 		return "", err
 	}
 	for on, device := range map[*lab.Host]string{host: "eth0", side: link} {

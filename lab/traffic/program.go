@@ -94,9 +94,16 @@ func (p *Program) Missing() error {
 	return nil
 }
 
+// heavy reports whether a round needs much of the CPU: it has browsers or graphics.
+func (p *Program) heavy() bool {
+	return slices.ContainsFunc(p.Needs, func(n Need) bool {
+		return slices.Contains([]string{"chromium", "firefox-esr", "Xvfb"}, filepath.Base(n.File))
+	})
+}
+
 // MissingPackages returns the Debian packages that the programs and tunnels need and that
-// are not installed, sorted.
-func MissingPackages() []string {
+// are not installed, sorted; for a quick run, only of those that it may use.
+func MissingPackages(quick bool) []string {
 	var names []string
 	add := func(needs []Need) {
 		for _, need := range needs {
@@ -106,10 +113,14 @@ func MissingPackages() []string {
 		}
 	}
 	for _, p := range registered {
-		add(p.Needs)
+		if p.Quick || !quick {
+			add(p.Needs)
+		}
 	}
 	for _, t := range tunnels {
-		add(t.needs)
+		if !t.slow || !quick {
+			add(t.needs)
+		}
 	}
 	slices.Sort(names)
 	return slices.Compact(names)

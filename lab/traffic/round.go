@@ -44,7 +44,8 @@ type Round struct {
 type job struct {
 	program *Program
 	tunnel  *tunnel
-	number  int // of the rounds of this program in this tunnel
+	number  int  // of the rounds of this program in this tunnel
+	scarce  bool // the program has few flows in a round
 }
 
 func (j job) id() string {
@@ -102,9 +103,9 @@ func (r *Round) Certificate() (lab.Certificate, string, error) {
 // pausing is the pause of a client between two sessions.
 const pausing = 2 * time.Second
 
-// run runs the round for the given time and returns its captures. Errors of single
+// run runs the round for the given time, and the time to set it up at most, and returns its captures. Errors of single
 // sessions come after the captures are complete.
-func (r *Round) run(ctx context.Context, length time.Duration, clients int) (dumps []*dump, err error) {
+func (r *Round) run(ctx context.Context, length, setup time.Duration, clients int) (dumps []*dump, err error) {
 	if r.lab, err = lab.New(r.id); err != nil {
 		return nil, err
 	}
@@ -117,12 +118,16 @@ func (r *Round) run(ctx context.Context, length time.Duration, clients int) (dum
 		}
 	}()
 	// Whatever hangs, the round ends.
-	setup := setupTime
 	if r.tunnel != nil && r.tunnel.slow {
 		setup *= 2
 	}
 	ctx, cancel := context.WithTimeout(ctx, length+setup)
 	defer cancel()
+	defer func() {
+		if err != nil { // a program that the end of the context has killed says only that
+			err = errors.Join(err, ctx.Err())
+		}
+	}()
 	node := func(name string, far bool) (*Node, error) {
 		n, err := r.node(ctx, name, far)
 		if err != nil {

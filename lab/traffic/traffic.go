@@ -27,7 +27,7 @@ type Options struct {
 	Length   time.Duration // how long to begin new rounds; 0: each program once alone and once in a tunnel
 	Quick    bool          // short rounds, one program of each category, alone and in a tunnel
 	Seed     uint64
-	Parallel int // rounds at the same time; 0: three for each CPU
+	Parallel int // rounds at the same time; 0: four for each CPU
 
 	// Log is called with each finished or failed round and each skipped program. It may be
 	// called from several goroutines.
@@ -117,7 +117,7 @@ func Run(ctx context.Context, o Options) (result Result, err error) {
 	jobs := make(chan job)
 	var workers sync.WaitGroup
 	if o.Parallel == 0 {
-		o.Parallel = 3 * runtime.NumCPU() // most of them wait
+		o.Parallel = roundsPerCPU * runtime.NumCPU()
 	}
 	for range o.Parallel {
 		workers.Go(func() {
@@ -142,6 +142,10 @@ func Run(ctx context.Context, o Options) (result Result, err error) {
 	}
 	return w.result, nil
 }
+
+// roundsPerCPU is how many rounds run at the same time. Most of them wait: on average, a
+// round needs a tenth of a CPU.
+const roundsPerCPU = 4
 
 // vacant returns an error unless the directory is empty or does not exist.
 func vacant(dir string) error {
@@ -239,6 +243,10 @@ const (
 	enoughOfProgram  = 20
 )
 
+// scarce is the number of flows in a capture below which a program gets as many clients as
+// it can have, and shorter rounds: its sessions last as long as a round.
+const scarce = 10
+
 // plan sends the jobs: passes over the programs, each alone and in one tunnel, in an order
 // that the seed gives.
 func (w *work) plan(ctx context.Context, programs []*Program, usable []*tunnel, jobs chan<- job) {
@@ -280,20 +288,57 @@ func (w *work) pass(programs []*Program, usable []*tunnel, pass int) []job {
 	}
 	w.mu.Lock()
 	categories, names := map[string]int{}, map[string]int{}
+	flows, rounds := map[string]int{}, map[string]int{} // of the programs themselves
 	for _, c := range w.result.Captures {
 		categories[c.Category] += c.Flows
 		names[c.Program] += c.Flows
+		if c.Category != tunnelCategory {
+			flows[c.Program] += c.Flows
+			rounds[c.Program]++
+		}
 	}
 	w.mu.Unlock()
+	for i, j := range all {
+		all[i].scarce = rounds[j.program.Name] > 0 && flows[j.program.Name] < scarce*rounds[j.program.Name]
+	}
+	// What is short of flows goes first. Its rounds in tunnels give flows of tunnels too, so
+	// other programs run in tunnels only if that was not enough.
 	short := slices.DeleteFunc(slices.Clone(all), func(j job) bool {
-		return categories[j.category()] >= enoughOfCategory && names[j.program.Name] >= enoughOfProgram &&
-			(j.tunnel == nil || names[j.tunnel.name] >= enoughOfProgram && categories[tunnelCategory] >= enoughOfCategory)
+		return j.tunnel != nil && j.tunnel.streams != nil || categories[j.category()] >= enoughOfCategory && names[j.program.Name] >= enoughOfProgram
 	})
-	if len(short) > 0 {
+	if len(short) == 0 {
+		short = slices.DeleteFunc(slices.Clone(all), func(j job) bool {
+			return j.tunnel == nil || names[j.tunnel.name] >= enoughOfProgram && categories[tunnelCategory] >= enoughOfCategory
+		})
+	}
+	if len(short) > 0 && pass > 0 {
 		all = short
 	}
 	order := newDraw(w.options.Seed, "order", fmt.Sprint(pass))
 	order.Shuffle(len(all), func(a, b int) { all[a], all[b] = all[b], all[a] })
+	return spread(all)
+}
+
+// spread puts the rounds that need much of the CPU at even distances between the others.
+func spread(jobs []job) []job {
+	var heavy, light []job
+	for _, j := range jobs {
+		if j.program.heavy() {
+			heavy = append(heavy, j)
+		} else {
+			light = append(light, j)
+		}
+	}
+	all := make([]job, 0, len(jobs))
+	share := len(heavy)
+	for n := range jobs {
+		// After n jobs, n·share/len(jobs) of them are heavy.
+		if due := (n + 1) * share / len(jobs); due > share-len(heavy) {
+			all, heavy = append(all, heavy[0]), heavy[1:]
+		} else {
+			all, light = append(all, light[0]), light[1:]
+		}
+	}
 	return all
 }
 
@@ -308,16 +353,26 @@ type work struct {
 	result Result
 }
 
-// attempts is how often a round is tried that a busy machine has made fail.
+// attempts is how often a round is tried that a busy machine has made fail. Each try has more
+// time.
 const attempts = 3
+
+// busy reports whether a round has failed because the machine was too busy.
+func busy(err error) bool {
+	return errors.Is(err, errLost) || errors.Is(err, errNothing) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// errNothing is what a round without any packet fails with: its time was over before the
+// clients had started.
+var errNothing = errors.New("no payload crossed the router")
 
 // do runs one job and writes its captures.
 func (w *work) do(ctx context.Context, j job) {
 	began := time.Now()
-	captures, err := w.round(ctx, j)
-	for n := 1; n < attempts && ctx.Err() == nil && (errors.Is(err, errLost) || errors.Is(err, context.DeadlineExceeded)); n++ {
+	captures, err := w.round(ctx, j, 1)
+	for attempt := 2; attempt <= attempts && ctx.Err() == nil && busy(err); attempt++ {
 		w.options.Log(Event{Round: j.id(), Took: time.Since(began), Again: true, Err: err})
-		captures, err = w.round(ctx, j)
+		captures, err = w.round(ctx, j, attempt)
 	}
 	if ctx.Err() != nil {
 		return
@@ -331,18 +386,21 @@ func (w *work) do(ctx context.Context, j job) {
 	w.options.Log(Event{Round: j.id(), Captures: captures, Took: time.Since(began), Err: err})
 }
 
-func (w *work) round(ctx context.Context, j job) (captures []*Capture, err error) {
+func (w *work) round(ctx context.Context, j job, attempt int) (captures []*Capture, err error) {
 	d := newDraw(w.options.Seed, j.id())
 	r := &Round{draw: d, Program: j.program, Quick: w.options.Quick, id: j.id(), net: w.net, tunnel: j.tunnel}
 	most := j.program.Clients
 	if most == 0 {
 		most = 3
 	}
-	length, clients := time.Duration(d.Between(30, 75)*float64(time.Second)), 1+d.IntN(most)
+	length, clients := time.Duration(d.Between(20, 60)*float64(time.Second)), 1+d.IntN(most)
+	if j.scarce {
+		length, clients = time.Duration(d.Between(15, 40)*float64(time.Second)), most
+	}
 	if r.Quick {
 		length, clients = 7*time.Second, min(most, 2)
 	}
-	dumps, err := r.run(ctx, length, clients)
+	dumps, err := r.run(ctx, length*time.Duration(attempt), setupTime*time.Duration(attempt), clients)
 	if err != nil {
 		for _, d := range dumps {
 			_ = os.Remove(d.file)
@@ -382,7 +440,7 @@ func (w *work) round(ctx context.Context, j job) (captures []*Capture, err error
 		captures = append(captures, c)
 	}
 	if len(captures) == 0 {
-		return nil, errors.New("no payload crossed the router")
+		return nil, errNothing
 	}
 	return captures, nil
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net/netip"
 	"os"
@@ -348,11 +349,112 @@ func TestRunRefuses(t *testing.T) {
 		want    string
 	}{
 		"category":  {Options{Out: t.TempDir(), Classes: []string{"telepathy"}}, `no program of the lab makes "telepathy"`},
+		"tunnel":    {Options{Out: t.TempDir(), Programs: []string{"rtp"}, Tunnels: []string{"telepathy"}}, `the lab has no tunnel "telepathy"`},
 		"program":   {Options{Out: t.TempDir(), Programs: []string{"telepathy"}}, `the lab has no program "telepathy"`},
 		"directory": {Options{Out: full, Programs: []string{"rtp"}}, "is not empty"},
 	} {
 		if _, err := Run(t.Context(), test.options); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: got %v, want %q", name, err, test.want)
+		}
+	}
+}
+
+// TestPass checks what a run with a time does next.
+func TestPass(t *testing.T) {
+	web := &Program{Name: "curl", Category: "web"}
+	call := &Program{Name: "call", Category: "voip", Needs: []Need{{"Xvfb", "xvfb"}}}
+	chat := &Program{Name: "irc", Category: "chat"}
+	packets := &tunnel{name: "packets"}
+	streams := &tunnel{name: "streams", streams: []string{"curl"}}
+	have := func(program, category string, flows int) *Capture {
+		return &Capture{Program: program, Category: category, Flows: flows}
+	}
+	for name, test := range map[string]struct {
+		captures []*Capture
+		pass     int
+		want     []string // sorted
+		scarce   []string
+	}{
+		"first": {nil, 0, []string{"call-000", "call-in-packets-000", "curl-000", "curl-in-packets-000", "irc-000", "irc-in-packets-000"}, nil},
+		"category": {[]*Capture{have("curl", "web", 500), have("call", "voip", 199), have("call", "vpn-voip", 900), have("irc", "chat", 200), have("irc", "vpn-chat", 200)}, 1,
+			[]string{"call-001"}, nil},
+		"program": {[]*Capture{have("curl", "web", 19), have("other", "web", 300), have("call", "voip", 500), have("call", "vpn-voip", 900), have("irc", "chat", 200),
+			have("irc", "vpn-chat", 200)}, 1, []string{"curl-001"}, nil},
+		"tunnel": {[]*Capture{have("curl", "web", 500), have("call", "voip", 500), have("call", "vpn-voip", 900), have("irc", "chat", 200), have("irc", "vpn-chat", 200),
+			have("packets", "vpn-tunnel", 30)}, 2, []string{"call-in-packets-002", "curl-in-packets-002", "irc-in-packets-002"}, nil},
+		"stream": {[]*Capture{have("curl", "web", 500), have("call", "voip", 500), have("call", "vpn-voip", 900), have("irc", "chat", 200), have("irc", "vpn-chat", 200),
+			have("packets", "vpn-tunnel", 300)}, 1, []string{"curl-in-streams-001"}, nil},
+		"enough": {[]*Capture{have("curl", "web", 500), have("call", "voip", 500), have("call", "vpn-voip", 900), have("irc", "chat", 200), have("irc", "vpn-chat", 200),
+			have("packets", "vpn-tunnel", 300), have("streams", "vpn-tunnel", 30)}, 2,
+			[]string{"call-002", "call-in-packets-002", "curl-002", "curl-in-packets-002", "irc-002", "irc-in-packets-002"}, nil},
+		"scarce": {[]*Capture{have("curl", "web", 500), have("call", "voip", 9), have("call", "vpn-voip", 9), have("irc", "chat", 200), have("irc", "vpn-chat", 200)}, 1,
+			[]string{"call-001", "call-in-packets-001"}, []string{"call-001", "call-in-packets-001"}},
+	} {
+		w := &work{options: Options{Seed: 1}, result: Result{Captures: test.captures}}
+		var ids, scarce []string
+		for _, j := range w.pass([]*Program{web, call, chat}, []*tunnel{packets, streams}, test.pass) {
+			ids = append(ids, j.id())
+			if j.scarce {
+				scarce = append(scarce, j.id())
+			}
+		}
+		slices.Sort(ids)
+		slices.Sort(scarce)
+		if !slices.Equal(ids, test.want) || !slices.Equal(scarce, test.scarce) {
+			t.Errorf("%s: rounds %q, of them scarce %q; want %q and %q", name, ids, scarce, test.want, test.scarce)
+		}
+	}
+}
+
+func TestSpread(t *testing.T) {
+	heavy, light := &Program{Needs: []Need{{"Xvfb", "xvfb"}}}, &Program{}
+	for heavies := range 9 {
+		var jobs []job
+		for n := range 8 {
+			jobs = append(jobs, job{program: map[bool]*Program{true: heavy, false: light}[n < heavies], number: n})
+		}
+		seen, sum := 0, 0
+		for n, j := range spread(jobs) {
+			sum += j.number
+			if j.program == heavy {
+				seen++
+			}
+			if want := (n + 1) * heavies / 8; seen != want {
+				t.Errorf("%d of 8 are heavy, %d of the first %d, want %d", heavies, seen, n+1, want)
+			}
+		}
+		if sum != 28 {
+			t.Errorf("%d of 8 are heavy: some are lost", heavies)
+		}
+	}
+}
+
+func TestBusy(t *testing.T) {
+	for err, want := range map[error]bool{
+		fmt.Errorf("round: %w", errLost): true,
+		errors.Join(errors.New("ssh-keygen: exit status 143"), context.DeadlineExceeded): true,
+		errNothing:                  true,
+		errors.New("exit status 1"): false,
+		context.Canceled:            false,
+	} {
+		if got := busy(err); got != want {
+			t.Errorf("%v: %t", err, got)
+		}
+	}
+}
+
+// TestMissingPackages: a quick run needs no more than a whole one.
+func TestMissingPackages(t *testing.T) {
+	t.Cleanup(func(before []*tunnel) func() { return func() { tunnels = before } }(tunnels))
+	tunnels = append(slices.Clone(tunnels), &tunnel{name: "quick", needs: []Need{{"no-such-program", "package-a"}}},
+		&tunnel{name: "slow", slow: true, needs: []Need{{"no-such-program", "package-b"}}})
+	all, quick := MissingPackages(false), MissingPackages(true)
+	if !slices.Contains(all, "package-a") || !slices.Contains(all, "package-b") || !slices.Contains(quick, "package-a") || slices.Contains(quick, "package-b") {
+		t.Errorf("missing %q, for a quick run %q", all, quick)
+	}
+	for _, name := range quick {
+		if !slices.Contains(all, name) {
+			t.Errorf("only a quick run needs %q", name)
 		}
 	}
 }

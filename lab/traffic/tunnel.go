@@ -119,8 +119,8 @@ func (t *tunnel) start(ctx context.Context, r *Round) error {
 			return err
 		}
 		if err := batch(ctx, r.net.far,
-			fmt.Sprintf("route add %s via %s dev %s onlink", c.Addr4, gateway.stack.addr4, gateway.link),
-			fmt.Sprintf("route add %s via %s dev %s onlink", c.Addr6, gateway.stack.addr6, gateway.link)); err != nil {
+			fmt.Sprintf("route replace %s via %s dev %s onlink", c.Addr4, gateway.stack.addr4, gateway.link),
+			fmt.Sprintf("route replace %s via %s dev %s onlink", c.Addr6, gateway.stack.addr6, gateway.link)); err != nil {
 			return err
 		}
 	}
