@@ -8,7 +8,7 @@ LINT_VERSION = v2.15.0
 
 .DEFAULT_GOAL := all
 .NOTPARALLEL: # deps must finish before the targets that need them
-.PHONY: all help deps deps-generate generate lint test test-kernels test-all demo lab lab-deps picture attach install uninstall train-deps learn evaluation paper clean check-go FORCE
+.PHONY: all help deps deps-generate generate lint test test-kernels test-all fuzz demo lab lab-deps picture attach install uninstall train-deps learn evaluation paper clean check-go FORCE
 
 all: bin/dpclass bin/libonnxruntime.so.1 ## build bin/dpclass, and put ONNX Runtime next to it
 
@@ -37,6 +37,9 @@ test-kernels: deps all ## boot Debian's kernels in QEMU, run the loader's tests 
 test-all: test ## run make test, then make test-kernels for Debian 12's kernel and the newest (an hour)
 	@GO="$(GO)" scripts/kernels.sh 6.1 sid
 
+fuzz: check-go ## run all fuzz targets: make fuzz [MINUTES=60], divided among them
+	@GO="$(GO)" scripts/fuzz.sh --minutes=$(or $(MINUTES),60)
+
 demo: deps all bin/dplab ## classify and police real traffic in network namespaces, then clean up
 	@scripts/as-root.sh bin/dplab demo
 
@@ -62,13 +65,16 @@ install: all ## install to PREFIX (default /usr/local), below DESTDIR if that is
 	install -m 755 bin/libonnxruntime.so.1 $(DESTDIR)$(PREFIX)/lib/dpclass/
 	install -m 644 models/paper/*.onnx models/paper/*.json $(DESTDIR)$(PREFIX)/share/dpclass/models/
 	scripts/install-docs.sh $(DESTDIR)$(PREFIX)/share/doc/dpclass
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	sed 's|/usr/local|$(PREFIX)|' packaging/dpclass@.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/dpclass@.service
 	bin/dpclass completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/dpclass
 	bin/dpclass completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_dpclass
 	bin/dpclass completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/dpclass.fish
 
 uninstall: ## remove what make install installed
 	rm -rf $(DESTDIR)$(PREFIX)/lib/dpclass $(DESTDIR)$(PREFIX)/share/dpclass $(DESTDIR)$(PREFIX)/share/doc/dpclass
-	rm -f $(DESTDIR)$(PREFIX)/bin/dpclass $(DESTDIR)$(PREFIX)/share/bash-completion/completions/dpclass \
+	rm -f $(DESTDIR)$(PREFIX)/bin/dpclass $(DESTDIR)$(PREFIX)/lib/systemd/system/dpclass@.service \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/dpclass \
 		$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_dpclass \
 		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/dpclass.fish
 

@@ -59,6 +59,7 @@ func TestEndToEnd(t *testing.T) {
 		{"Life", testLife},
 		{"Died", testDied},
 		{"Rights", testRights},
+		{"Sandbox", testSandbox},
 		{"Start", testStart},
 		{"End", testEnd},
 		{"Hung", testHung},

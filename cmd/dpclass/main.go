@@ -45,6 +45,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.`,
 		newModelsCommand(g),
 		newNamesCommand(g),
 		newDoctorCommand(g),
+		newModelReaderCommand(g),
 		cli.NewVersionCommand(g, "dpclass"),
 	)
 	g.NetnsFlag(root)

@@ -12,7 +12,6 @@ import (
 
 	"github.com/dpclass/dpclass/agent"
 	"github.com/dpclass/dpclass/flow"
-	"github.com/dpclass/dpclass/internal/cli"
 	"github.com/dpclass/dpclass/internal/netns"
 	"github.com/dpclass/dpclass/loader"
 )
@@ -22,6 +21,7 @@ type watched struct {
 	name      string
 	config    loader.Config
 	log       *slog.Logger
+	landlock  int          // version that is in force, see loader.AgentStats
 	namespace netns.Handle // of the interface
 	netns     string       // its name, "" if --netns was not given
 	processes *processes
@@ -33,9 +33,9 @@ type watched struct {
 
 // serve returns the attached interfaces as ones that can be lost. It runs in their network
 // namespace.
-func (f *attachFlags) serve(g *cli.Globals, attached []*loader.Attachment, config loader.Config, owners *processes, log *slog.Logger) (all []*watched, err error) {
+func (f *attachFlags) serve(box *sandbox, attached []*loader.Attachment, config loader.Config, owners *processes, log *slog.Logger) (all []*watched, err error) {
 	for _, a := range attached {
-		s := &watched{name: a.Name(), config: config, log: log, netns: g.Netns, processes: owners, attachment: a, namespace: netns.None()}
+		s := &watched{name: a.Name(), config: config, log: log, netns: box.g.Netns, landlock: box.level, processes: owners, attachment: a, namespace: netns.None()}
 		owners.pin(a)
 		all = append(all, s)
 		namespace, problem := netns.Current()
@@ -52,6 +52,11 @@ func (f *attachFlags) serve(g *cli.Globals, attached []*loader.Attachment, confi
 func (s *watched) port() agent.Port {
 	p := agent.NewPort(s.attachment)
 	p.Lost, p.Release, p.Again = s.lost, s.release, s.again
+	publish := p.Publish
+	p.Publish = func(stats loader.AgentStats) error {
+		stats.Landlock = s.landlock
+		return publish(stats)
+	}
 	return p
 }
 

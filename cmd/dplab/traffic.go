@@ -84,6 +84,7 @@ command that installs them. Needs root.`,
 	flags.StringVar(&options.Out, "out", "", "`DIR` to write, which must be empty or not exist")
 	flags.StringArrayVar(&options.Classes, "class", nil, "keep only captures of the `CATEGORY`; may be given more than once")
 	flags.StringArrayVar(&options.Programs, "program", nil, "run only the program `NAME`; may be given more than once")
+	flags.StringArrayVar(&options.Tunnels, "tunnel", nil, "use only the tunnel `NAME`; may be given more than once")
 	flags.Float64Var(&minutes, "minutes", 0, "how long to begin new rounds (0: each program once alone and once in a tunnel)")
 	flags.Uint64Var(&options.Seed, "seed", 1, "start of all random choices")
 	flags.BoolVar(&options.Quick, "quick", false, "short sessions, with one program of each category")
@@ -91,6 +92,7 @@ command that installs them. Needs root.`,
 	flags.BoolVar(&list, "list", false, "list the programs, and what is missing to run them")
 	flags.BoolVar(&packages, "missing-packages", false, "list the Debian packages that the missing programs need")
 	cli.Complete(cmd, "class", traffic.Categories()...)
+	cli.Complete(cmd, "tunnel", traffic.Tunnels()...)
 	var names []string
 	for _, p := range traffic.Programs() {
 		names = append(names, p.Name)
@@ -104,6 +106,8 @@ func logEvent(out io.Writer, e traffic.Event) {
 	switch {
 	case e.Skipped:
 		fmt.Fprintf(out, "skipped: %s: %v\n", e.Round, e.Err)
+	case e.Again:
+		fmt.Fprintf(out, "again:   %s: %v\n", e.Round, e.Err)
 	case e.Err != nil:
 		fmt.Fprintf(out, "failed:  %s: %v\n", e.Round, e.Err)
 	default:

@@ -125,16 +125,28 @@ func (d *dump) finish(ctx context.Context, dir string, c *Capture, choice draw) 
 	return true, os.Rename(part, name)
 }
 
-// copy writes a pcap file (draft-ietf-opsawg-pcap) with microseconds.
-func (d *dump) copy(ctx context.Context, in *capture.Reader, file io.Writer, c *Capture, choice draw) error {
-	out := bufio.NewWriter(file)
+// pcapHeader returns the header of a pcap file (draft-ietf-opsawg-pcap) with microseconds.
+func pcapHeader(linkType int) []byte {
 	head := binary.LittleEndian.AppendUint32(nil, 0xa1b2c3d4)
 	head = binary.LittleEndian.AppendUint16(head, 2)
 	head = binary.LittleEndian.AppendUint16(head, 4)
 	head = append(head, make([]byte, 8)...)
 	head = binary.LittleEndian.AppendUint32(head, 262144)
-	head = binary.LittleEndian.AppendUint32(head, uint32(c.LinkType))
-	if _, err := out.Write(head); err != nil {
+	return binary.LittleEndian.AppendUint32(head, uint32(linkType))
+}
+
+// pcapRecord returns the header of a packet.
+func pcapRecord(at time.Time, captured, length int) []byte {
+	record := binary.LittleEndian.AppendUint32(nil, uint32(at.Unix()))
+	record = binary.LittleEndian.AppendUint32(record, uint32(at.Nanosecond()/int(time.Microsecond)))
+	record = binary.LittleEndian.AppendUint32(record, uint32(captured))
+	return binary.LittleEndian.AppendUint32(record, uint32(length))
+}
+
+// copy writes a pcap file.
+func (d *dump) copy(ctx context.Context, in *capture.Reader, file io.Writer, c *Capture, choice draw) error {
+	out := bufio.NewWriter(file)
+	if _, err := out.Write(pcapHeader(c.LinkType)); err != nil {
 		return err
 	}
 	near, away := choice.mac(), choice.mac()
@@ -161,10 +173,7 @@ func (d *dump) copy(ctx context.Context, in *capture.Reader, file io.Writer, c *
 			}
 			ethernet = slices.Concat(to, from, kind)
 		}
-		record := binary.LittleEndian.AppendUint32(nil, uint32(packet.Time.Unix()))
-		record = binary.LittleEndian.AppendUint32(record, uint32(packet.Time.Nanosecond()/int(time.Microsecond)))
-		record = binary.LittleEndian.AppendUint32(record, uint32(len(ethernet)+len(packet.Data)))
-		record = binary.LittleEndian.AppendUint32(record, uint32(len(ethernet)+packet.Length))
+		record := pcapRecord(packet.Time, len(ethernet)+len(packet.Data), len(ethernet)+packet.Length)
 		for _, part := range [][]byte{record, ethernet, packet.Data} {
 			if _, err := out.Write(part); err != nil {
 				return err

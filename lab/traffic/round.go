@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/dpclass/dpclass/flow"
@@ -32,6 +34,8 @@ type Round struct {
 	lab     *lab.Lab
 	tunnel  *tunnel // nil: none
 	gateway *Node   // of the tunnel
+	link    *link   // nil: the hosts are on both sides of the router
+	relays  []*Node // more hosts of the tunnel on the far side
 	ca      *lab.Authority
 	dumps   []*dump
 }
@@ -113,15 +117,26 @@ func (r *Round) run(ctx context.Context, length time.Duration, clients int) (dum
 		}
 	}()
 	// Whatever hangs, the round ends.
-	ctx, cancel := context.WithTimeout(ctx, length+setupTime)
+	setup := setupTime
+	if r.tunnel != nil && r.tunnel.slow {
+		setup *= 2
+	}
+	ctx, cancel := context.WithTimeout(ctx, length+setup)
 	defer cancel()
 	node := func(name string, far bool) (*Node, error) {
 		n, err := r.node(ctx, name, far)
 		if err != nil {
 			return nil, err
 		}
-		stacks = append(stacks, n.stack)
+		if r.link == nil {
+			stacks = append(stacks, n.stack)
+		}
 		return n, nil
+	}
+	if r.Program.OneLink {
+		if err := r.newLink(ctx); err != nil {
+			return nil, err
+		}
 	}
 	for i := range max(1, r.Program.Peers) {
 		n, err := node(fmt.Sprintf("server%d", i), true)
@@ -142,6 +157,13 @@ func (r *Round) run(ctx context.Context, length time.Duration, clients int) (dum
 		if r.gateway, err = node("gateway", true); err != nil {
 			return nil, err
 		}
+		for i := range r.tunnel.relays {
+			relay, err := node(fmt.Sprintf("relay%d", i), true)
+			if err != nil {
+				return nil, err
+			}
+			r.relays = append(r.relays, relay)
+		}
 	}
 	if err := r.writeHosts(); err != nil {
 		return nil, err
@@ -160,35 +182,33 @@ func (r *Round) run(ctx context.Context, length time.Duration, clients int) (dum
 	// The last packets are still on their way.
 	_ = wait(ctx, 300*time.Millisecond)
 	for _, d := range r.dumps {
-		if stopErr := d.process.Interrupt(); stopErr != nil {
-			err = errors.Join(err, fmt.Errorf("tcpdump: %w: %s", stopErr, d.process.Output()))
-		}
-		if lost := droppedPackets.FindStringSubmatch(d.process.Output()); lost == nil || lost[1] != "0" {
-			err = errors.Join(err, fmt.Errorf("tcpdump has lost packets: %s", d.process.Output()))
-		}
+		err = errors.Join(err, d.stop(ctx))
 	}
 	return r.dumps, err
 }
-
-// droppedPackets matches what tcpdump says about packets that it was too slow for.
-var droppedPackets = regexp.MustCompile(`(\d+) packets? dropped by kernel`)
 
 // setupTime is the limit for starting the servers and tunnels of a round.
 const setupTime = 60 * time.Second
 
 // openTunnel begins the captures, and opens the tunnel if there is one.
 func (r *Round) openTunnel(ctx context.Context) error {
+	if r.link != nil {
+		return r.capture(ctx, r.link.bridge, bridgeDevice, "udp or tcp") // nobody else is there
+	}
 	if r.tunnel == nil {
 		return r.capture(ctx, r.net.router, "eth0", r.clientHosts()+" and "+hosts(r.Servers))
 	}
-	if err := r.capture(ctx, r.net.router, "eth0", r.clientHosts()+" and "+hosts([]*Node{r.gateway})); err != nil {
+	if err := r.capture(ctx, r.net.router, "eth0", r.clientHosts()+" and "+hosts(r.gateways())); err != nil {
 		return err
 	}
 	if err := r.tunnel.start(ctx, r); err != nil {
 		return fmt.Errorf("%s: %w", r.tunnel.name, err)
 	}
+	if r.tunnel.streams != nil {
+		return nil
+	}
 	for _, c := range r.Clients {
-		if err := r.capture(ctx, c.Host, tunnelDevice, hosts(r.Servers)); err != nil {
+		if err := r.capture(ctx, c.Host, r.tunnel.device, hosts(r.Servers)); err != nil {
 			return err
 		}
 	}
@@ -213,14 +233,17 @@ func (r *Round) clientHosts() string {
 	return hosts(clients)
 }
 
+// frameSize is more than any frame of the lab has: MTU is 1500, and offloads are off.
+const frameSize = 2048
+
 // capture begins a capture.
 func (r *Round) capture(ctx context.Context, host *lab.Host, device, filter string) error {
 	file := filepath.Join(r.net.lab.Dir(), fmt.Sprintf("%s-%d.pcap", r.id, len(r.dumps)))
-	process, err := host.Capture(context.WithoutCancel(ctx), device, file, filter)
+	process, err := host.CaptureFrames(context.WithoutCancel(ctx), device, file, frameSize, filter)
 	if err != nil {
 		return err
 	}
-	d := &dump{process: process, file: file, tunnel: r.tunnel, inside: r.tunnel != nil && device == tunnelDevice}
+	d := &dump{process: process, file: file, tunnel: r.tunnel, inside: host != r.net.router}
 	for _, c := range r.Clients {
 		d.clients = append(d.clients, c.stack.addr4, c.stack.addr6, c.Addr4, c.Addr6)
 	}
@@ -228,22 +251,64 @@ func (r *Round) capture(ctx context.Context, host *lab.Host, device, filter stri
 	return nil
 }
 
+// errLost is why a round is run again: the machine was too busy for tcpdump.
+var errLost = errors.New("tcpdump has lost packets")
+
+// What tcpdump says when it ends, and on SIGUSR1.
+var (
+	droppedPackets = regexp.MustCompile(`(\d+) packets? dropped by kernel`)
+	packetCounts   = regexp.MustCompile(`(\d+) packets? captured, (\d+) packets? received by filter`)
+)
+
+// stop ends a capture. What tcpdump has not read when it is interrupted, it forgets, so
+// that is waited for.
+func (d *dump) stop(ctx context.Context) error {
+	waiting, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	_ = lab.Until(waiting, "tcpdump", func() (bool, error) {
+		if said := packetCounts.FindAllStringSubmatch(d.process.Output(), -1); len(said) > 0 {
+			last := said[len(said)-1]
+			// It may have received packets that it never reads: some from before its filter was set.
+			same := len(said) >= 5 && !slices.ContainsFunc(said[len(said)-5:], func(s []string) bool { return s[0] != last[0] })
+			if last[1] == last[2] || same {
+				return true, nil
+			}
+		}
+		return false, d.process.Signal(syscall.SIGUSR1)
+	})
+	if err := d.process.Interrupt(); err != nil {
+		return fmt.Errorf("tcpdump: %w: %s", err, d.process.Output())
+	}
+	if lost := droppedPackets.FindAllStringSubmatch(d.process.Output(), -1); len(lost) == 0 || lost[len(lost)-1][1] != "0" {
+		return fmt.Errorf("%w: %s", errLost, d.process.Output())
+	}
+	return nil
+}
+
 // node creates a host of the round.
 func (r *Round) node(ctx context.Context, name string, far bool) (*Node, error) {
-	s := r.net.claim(r.draw)
+	var s stack
+	if r.link != nil {
+		s = r.link.stack(r.draw)
+	} else {
+		s = r.net.claim(r.draw)
+	}
 	n := &Node{Dir: filepath.Join(r.Dir, name), Name: r.name(), stack: s, ports: map[int]bool{}, Addr4: s.addr4, Addr6: s.addr6}
 	err := os.Mkdir(n.Dir, 0o755)
 	if err == nil {
 		n.Host, err = r.lab.Host(name)
 	}
-	if err == nil {
+	switch {
+	case err != nil:
+	case r.link != nil:
+		err = r.link.attach(ctx, r.net, n.Host, s)
+	default:
 		n.link, err = r.net.attach(ctx, n.Host, s, far)
 	}
-	if err != nil {
+	if err != nil && r.link == nil {
 		r.net.release(s)
-		return nil, err
 	}
-	return n, nil
+	return n, err
 }
 
 // writeHosts gives each node its /etc/hosts and an /etc/resolv.conf that asks nobody.
@@ -255,7 +320,7 @@ func (r *Round) writeHosts() error {
 				lines = append(lines, a+" "+server.Name)
 			}
 		}
-		if n != r.gateway && !slices.Contains(r.Servers, n) {
+		if !slices.Contains(r.gateways(), n) && !slices.Contains(r.Servers, n) {
 			lines = append(lines, n.Addr4.String()+" "+n.Name)
 		}
 		if _, err := n.Write("resolv.conf", "nameserver 127.0.0.1\n"); err != nil {
@@ -277,12 +342,12 @@ func (r *Round) writeHosts() error {
 	return nil
 }
 
-// gateways returns the gateway, if there is one.
+// gateways returns the tunnel's hosts on the far side, if there is a tunnel.
 func (r *Round) gateways() []*Node {
 	if r.gateway == nil {
 		return nil
 	}
-	return []*Node{r.gateway}
+	return append([]*Node{r.gateway}, r.relays...)
 }
 
 // sessions lets all clients use the program until the time is over.
@@ -290,7 +355,8 @@ func (r *Round) sessions(ctx context.Context, session Session, length time.Durat
 	until := time.Now().Add(length)
 	limited, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
-	errs := make([]error, len(r.Clients))
+	errs, failed := make([]error, len(r.Clients)), make([]error, len(r.Clients))
+	var worked atomic.Bool // a session
 	var clients sync.WaitGroup
 	for i, c := range r.Clients {
 		c.until = until
@@ -299,13 +365,26 @@ func (r *Round) sessions(ctx context.Context, session Session, length time.Durat
 				if n > 0 && c.Think(limited, pausing) != nil {
 					return
 				}
-				if err := session(limited, c); err != nil && limited.Err() == nil {
+				err := session(limited, c)
+				switch {
+				case err != nil && limited.Err() == nil && r.fails():
+					failed[i] = err
+				case err != nil && limited.Err() == nil:
 					errs[i] = err
 					return
+				default:
+					worked.Store(true)
 				}
 			}
 		})
 	}
 	clients.Wait()
+	if !worked.Load() {
+		errs = append(errs, failed...)
+	}
 	return errors.Join(append(errs, ctx.Err())...)
 }
+
+// fails reports whether single connections fail although all is right, as they do in Tor
+// when a circuit cannot be built.
+func (r *Round) fails() bool { return r.tunnel != nil && r.tunnel.streams != nil }

@@ -23,6 +23,7 @@ type Options struct {
 	Out      string        // directory of the captures; it must be empty or not exist
 	Classes  []string      // categories of the captures to keep; empty: all
 	Programs []string      // names of programs; empty: all
+	Tunnels  []string      // names of tunnels; empty: all
 	Length   time.Duration // how long to begin new rounds; 0: each program once alone and once in a tunnel
 	Quick    bool          // short rounds, one program of each category, alone and in a tunnel
 	Seed     uint64
@@ -45,6 +46,7 @@ type Event struct {
 	Captures []*Capture
 	Took     time.Duration
 	Skipped  bool
+	Again    bool  // the round failed because the machine was too busy, and is run again
 	Err      error // why a round failed, or a program is skipped
 }
 
@@ -191,7 +193,15 @@ func (o *Options) choose() (programs []*Program, usable []*tunnel, err error) {
 	if len(programs) == 0 {
 		return nil, nil, fmt.Errorf("none of the programs is installed: %w", errors.Join(absent...))
 	}
+	for _, name := range o.Tunnels {
+		if !slices.Contains(Tunnels(), name) {
+			return nil, nil, fault.Advise(fmt.Errorf("the lab has no tunnel %q", name), "choose among %s", strings.Join(Tunnels(), ", "))
+		}
+	}
 	for _, t := range tunnels {
+		if len(o.Tunnels) > 0 && !slices.Contains(o.Tunnels, t.name) || len(o.Tunnels) == 0 && o.Quick && t.slow {
+			continue
+		}
 		if err := missing(t.needs); err != nil {
 			o.Log(Event{Round: t.name, Skipped: true, Err: err})
 			continue
@@ -206,6 +216,15 @@ func quickness(p *Program) int {
 		return 1
 	}
 	return 0
+}
+
+// Tunnels returns the names of all tunnels.
+func Tunnels() []string {
+	var names []string
+	for _, t := range tunnels {
+		names = append(names, t.name)
+	}
+	return names
 }
 
 // keeps reports whether the captures of a category are asked for.
@@ -250,10 +269,11 @@ func (w *work) pass(programs []*Program, usable []*tunnel, pass int) []job {
 		if j := (job{program: p, number: pass}); w.options.keeps(j.category()) {
 			all = append(all, j)
 		}
-		if len(usable) == 0 {
+		fitting := slices.DeleteFunc(slices.Clone(usable), func(t *tunnel) bool { return !t.carries(p) })
+		if len(fitting) == 0 || p.OneLink {
 			continue
 		}
-		t := usable[(pass+i)%len(usable)]
+		t := fitting[(pass+i)%len(fitting)]
 		if j := (job{program: p, tunnel: t, number: pass}); w.options.keeps(j.category()) || w.options.keeps(tunnelCategory) {
 			all = append(all, j)
 		}
@@ -288,10 +308,17 @@ type work struct {
 	result Result
 }
 
+// attempts is how often a round is tried that a busy machine has made fail.
+const attempts = 3
+
 // do runs one job and writes its captures.
 func (w *work) do(ctx context.Context, j job) {
 	began := time.Now()
 	captures, err := w.round(ctx, j)
+	for n := 1; n < attempts && ctx.Err() == nil && (errors.Is(err, errLost) || errors.Is(err, context.DeadlineExceeded)); n++ {
+		w.options.Log(Event{Round: j.id(), Took: time.Since(began), Again: true, Err: err})
+		captures, err = w.round(ctx, j)
+	}
 	if ctx.Err() != nil {
 		return
 	}
@@ -329,7 +356,7 @@ func (w *work) round(ctx context.Context, j job) (captures []*Capture, err error
 			c.Version = w.versions[j.tunnel.name]
 		}
 		// The first capture is of the tunnel itself, which is no good if nobody used it.
-		if !w.options.keeps(c.Category) && !dump.inside || j.tunnel != nil && !dump.inside && inside == 0 {
+		if !w.options.keeps(c.Category) && !dump.inside || j.tunnel != nil && j.tunnel.streams == nil && !dump.inside && inside == 0 {
 			_ = os.Remove(dump.file)
 			continue
 		}

@@ -123,11 +123,14 @@ func checkCapture(t *testing.T, dir string, c *Capture) {
 	}
 }
 
-// rightChecksum checks the checksum of TCP or UDP in an unfragmented IP packet.
+// rightChecksum checks the checksum of TCP or UDP in an IP packet that is no fragment.
 func rightChecksum(ip []byte) bool {
 	var pseudo, transport []byte
 	var proto byte
 	if ip[0]>>4 == 4 {
+		if binary.BigEndian.Uint16(ip[6:])&0x3fff != 0 { // a fragment: OpenVPN's packets around QUIC's largest ones
+			return true
+		}
 		proto, transport = ip[9], ip[int(ip[0]&15)*4:]
 		pseudo = slices.Clone(ip[12:20])
 	} else {
@@ -158,48 +161,14 @@ func rightChecksum(ip []byte) bool {
 	return sum == 0xffff
 }
 
-// ndpiNames are nDPI's names of what a program speaks; it must see one of them. nDPI 4.2
-// knows OpenVPN only with tls-auth, and DNS, NTP and SNMP only on their own ports.
-var ndpiNames = map[string][]string{
-	"curl": {"TLS"}, "sftp": {"SSH"}, "ssh": {"SSH"}, "curl-mail": {"TLS"}, "xmpp": {"Jabber"}, "mqtt": {"MQTT", "TLS"}, "ffmpeg-hls": {"TLS"},
-	"baresip": {"SIP", "RTP"}, "aria2": {"BitTorrent"}, "wireguard": {"WireGuard"}, "stunnel": {"TLS"},
-}
-
-// checkNDPI asks nDPI what it sees in the captures.
-func checkNDPI(t *testing.T, dir string, captures []*Capture) {
-	reader, err := exec.LookPath("ndpiReader")
-	if err != nil {
-		t.Skipf("SKIPPED: %v; apt-get install libndpi-bin", err)
-	}
-	asked := 0
-	for _, c := range captures {
-		want := ndpiNames[c.Program]
-		if want == nil {
-			continue
-		}
-		asked++
-		out, err := exec.CommandContext(t.Context(), reader, "-i", filepath.Join(dir, c.Path)).CombinedOutput()
-		if err != nil {
-			t.Fatalf("ndpiReader: %v: %s", err, out)
-		}
-		if !slices.ContainsFunc(want, func(name string) bool {
-			return bytes.Contains(out, []byte("\t"+name+" ")) || bytes.Contains(out, []byte("\t"+name+"."))
-		}) {
-			_, names, _ := bytes.Cut(out, []byte("Detected protocols:"))
-			t.Errorf("%s: nDPI sees none of %q: %s", c.Path, want, names[:min(500, len(names))])
-		}
-	}
-	if asked == 0 {
-		t.Error("no capture of a program that nDPI knows")
-	}
-}
-
 // TestQuick makes traffic of every category whose programs are installed.
 func TestQuick(t *testing.T) {
 	needRoot(t)
 	out := filepath.Join(t.TempDir(), "traffic")
 	result, err := Run(t.Context(), Options{Out: out, Quick: true, Seed: 7, Log: func(e Event) {
-		if e.Err != nil && !e.Skipped {
+		if e.Again {
+			t.Logf("!!! AGAIN, the machine is busy: round %s: %v", e.Round, e.Err)
+		} else if e.Err != nil && !e.Skipped {
 			t.Errorf("round %s: %v", e.Round, e.Err)
 		}
 	}})

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/dpclass/dpclass/lab"
@@ -20,7 +21,7 @@ import (
 // tunnelCategory is the category of a tunnel's own packets.
 const tunnelCategory = "vpn-tunnel"
 
-// tunnelDevice is the device of a client that leads into the tunnel.
+// tunnelDevice is the device of most tunnels.
 const tunnelDevice = "tun0"
 
 // tunnel is a VPN between the clients and a gateway on the far side. Every program can run
@@ -31,9 +32,18 @@ type tunnel struct {
 	needs   []Need
 	version string
 
-	// open opens the tunnel. The clients and the gateway then have a tunnelDevice with the
+	device string // of a client, that leads into the tunnel
+
+	// open opens the tunnel. The clients and the gateway then have the device, with the
 	// addresses inside.
 	open func(ctx context.Context, r *Round, inside inside) error
+
+	slow bool // takes long to open: not part of a quick run
+	// streams is for what carries TCP connections, not packets. It names the programs that
+	// need nothing else and that people use in it; nil: a tunnel of packets, for all
+	// programs. open then gets no addresses, and no packets are seen inside.
+	streams []string
+	relays  int // hosts on the far side besides the gateway
 }
 
 // inside holds the addresses in a tunnel.
@@ -42,20 +52,33 @@ type inside struct {
 	gateway4, gateway6 netip.Addr
 }
 
+var needTUN = Need{"/dev/net/tun", "kmod"}
+
 var tunnels = []*tunnel{
-	{"openvpn-udp", "openvpn", []Need{{"openvpn", "openvpn"}, {"/dev/net/tun", "kmod"}}, "openvpn --version", openVPN("udp", nil)},
-	{"openvpn-tcp", "openvpn", []Need{{"openvpn", "openvpn"}, {"/dev/net/tun", "kmod"}}, "openvpn --version", openVPN("tcp", nil)},
-	{"wireguard", "wireguard", []Need{{"wireguard-go", "wireguard-go"}, {"wg", "wireguard-tools"}, {"/dev/net/tun", "kmod"}},
-		"wireguard-go --version", wireGuard},
-	{"openconnect", "anyconnect", []Need{{"ocserv", "ocserv"}, {"ocpasswd", "ocserv"}, {"openconnect", "openconnect"}, {"/dev/net/tun", "kmod"}}, "openconnect --version",
-		openConnect},
-	{"stunnel", "stunnel", []Need{{"openvpn", "openvpn"}, {"stunnel4", "stunnel4"}, {"/dev/net/tun", "kmod"}}, "stunnel4 -version", openVPN("tcp", stunnel)},
-	{"shadowsocks", "shadowsocks", []Need{{"openvpn", "openvpn"}, {"ss-server", "shadowsocks-libev"}, {"ss-tunnel", "shadowsocks-libev"},
-		{"/dev/net/tun", "kmod"}}, "ss-tunnel -h", openVPN("tcp", shadowsocks)},
+	{name: "openvpn-udp", app: "openvpn", needs: []Need{{"openvpn", "openvpn"}, needTUN}, version: "openvpn --version", device: tunnelDevice, open: openVPN("udp", nil)},
+	{name: "openvpn-tcp", app: "openvpn", needs: []Need{{"openvpn", "openvpn"}, needTUN}, version: "openvpn --version", device: tunnelDevice, open: openVPN("tcp", nil)},
+	{name: "wireguard", app: "wireguard", needs: []Need{{"wireguard-go", "wireguard-go"}, {"wg", "wireguard-tools"}, needTUN},
+		version: "wireguard-go --version", device: tunnelDevice, open: wireGuard},
+	{name: "openconnect", app: "anyconnect", needs: []Need{{"ocserv", "ocserv"}, {"ocpasswd", "ocserv"}, {"openconnect", "openconnect"}, needTUN},
+		version: "openconnect --version", device: tunnelDevice, open: openConnect},
+	{name: "ikev2", app: "ipsec", needs: needIKE, version: "swanctl --version", device: charonDevice, open: ike},
+	{name: "stunnel", app: "stunnel", needs: []Need{{"openvpn", "openvpn"}, {"stunnel4", "stunnel4"}, needTUN}, version: "stunnel4 -version", device: tunnelDevice,
+		open: openVPN("tcp", stunnel)},
+	{name: "shadowsocks", app: "shadowsocks", needs: []Need{{"openvpn", "openvpn"}, {"ss-server", "shadowsocks-libev"}, {"ss-tunnel", "shadowsocks-libev"}, needTUN},
+		version: "ss-tunnel -h", device: tunnelDevice, open: openVPN("tcp", shadowsocks)},
+	{name: "tor", app: "tor", needs: needTor, version: "tor --version", open: tor, slow: true, streams: throughTor, relays: torRelays - 1},
+}
+
+// carries reports whether a program can run inside the tunnel.
+func (t *tunnel) carries(p *Program) bool {
+	return t.streams == nil || slices.Contains(t.streams, p.Name)
 }
 
 // start opens the tunnel, and routes all traffic of the clients into it.
 func (t *tunnel) start(ctx context.Context, r *Round) error {
+	if t.streams != nil {
+		return t.open(ctx, r, inside{})
+	}
 	i := inside{}
 	i.prefix4 = netip.PrefixFrom(r.addr4(), 24).Masked()
 	i.prefix6 = netip.PrefixFrom(r.addr6(), 64).Masked()
@@ -73,13 +96,13 @@ func (t *tunnel) start(ctx context.Context, r *Round) error {
 	}
 	gateway := r.gateway
 	for _, c := range r.Clients {
-		if err := c.SetOffload(tunnelDevice, false); err != nil {
+		if err := c.SetOffload(t.device, false); err != nil {
 			return err
 		}
 		if err := batch(ctx, c.Host,
 			fmt.Sprintf("route add %s via %s dev eth0 src %s advmss %d", gateway.stack.addr4, gateway4, c.stack.addr4, c.stack.mss),
 			fmt.Sprintf("route add %s via %s dev eth0 src %s advmss %d", gateway.stack.addr6, gateway6, c.stack.addr6, c.stack.mss-20),
-			fmt.Sprintf("route replace default dev %s src %s advmss %d", tunnelDevice, c.Addr4, c.stack.mss),
+			fmt.Sprintf("route replace default dev %s src %s advmss %d", t.device, c.Addr4, c.stack.mss),
 			"route del ::/0 dev eth0",
 		); err != nil {
 			return err
@@ -87,12 +110,12 @@ func (t *tunnel) start(ctx context.Context, r *Round) error {
 		// The kernel refuses an address that OpenVPN has just added until it has looked for duplicates.
 		var refused error
 		if err := lab.Until(ctx, "an IPv6 route into the tunnel", func() (bool, error) {
-			refused = batch(ctx, c.Host, fmt.Sprintf("route add ::/0 dev %s src %s advmss %d", tunnelDevice, c.Addr6, c.stack.mss-20))
+			refused = batch(ctx, c.Host, fmt.Sprintf("route add ::/0 dev %s src %s advmss %d", t.device, c.Addr6, c.stack.mss-20))
 			return refused == nil, nil
 		}); err != nil {
 			return errors.Join(err, refused)
 		}
-		if err := c.Sysctl("net/ipv6/conf/"+tunnelDevice+"/hop_limit", fmt.Sprint(c.stack.ttl)); err != nil {
+		if err := c.Sysctl("net/ipv6/conf/"+t.device+"/hop_limit", fmt.Sprint(c.stack.ttl)); err != nil {
 			return err
 		}
 		if err := batch(ctx, r.net.far,

@@ -19,6 +19,7 @@ import (
 	"github.com/dpclass/dpclass/classifier/ort"
 	"github.com/dpclass/dpclass/internal/bpffs"
 	"github.com/dpclass/dpclass/internal/capabilities"
+	"github.com/dpclass/dpclass/internal/confine"
 	"github.com/dpclass/dpclass/internal/fault"
 	"github.com/dpclass/dpclass/loader"
 	"github.com/dpclass/dpclass/loader/owner"
@@ -47,7 +48,7 @@ func Examine(library string, models []string) []Finding {
 	findings := []Finding{examineKernel(), examinePrivileges()}
 	privileged := findings[1].State == OK
 	findings = append(findings, examineNeeds(privileged)...)
-	findings = append(findings, examineBTF(), examineJIT(), examineBPFFS(), examineSockets(), examineLibrary(library))
+	findings = append(findings, sandboxFinding(confine.Landlock()), examineBTF(), examineJIT(), examineBPFFS(), examineSockets(), examineLibrary(library))
 	return append(findings, examineModels(models)...)
 }
 
@@ -133,6 +134,20 @@ func feature(n loader.Need) Finding {
 		return Finding{n.Name, Warn, "missing", n.Advice + "; without it " + n.Instead}
 	}
 	return Finding{n.Name, Fail, "missing", n.Advice}
+}
+
+// sandboxFinding says what of the sandbox of attach the kernel has.
+func sandboxFinding(landlock int) Finding {
+	f := Finding{Check: "sandbox", State: OK, Found: fmt.Sprintf("capabilities, no new privileges, Landlock %d", landlock)}
+	switch {
+	case landlock == 0:
+		f.State, f.Found = Warn, "capabilities and no new privileges, no Landlock"
+		f.Advice = "attach may still use the files of its user; Linux 5.13 and later have Landlock, if it is in CONFIG_LSM or in lsm= of the boot line"
+	case landlock < confine.LandlockTCP:
+		f.State, f.Found = Warn, f.Found+", for files alone"
+		f.Advice = "on Linux 6.7 and later attach gives up TCP too"
+	}
+	return f
 }
 
 func examineBTF() Finding {
