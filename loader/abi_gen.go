@@ -6,7 +6,7 @@ package loader
 
 // ABI is the version of the pinned maps. It is part of the pins' path, so that a dpclass
 // with another ABI does not touch them.
-const ABI = 5
+const ABI = 6
 
 // abiFingerprint is internal/abi's fingerprint of the maps of that ABI.
-const abiFingerprint = "f3f2da705a3254e2"
+const abiFingerprint = "eb5c2634f9c7148d"
