@@ -328,7 +328,8 @@ func (r *Rules) Policy() (*flow.Policy, []RuleStats, error) {
 type Report struct {
 	Policy    *flow.Policy // without its rules
 	Rules     []RuleReport
-	ConfirmBy time.Time // when the policy before comes in force again; zero: never
+	ConfirmBy time.Time    // when the policy before comes in force again; zero: never
+	Former    *flow.Policy // that one, without its rules; nil: no policy
 }
 
 // RuleReport is what a rule has done and whether its schedule is active.
@@ -337,8 +338,6 @@ type RuleReport struct {
 	Categories map[string]uint64 // packets by the category of their flow; "" while it was undecided
 	DSCPs      map[int]uint64    // packets by the DSCP with which they went on, of a rule that sets one
 	Rests      bool              // by its schedule, the rule does not act now
-	id         uint32
-	day        uint32
 }
 
 // OtherCategories is the key of Categories for labels that are a model's own.
@@ -388,20 +387,13 @@ func (r *Rules) read(state bpfPolicyState) (*Report, error) {
 			return nil, fmt.Errorf("counters of rule %d: %w", n+1, err)
 		}
 		counts.Rests = active.Inactive>>n&1 != 0
-		counts.id, counts.day = rules[n].Id, active.Day
 		report.Rules = append(report.Rules, counts)
 	}
 	if state.SourceLen == 0 && len(rules) == 0 {
 		return nil, nil
 	}
-	source := make([]byte, flow.MaxSource)
-	if err := r.maps.PolicySource.Lookup(bank, &source); err != nil {
-		return nil, fmt.Errorf("policy file: %w", err)
-	}
-	report.Policy = &flow.Policy{
-		Source:  source[:min(int(state.SourceLen), flow.MaxSource)],
-		Applied: time.Unix(0, int64(state.AppliedNs)).UTC(),
-		DryRun:  state.Flags&bpfPolicyFlagPolicyDryRun != 0,
+	if report.Policy, err = r.text(&state); err != nil {
+		return nil, err
 	}
 	if state.ConfirmNs != 0 {
 		boot, err := bootTime()
@@ -409,8 +401,31 @@ func (r *Rules) read(state bpfPolicyState) (*Report, error) {
 			return nil, err
 		}
 		report.ConfirmBy = time.Now().Add(time.Duration(state.ConfirmNs - boot)).Round(time.Second)
+		var former bpfPolicyState
+		if err := r.maps.Policy.Lookup(uint32(1), &former); err != nil {
+			return nil, fmt.Errorf("policy before: %w", err)
+		}
+		if former.SourceLen > 0 {
+			if report.Former, err = r.text(&former); err != nil {
+				return nil, err
+			}
+		}
 	}
-	return report, r.readProtected(&state, report.Policy)
+	return report, nil
+}
+
+// text returns a policy as it was applied, without its rules.
+func (r *Rules) text(state *bpfPolicyState) (*flow.Policy, error) {
+	source := make([]byte, flow.MaxSource)
+	if err := r.maps.PolicySource.Lookup(state.Epoch&1, &source); err != nil {
+		return nil, fmt.Errorf("policy file: %w", err)
+	}
+	p := &flow.Policy{
+		Source:  source[:min(int(state.SourceLen), flow.MaxSource)],
+		Applied: time.Unix(0, int64(state.AppliedNs)).UTC(),
+		DryRun:  state.Flags&bpfPolicyFlagPolicyDryRun != 0,
+	}
+	return p, r.readProtected(state, p)
 }
 
 // counts returns what a rule has done.

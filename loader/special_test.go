@@ -111,8 +111,8 @@ func TestDryRun(t *testing.T) {
 					}
 				}
 			}
-			if r := k.flow(c.key()); r.Dropped != 0 {
-				t.Errorf("%s: the flow has %d dropped packets", category, r.Dropped)
+			if r := k.flow(c.key()); r.Dropped != 0 || !r.DryRun || r.Rule != n+1 {
+				t.Errorf("%s: %+v", category, r.Live)
 			}
 		}
 	}

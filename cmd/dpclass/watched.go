@@ -67,7 +67,12 @@ func (s *watched) release() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var err error
-	s.policy, _, err = inForce(s.attachment.Pins)
+	shown, err := inForce(s.attachment.Pins)
+	if err == nil {
+		if s.policy = shown.policy; !shown.until.IsZero() {
+			s.policy = shown.former // nobody has confirmed the other one
+		}
+	}
 	err = errors.Join(err, s.attachment.Detach())
 	s.attachment = nil
 	return err
