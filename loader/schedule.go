@@ -129,6 +129,20 @@ func (r *Rules) FollowClock() (err error) {
 	return r.withClock(func(clock *policyClock) error { return clock.start(bpfClockKindClockRewind) })
 }
 
+// ScheduleEnds reports whether the kernel knows less than half of the changes ahead that it did
+// when the policy was set, so that it is time to set it again.
+func (r *Rules) ScheduleEnds() (bool, error) {
+	state, err := r.state()
+	if err != nil {
+		return false, err
+	}
+	var active bpfActive
+	if err := r.maps.ActiveRules.Lookup(state.Epoch&1, &active); err != nil {
+		return false, fmt.Errorf("schedules: %w", err)
+	}
+	return active.Moments > 1 && 2*active.Next > active.Moments+1, nil
+}
+
 // policyClock is the program that starts the kernel's timer of a policy.
 type policyClock struct {
 	program *ebpf.Program

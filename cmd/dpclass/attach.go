@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -182,6 +183,13 @@ func attach(cmd *cobra.Command, g *cli.Globals, f *attachFlags, interfaces []str
 	}()
 	if err := f.announce(cmd.OutOrStdout(), log, attached, models); err != nil {
 		return err
+	}
+	ctx, stop := context.WithCancel(cmd.Context())
+	var tending sync.WaitGroup
+	defer tending.Wait()
+	defer stop()
+	for _, s := range all {
+		tending.Go(func() { s.tend(ctx) })
 	}
 	return a.Run(cmd.Context())
 }
