@@ -6,7 +6,7 @@ package loader
 
 // ABI is the version of the pinned maps. It is part of the pins' path, so that a dpclass
 // with another ABI does not touch them.
-const ABI = 6
+const ABI = 5
 
 // abiFingerprint is internal/abi's fingerprint of the maps of that ABI.
-const abiFingerprint = "eb5c2634f9c7148d"
+const abiFingerprint = "3e11740772d85dd3"
