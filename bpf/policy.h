@@ -283,9 +283,9 @@ __noinline int find_rules(struct flow *f, __u32 epoch, int family, int direction
 		return -1;
 	/* A policer of the flow goes on under the same rule. */
 	if (old.choice.epoch != epoch || old.choice.rule_in != new.choice.rule_in)
-		f->tat_in = 0;
+		reset_tat(f, direction_in, family);
 	if (old.choice.epoch != epoch || old.choice.rule_out != new.choice.rule_out)
-		f->tat_out = 0;
+		reset_tat(f, direction_out, family);
 	return chosen(&new.choice, direction);
 }
 
@@ -406,7 +406,7 @@ static __always_inline bool is_over_rate(const struct packet *p, struct flow *f,
 	__u64 *tat;
 
 	if (r->actions & action_per_flow)
-		tat = p->direction == direction_in ? &f->tat_in : &f->tat_out;
+		tat = tat_of(f, p->direction, p->family);
 	else
 		tat = bpf_map_lookup_elem(&buckets, &slot);
 	return tat && !conforms(tat, r, charged_bytes(p), bucket_time(r));

@@ -35,6 +35,10 @@ func specFor(device netlink.Link, cfg *Config) (*ebpf.CollectionSpec, bpfInterfa
 		Ifindex: uint32(device.Attrs().Index), Samples: uint32(cfg.Samples),
 		Ingress: bit(cfg.Ingress), Egress: bit(cfg.Egress), Vlan: bit(cfg.VLAN), Persist: bit(cfg.Persist), Loopback: bit(isLoopback(device)),
 	}
+	info.Fast = bit(!cfg.NoFastPath)
+	for n := range info.LineSeed {
+		info.LineSeed[n] = rand.Uint64()
+	}
 	for n, d := range []time.Duration{cfg.Timeouts.TCPOpening, cfg.Timeouts.TCPEstablished, cfg.Timeouts.UDPSingle, cfg.Timeouts.UDPStream} {
 		info.Timeouts[n] = max(uint64(d)/tick, 1)
 	}
@@ -60,7 +64,9 @@ func specFor(device netlink.Link, cfg *Config) (*ebpf.CollectionSpec, bpfInterfa
 		return nil, info, err
 	}
 	if frags {
-		spec.Programs[bpfProgDpclassXdp].Flags |= unix.BPF_F_XDP_HAS_FRAGS
+		for _, name := range []string{bpfProgDpclassXdp, bpfProgDpclassXdpAll} {
+			spec.Programs[name].Flags |= unix.BPF_F_XDP_HAS_FRAGS
+		}
 	}
 	// Maps that an earlier process pinned keep their size: load sets it.
 	for name, entries := range map[string]uint32{
@@ -69,6 +75,7 @@ func specFor(device netlink.Link, cfg *Config) (*ebpf.CollectionSpec, bpfInterfa
 	} {
 		spec.Maps[name].MaxEntries = entries
 	}
+	sizeLines(spec, cfg)
 	return spec, info, nil
 }
 
