@@ -117,25 +117,32 @@ int dpclass_xdp_all(struct xdp_md *ctx)
 }
 
 /* The tc hooks. If the device removed a VLAN tag, the tag is in the skb. Headers that lie outside of the linear part
- * are pulled into it, but only then, because that may copy the packet. */
+ * are pulled into it, but only then, because that may copy the packet. Then the program begins again: as a loop, the verifier
+ * would check all of it twice. */
 static __always_inline int handle_skb(struct __sk_buff *skb, const enum direction direction)
 {
-	int result = 0;
+	struct packet p = {.ctx = skb, .direction = direction, .xdp = false};
+	__u32 slot = direction;
+	struct forgotten *memory = bpf_map_lookup_elem(&forgotten, &slot);
+	bool again;
+	int result;
 
-#pragma clang loop unroll(disable)
-	for (int i = 0; i < 2; i++) {
-		struct packet p = {.ctx = skb, .direction = direction, .xdp = false};
-
-		if (vlan_in_key && skb->vlan_present)
-			p.vlan = skb->vlan_tci & VLAN_ID;
-		p.start = (void *)(long)skb->data;
-		p.end = (void *)(long)skb->data_end;
-		p.length = skb->len;
-		p.gso_size = skb->gso_size;
-		result = handle(&p);
-		if ((-result & ~MAY_DROP) != reason_truncated ||
-		    bpf_skb_pull_data(skb, skb->len < PULL_LEN ? skb->len : PULL_LEN))
-			break;
+	if (!memory)
+		return TC_NEXT;
+	again = memory->again;
+	memory->again = false;
+	if (vlan_in_key && skb->vlan_present)
+		p.vlan = skb->vlan_tci & VLAN_ID;
+	p.start = (void *)(long)skb->data;
+	p.end = (void *)(long)skb->data_end;
+	p.length = skb->len;
+	p.gso_size = skb->gso_size;
+	result = handle(&p);
+	if ((-result & ~MAY_DROP) == reason_truncated && !again &&
+	    !bpf_skb_pull_data(skb, skb->len < PULL_LEN ? skb->len : PULL_LEN)) {
+		memory->again = true;
+		bpf_tail_call(skb, &general_tc, direction);
+		memory->again = false;
 	}
 	if (result < 0)
 		result = finish(-result, direction);

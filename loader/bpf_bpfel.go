@@ -229,6 +229,7 @@ type bpfForgotten struct {
 	Offset   uint32
 	Proto    uint32
 	Fragment uint32
+	Again    uint32
 }
 
 type bpfHeaders struct {
