@@ -833,6 +833,7 @@ const (
 	bpfVarBucketMask            = "bucket_mask"
 	bpfVarBucketMask6           = "bucket_mask6"
 	bpfVarCopyDns               = "copy_dns"
+	bpfVarDelays                = "delays"
 	bpfVarFastPath              = "fast_path"
 	bpfVarHasBpfLoop            = "has_bpf_loop"
 	bpfVarHasXdpLoadBytes       = "has_xdp_load_bytes"
@@ -965,6 +966,7 @@ type bpfVariableSpecs struct {
 	BucketMask            *ebpf.VariableSpec `ebpf:"bucket_mask"`
 	BucketMask6           *ebpf.VariableSpec `ebpf:"bucket_mask6"`
 	CopyDns               *ebpf.VariableSpec `ebpf:"copy_dns"`
+	Delays                *ebpf.VariableSpec `ebpf:"delays"`
 	FastPath              *ebpf.VariableSpec `ebpf:"fast_path"`
 	HasBpfLoop            *ebpf.VariableSpec `ebpf:"has_bpf_loop"`
 	HasXdpLoadBytes       *ebpf.VariableSpec `ebpf:"has_xdp_load_bytes"`
@@ -1112,6 +1114,7 @@ type bpfVariables struct {
 	BucketMask            *ebpf.Variable `ebpf:"bucket_mask"`
 	BucketMask6           *ebpf.Variable `ebpf:"bucket_mask6"`
 	CopyDns               *ebpf.Variable `ebpf:"copy_dns"`
+	Delays                *ebpf.Variable `ebpf:"delays"`
 	FastPath              *ebpf.Variable `ebpf:"fast_path"`
 	HasBpfLoop            *ebpf.Variable `ebpf:"has_bpf_loop"`
 	HasXdpLoadBytes       *ebpf.Variable `ebpf:"has_xdp_load_bytes"`

@@ -54,7 +54,7 @@ func specFor(device netlink.Link, cfg *Config) (*ebpf.CollectionSpec, bpfInterfa
 		seed[n] = rand.Uint64()
 	}
 	err = set(spec, map[string]any{
-		"both_ends": bothEnds(&info), "timeout_held": uint64(cfg.Timeouts.Held) / tick, "source_seed": seed,
+		"delays": cfg.Delays, "both_ends": bothEnds(&info), "timeout_held": uint64(cfg.Timeouts.Held) / tick, "source_seed": seed,
 		"l3_device": isL3(device), "vlan_in_key": cfg.VLAN, "copy_dns": cfg.DNS, "has_bpf_loop": haveLoop(), "has_xdp_load_bytes": frags,
 		"sample_budget": info.Samples, "tick_ns": tick,
 		"timeout_tcp_opening": info.Timeouts[0], "timeout_tcp_established": info.Timeouts[1],
