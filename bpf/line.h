@@ -132,15 +132,13 @@ static __always_inline __u64 read_word(const void *word)
 	return *(const volatile __u64 *)word;
 }
 
-#define HELD_UP_STEPS 2000
-
-/* With the setting `delays`, one packet in 64 stays here for some 50 us, as when its CPU is taken away. */
-static __always_inline void held_up(void)
+/* With the setting `delays`, one packet in `often` stays here for some 100 us, as when its CPU is taken away. */
+static __always_inline void held_up(const __u32 often)
 {
-	if (!delays || bpf_get_prandom_u32() & 63)
+	if (!delays || bpf_get_prandom_u32() % often)
 		return;
 #pragma clang loop unroll(disable)
-	for (int i = 0; i < HELD_UP_STEPS; i++)
+	for (int i = 0; i < 4096; i++)
 		bpf_ktime_get_ns();
 }
 
@@ -423,7 +421,7 @@ static __always_inline int renew_from(struct flow *f, __u32 now, const enum dire
 	found.word = read_word(&f->choice);
 	if (!(found.choice.change & choice_found) || found.choice.change & (choice_change - choice_writer))
 		return 0;
-	held_up();
+	held_up(4);
 	after = before & (LINE_VERSIONS << LINE_VERSION_SHIFT | line_used | line_live | line_from_a);
 	after |= (__u64)found.choice.epoch << LINE_EPOCH_SHIFT | sent_bits(f->state);
 	after |= (__u64)(direction == direction_in ? found.choice.rule_in : found.choice.rule_out) << LINE_RULE_SHIFT;

@@ -17,12 +17,12 @@ func newBenchRaceCommand(g *cli.Globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "race",
 		Short: "Run packets on two CPUs against changes of their flows, and check every count",
-		Long: `Send packets of 48 flows through the programs on two CPUs, at times both of the same
+		Long: `Send packets of 16 flows through the programs on two CPUs, at times both of the same
 flow, while the flows are decided, get other verdicts and end, and policies change.
 It fails if a packet is counted as another flow's, a packet is lost, or a rule acts on
 a flow that is not its flow any more.
 
---delays holds some packets up for 50 us between what they read and what they write,
+--delays holds some packets up for 100 us between what they read and what they write,
 where other packets and the writer may come between.`,
 		Example: "  sudo dplab bench race\n  sudo dplab bench race --time 10m --delays",
 		Args:    cli.Exactly(),

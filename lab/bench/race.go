@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/packettest"
 	"github.com/dpclass/dpclass/loader"
 )
 
@@ -44,7 +45,7 @@ type RaceResult struct {
 }
 
 const (
-	raceFlows = 48
+	raceFlows = 16
 	// raceIdle ends flows: on two CPUs the next packets of a flow come within a few ms, most
 	// of the time.
 	raceIdle = 50 * time.Millisecond
@@ -55,8 +56,8 @@ const (
 type raceFlow struct {
 	key      flow.Key
 	frames   [2][]byte // received, sent
+	restart  [2][]byte // TCP: RST and SYN
 	length   uint64    // IP bytes of each packet
-	label    string
 	injected atomic.Uint64
 	again    atomic.Uint64 // at most so many more: a signal of Go's runtime makes the kernel begin a run of packets again
 }
@@ -91,7 +92,7 @@ func Race(ctx context.Context, o RaceOptions) (result RaceResult, err error) {
 	defer func() { err = errors.Join(err, w.Close()) }()
 	err = w.watched.Do(func() (err error) {
 		idle := loader.Timeouts{TCPOpening: raceIdle, TCPEstablished: raceIdle, UDPSingle: raceIdle, UDPStream: raceIdle, Ended: 1}
-		config := loader.Config{MaxFlows: raceFlows * 2, Samples: -1, Timeouts: idle, NoFastPath: o.NoFastPath, Delays: o.Delays}
+		config := loader.Config{MaxFlows: raceFlows * 2, MaxPending: 1024, Samples: -1, Timeouts: idle, NoFastPath: o.NoFastPath, Delays: o.Delays}
 		iface, err := loader.Attach(ctx, device, config, o.Log)
 		if err != nil {
 			return err
@@ -119,14 +120,24 @@ func (r *race) makeFlows() {
 		if n%4 == 3 {
 			src, dst = netip.AddrPortFrom(netip.MustParseAddr("fd00::2"), port), netip.MustParseAddrPort("[fd00::1]:443")
 		}
-		f := &raceFlow{label: raceLabels[n%2]}
+		f := &raceFlow{}
 		f.key, _ = flow.MakeKey(proto, src, dst, 0)
 		f.frames = [2][]byte{frame(proto, src, dst, 20+n), frame(proto, dst, src, 20+n)}
 		f.length = uint64(len(f.frames[0]) - etherLen)
+		for k, flags := range []uint8{rstFlag, synFlag} {
+			spec := packettest.Spec{IPv6: src.Addr().Is6(), Proto: uint8(proto), Src: src, Dst: dst, Payload: 20 + n, TCPFlags: flags}
+			f.restart[k] = packettest.Ethernet(spec.Build().Data)
+		}
 		r.flows = append(r.flows, f)
 		r.byKey[f.key] = f
 	}
 }
+
+// TCP flags (RFC 9293, section 3.1).
+const (
+	synFlag = 2
+	rstFlag = 4
+)
 
 // raceLabels are the verdicts of the race. The policy drops the one or the other.
 var raceLabels = [2]string{"voip", "chat"}
@@ -202,16 +213,22 @@ func (r *race) send(cpu int, programs [2]*ebpf.Program, stop *atomic.Bool) error
 	}
 	rng := rand.New(rand.NewPCG(uint64(cpu), 3))
 	for !stop.Load() {
-		f, direction, n := r.flows[rng.IntN(len(r.flows))], 0, 1+rng.IntN(400)
+		f, direction, n := r.flows[rng.IntN(len(r.flows))], 0, 1+rng.IntN(200)
 		if rng.IntN(3) == 0 {
 			direction = 1
 		}
-		r.running.RLock()
-		_, _, err := programs[direction].Benchmark(f.frames[direction], n, func() { f.again.Add(uint64(n)) })
-		f.injected.Add(uint64(n))
-		r.running.RUnlock()
-		if err != nil {
-			return err
+		frames := [][]byte{f.frames[direction]}
+		if f.key.Proto == flow.TCP && rng.IntN(8) == 0 {
+			frames, direction, n = f.restart[:], 0, 1
+		}
+		for _, frame := range frames {
+			r.running.RLock()
+			_, _, err := programs[direction].Benchmark(frame, n, func() { f.again.Add(uint64(n)) })
+			f.injected.Add(uint64(n))
+			r.running.RUnlock()
+			if err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -219,23 +236,23 @@ func (r *race) send(cpu int, programs [2]*ebpf.Program, stop *atomic.Bool) error
 
 // change changes something while packets run.
 func (r *race) change() error {
-	var decisions []flow.Decision
-	for range 16 {
-		f := r.flows[r.rng.IntN(len(r.flows))]
-		f.label = raceLabels[r.rng.IntN(2)]
-		decisions = append(decisions, f.decision())
+	for range 4 {
+		var decisions []flow.Decision
+		for range raceFlows {
+			decisions = append(decisions, r.flows[r.rng.IntN(len(r.flows))].decision(raceLabels[r.rng.IntN(2)]))
+		}
+		stale, err := r.iface.Table().Apply(decisions)
+		if err != nil {
+			return err
+		}
+		r.result.Verdicts += len(decisions) - stale
 	}
-	stale, err := r.iface.Table().Apply(decisions)
-	if err != nil {
-		return err
-	}
-	r.result.Verdicts += len(decisions) - stale
 	if r.rng.IntN(8) == 0 {
 		if err := r.changePolicy(); err != nil {
 			return err
 		}
 	}
-	if r.rng.IntN(4) == 0 {
+	if r.rng.IntN(3) == 0 {
 		if err := r.compare(); err != nil {
 			return err
 		}
@@ -243,8 +260,8 @@ func (r *race) change() error {
 	return r.sweep()
 }
 
-func (f *raceFlow) decision() flow.Decision {
-	v := flow.Verdicts{flow.Category: {Label: f.label, Confidence: 1, Source: flow.SourceOperator, Final: true}}
+func (f *raceFlow) decision(label string) flow.Decision {
+	v := flow.Verdicts{flow.Category: {Label: label, Confidence: 1, Source: flow.SourceOperator, Final: true}}
 	return flow.Decision{ID: flow.ID{Key: f.key}, Verdicts: v, Settled: true}
 }
 
@@ -313,13 +330,6 @@ func (r *race) snapshot() (records map[*raceFlow]flow.Record, injected map[*race
 // compare lets packets run while nothing changes: the counts of each flow grow by what was
 // sent, and the policy acts on all of its packets or on none.
 func (r *race) compare() error {
-	decisions := make([]flow.Decision, len(r.flows))
-	for n, f := range r.flows {
-		decisions[n] = f.decision()
-	}
-	if _, err := r.iface.Table().Apply(decisions); err != nil {
-		return err
-	}
 	before, sentBefore, err := r.snapshot()
 	if err != nil {
 		return err
@@ -340,11 +350,11 @@ func (r *race) compare() error {
 			return fmt.Errorf("flow %v: %d packets were sent, %d counted", f.key, sent, packets)
 		}
 		want := uint64(0)
-		if f.label == r.dropped {
+		if b.Category == r.dropped {
 			want = packets
 		}
 		if dropped != want {
-			return fmt.Errorf("flow %v is %s, the policy drops %s: of %d packets %d were dropped", f.key, f.label, r.dropped, packets, dropped)
+			return fmt.Errorf("flow %v is %s, the policy drops %s: of %d packets %d were dropped", f.key, b.Category, r.dropped, packets, dropped)
 		}
 		if packets > 0 {
 			r.result.Compared++
