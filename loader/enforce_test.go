@@ -3,9 +3,9 @@
 package loader
 
 import (
-	"errors"
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"net/netip"
 	"strings"
 	"testing"

@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dpclass/dpclass/flow"
-	"github.com/dpclass/dpclass/internal/packettest"
+	"github.com/dpclass/dpclass/internal/vector/packettest"
 	"github.com/dpclass/dpclass/loader"
 )
 
