@@ -74,7 +74,7 @@ static __always_inline enum way fast_way(struct packet *p, const __u64 *key, con
 	policy = policy_in_force();
 	if (!l || !policy)
 		return way_general;
-	held_up(64);
+	held_up(256);
 	epoch = *(volatile __u32 *)&policy->epoch;
 	rest = rest_of(l, family);
 	control = read_word(&l->control);
@@ -94,7 +94,7 @@ static __always_inline enum way fast_way(struct packet *p, const __u64 *key, con
 	count = read_word(&l->count);
 	if (count & LINE_HALF)
 		return way_general;
-	held_up(64);
+	held_up(256);
 	measure(p);
 	if (control >> LINE_RULE_SHIFT & 0xff) {
 		index = (epoch & 1) * max_rules + (((control >> LINE_RULE_SHIFT) - 1) & (max_rules - 1));

@@ -22,7 +22,7 @@ flow, while the flows are decided, get other verdicts and end, and policies chan
 It fails if a packet is counted as another flow's, a packet is lost, or a rule acts on
 a flow that is not its flow any more.
 
---delays holds some packets up for 100 us between what they read and what they write,
+--delays holds some packets up for 400 us between what they read and what they write,
 where other packets and the writer may come between.`,
 		Example: "  sudo dplab bench race\n  sudo dplab bench race --time 10m --delays",
 		Args:    cli.Exactly(),
