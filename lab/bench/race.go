@@ -46,8 +46,8 @@ type RaceResult struct {
 
 const (
 	raceFlows = 16
-	// raceIdle ends flows: on two CPUs the next packets of a flow come within a few ms, most
-	// of the time.
+	// raceIdle ends TCP flows: on two CPUs the next packets of a flow come within a few ms,
+	// most of the time. UDP flows do not end.
 	raceIdle = 50 * time.Millisecond
 )
 
@@ -91,7 +91,7 @@ func Race(ctx context.Context, o RaceOptions) (result RaceResult, err error) {
 	}
 	defer func() { err = errors.Join(err, w.Close()) }()
 	err = w.watched.Do(func() (err error) {
-		idle := loader.Timeouts{TCPOpening: raceIdle, TCPEstablished: raceIdle, UDPSingle: raceIdle, UDPStream: raceIdle, Ended: 1}
+		idle := loader.Timeouts{TCPOpening: raceIdle, TCPEstablished: raceIdle, Ended: 1}
 		config := loader.Config{MaxFlows: raceFlows * 2, MaxPending: 1024, Samples: -1, Timeouts: idle, NoFastPath: o.NoFastPath, Delays: o.Delays}
 		iface, err := loader.Attach(ctx, device, config, o.Log)
 		if err != nil {
@@ -397,6 +397,9 @@ func (r *race) account() error {
 		r.result.Packets += sent.packets
 		if counted > sent.packets+sent.again {
 			return fmt.Errorf("flow %v: %d packets were sent, %d counted", f.key, sent.packets, counted)
+		}
+		if counted < sent.packets && f.key.Proto == flow.UDP {
+			return fmt.Errorf("flow %v: %d packets were sent, %d counted, though it never ended", f.key, sent.packets, counted)
 		}
 		r.result.Late += sent.packets - min(counted, sent.packets)
 	}
