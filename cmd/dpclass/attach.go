@@ -43,6 +43,7 @@ type attachFlags struct {
 	noClassify      bool
 	vlan            bool
 	maxFlows        uint32
+	noFastPath      bool
 	logFormat       string
 }
 
@@ -99,6 +100,7 @@ the fields of "dpclass flows -o json"; its log goes to standard error.`,
 	flags.BoolVar(&f.noClassify, "no-classify", false, "count flows without classifying them; needs no ONNX Runtime")
 	flags.BoolVar(&f.vlan, "vlan", false, "treat the same addresses and ports in different VLANs as different flows")
 	flags.Uint32Var(&f.maxFlows, "max-flows", 0, "decided flows to keep for each IP version (default: 65536)")
+	flags.BoolVar(&f.noFastPath, "no-fast-path", false, "look up the packets of decided flows in the flow tables too: slower, and less memory")
 	flags.Var(&cli.Choice{Value: &f.logFormat, Words: sink.Names()}, "log-format", "format of the log")
 	cli.Complete(cmd, "mode", "auto", "native", "tc")
 	cli.Complete(cmd, "direction", "both", "ingress", "egress")
@@ -211,7 +213,7 @@ func (f *attachFlags) config(engine *classifier.Classifier, labels []string) loa
 	config := loader.Config{
 		Mode:    loader.Mode(f.mode),
 		Ingress: f.bothGiven || f.direction == "ingress", Egress: f.bothGiven || f.direction == "egress", Persist: f.persist,
-		Samples: f.samples, DNS: f.dns, VLAN: f.vlan, MaxFlows: f.maxFlows, Labels: labels,
+		Samples: f.samples, DNS: f.dns, VLAN: f.vlan, MaxFlows: f.maxFlows, NoFastPath: f.noFastPath, Labels: labels,
 	}
 	switch {
 	case engine != nil:
