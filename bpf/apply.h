@@ -12,6 +12,7 @@
 #include "flow.h"
 #include "key.h"
 #include "limits.h"
+#include "line.h"
 
 #define EEXIST 17 /* asm-generic/errno-base.h */
 
@@ -22,6 +23,9 @@ enum op_kind {
 	op_idle, /* end by time-out */
 	op_report, /* write the end into the map ended */
 	op_remove, /* remove the flow from the tables */
+	op_collect, /* move to the flow what its lines have counted */
+	op_line, /* give the flow lines, if it may have some */
+	op_free, /* free the place op.generation, whose control word is op.last_jiffies */
 } __attribute__((packed));
 
 /* An operation of user space on one flow. Generation 0 means any (an operator's verdict). */
@@ -46,6 +50,7 @@ struct batch {
 	__u32 count; /* operations in the inbox */
 	__u32 stale; /* out: the flow was gone or of another generation */
 	__u32 missing; /* out: operations whose evidence is missing */
+	__u32 busy; /* out: another process is applying operations, nothing was done */
 };
 
 /* Operations for the program apply; each process that stores verdicts has its own. */
@@ -127,6 +132,7 @@ static __always_inline void promote(const struct tables *t, const void *key, str
 	struct flow copy = *f, *to;
 	long err;
 
+	copy.line = 0;
 	copy.choice.change &= choice_protected; /* others may be changing the verdict just now */
 	copy.packets_in = copy.bytes_in = copy.packets_out = copy.bytes_out = copy.dropped = copy.dropped_bytes = 0;
 	err = bpf_map_update_elem(t->flows, key, &copy, BPF_NOEXIST);
@@ -153,7 +159,7 @@ static __always_inline bool is_meant(const struct flow *f, const struct op *op)
 }
 
 /* Applies an operation to the flow with its key. Returns whether the flow was there. */
-static __always_inline bool apply_to(const struct op *op, const void *key, const struct tables *t)
+static __always_inline bool apply_to(const struct op *op, const void *key, const struct tables *t, const int family)
 {
 	struct flow *decided = bpf_map_lookup_elem(t->flows, key);
 	struct flow *open = bpf_map_lookup_elem(t->pending, key);
@@ -161,6 +167,8 @@ static __always_inline bool apply_to(const struct op *op, const void *key, const
 	struct birth *left;
 	struct flow *f;
 
+	if (op->kind == op_free)
+		return free_place(t->flows, op->generation, op->last_jiffies, family);
 	if (!is_meant(decided, op))
 		decided = NULL;
 	if (!is_meant(open, op))
@@ -178,6 +186,11 @@ static __always_inline bool apply_to(const struct op *op, const void *key, const
 		if (decided &&
 		    decided->generation == f->generation) /* another process may have promoted it meanwhile */
 			set_verdicts(decided, op);
+		decided = bpf_map_lookup_elem(t->flows, key);
+		if (decided) {
+			revise(decided, family);
+			put_in(t->flows, key, decided, family);
+		}
 		return true;
 	case op_resample:
 		if (f->state & state_settled)
@@ -192,9 +205,10 @@ static __always_inline bool apply_to(const struct op *op, const void *key, const
 		bpf_map_delete_elem(t->pending, key);
 		return true;
 	case op_idle:
-		if (f->last_jiffies != op->last_jiffies)
+		if (last_seen(f, family) != op->last_jiffies)
 			return false;
 		__sync_fetch_and_or(&f->state, state_idle);
+		put_out(f, family);
 		return true;
 	case op_report:
 		if (!has_ended(f->state))
@@ -202,8 +216,9 @@ static __always_inline bool apply_to(const struct op *op, const void *key, const
 		report_end(f, &op->key, op->family);
 		return true;
 	case op_remove:
-		if (f->last_jiffies != op->last_jiffies)
+		if (last_seen(f, family) != op->last_jiffies)
 			return false;
+		put_out(f, family);
 		if (has_ended(f->state))
 			report_end(f, &op->key, op->family);
 		left = bpf_map_lookup_elem(&births, &slot);
@@ -216,6 +231,15 @@ static __always_inline bool apply_to(const struct op *op, const void *key, const
 		if (open)
 			bpf_map_delete_elem(t->pending, key);
 		return true;
+	case op_collect:
+		collect(f, family);
+		return true;
+	case op_line:
+		if (decided)
+			put_in(t->flows, key, decided, family);
+		return decided;
+	case op_free:
+		break;
 	}
 	return false;
 }
@@ -233,12 +257,12 @@ static long apply_one(__u32 index, struct batch *batch)
 		struct flow_key key = {};
 
 		narrow_key(&key, &op->key);
-		applied = apply_to(op, &key, &t);
+		applied = apply_to(op, &key, &t, 4);
 	} else {
 		const struct tables t = {&flows6, &pending6};
 		struct flow_key6 key = op->key;
 
-		applied = apply_to(op, &key, &t);
+		applied = apply_to(op, &key, &t, 6);
 	}
 	if (applied && op->evidence && !bpf_map_lookup_elem(&evidence, &op->evidence)) {
 		op->missing = 1;

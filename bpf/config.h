@@ -13,6 +13,13 @@ volatile const bool has_xdp_load_bytes; /* kernel 5.18, with bpf_xdp_get_buff_le
 volatile const bool copy_dns; /* copy DNS answers to the agent */
 volatile const bool
 	both_ends; /* packets of both ends of a flow are seen: both directions are watched, or the device is a loopback */
+volatile const bool delays; /* for tests: some packets are held where others may come between, see held_up() */
+volatile const bool fast_path; /* decided flows have lines */
+volatile const __u64 line_seed[5]; /* random, the same in all processes: of the places of lines */
+volatile const __u32 bucket_mask; /* number of buckets less 1, for IPv4 and IPv6 */
+volatile const __u32 bucket_mask6;
+volatile const __u32 max_places; /* the last place, for IPv4 and IPv6 */
+volatile const __u32 max_places6;
 volatile const __u64 source_seed[4]; /* random: nobody can choose addresses with equal hashes */
 volatile const __u64 ring_bytes; /* size of the map samples */
 volatile const __u32 sample_budget; /* payload packets sampled of each flow */

@@ -11,6 +11,7 @@
 #include "counters.h"
 #include "dns.h"
 #include "evidence.h"
+#include "fast.h"
 #include "flow.h"
 #include "fragment.h"
 #include "info.h"
@@ -45,6 +46,8 @@ static __always_inline int handle_flow(struct packet *p, const struct tables *t)
 	drop = enforce(p, f);
 	if (unlikely(p->fragment))
 		note_first_fragment(p, f, drop);
+	if (f->line)
+		renew(f, now, p->direction, p->family);
 	return drop;
 }
 
@@ -82,8 +85,24 @@ static __always_inline bool finish(__u32 reason, const enum direction direction)
 	return false;
 }
 
+/* The programs of the general way. A fast program goes on with one of them. The loader fills the maps, and pins them: the kernel
+ * empties a map of programs that no process and no pin holds. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} general_xdp SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 2); /* enum direction */
+	__type(key, __u32);
+	__type(value, __u32);
+} general_tc SEC(".maps");
+
 SEC("xdp")
-int dpclass_xdp(struct xdp_md *ctx)
+int dpclass_xdp_all(struct xdp_md *ctx)
 {
 	struct packet p = {.ctx = ctx, .direction = direction_in, .xdp = true};
 	int result;
@@ -98,25 +117,32 @@ int dpclass_xdp(struct xdp_md *ctx)
 }
 
 /* The tc hooks. If the device removed a VLAN tag, the tag is in the skb. Headers that lie outside of the linear part
- * are pulled into it, but only then, because that may copy the packet. */
+ * are pulled into it, but only then, because that may copy the packet. Then the program begins again: as a loop, the verifier
+ * would check all of it twice. */
 static __always_inline int handle_skb(struct __sk_buff *skb, const enum direction direction)
 {
-	int result = 0;
+	struct packet p = {.ctx = skb, .direction = direction, .xdp = false};
+	__u32 slot = direction;
+	struct forgotten *memory = bpf_map_lookup_elem(&forgotten, &slot);
+	bool again;
+	int result;
 
-#pragma clang loop unroll(disable)
-	for (int i = 0; i < 2; i++) {
-		struct packet p = {.ctx = skb, .direction = direction, .xdp = false};
-
-		if (vlan_in_key && skb->vlan_present)
-			p.vlan = skb->vlan_tci & VLAN_ID;
-		p.start = (void *)(long)skb->data;
-		p.end = (void *)(long)skb->data_end;
-		p.length = skb->len;
-		p.gso_size = skb->gso_size;
-		result = handle(&p);
-		if ((-result & ~MAY_DROP) != reason_truncated ||
-		    bpf_skb_pull_data(skb, skb->len < PULL_LEN ? skb->len : PULL_LEN))
-			break;
+	if (!memory)
+		return TC_NEXT;
+	again = memory->again;
+	memory->again = false;
+	if (vlan_in_key && skb->vlan_present)
+		p.vlan = skb->vlan_tci & VLAN_ID;
+	p.start = (void *)(long)skb->data;
+	p.end = (void *)(long)skb->data_end;
+	p.length = skb->len;
+	p.gso_size = skb->gso_size;
+	result = handle(&p);
+	if ((-result & ~MAY_DROP) == reason_truncated && !again &&
+	    !bpf_skb_pull_data(skb, skb->len < PULL_LEN ? skb->len : PULL_LEN)) {
+		memory->again = true;
+		bpf_tail_call(skb, &general_tc, direction);
+		memory->again = false;
 	}
 	if (result < 0)
 		result = finish(-result, direction);
@@ -124,15 +150,59 @@ static __always_inline int handle_skb(struct __sk_buff *skb, const enum directio
 }
 
 SEC("tc")
-int dpclass_in(struct __sk_buff *skb)
+int dpclass_in_all(struct __sk_buff *skb)
 {
 	return handle_skb(skb, direction_in);
 }
 
 SEC("tc")
-int dpclass_out(struct __sk_buff *skb)
+int dpclass_out_all(struct __sk_buff *skb)
 {
 	return handle_skb(skb, direction_out);
+}
+
+SEC("xdp")
+int dpclass_xdp(struct xdp_md *ctx)
+{
+	struct packet p = {.ctx = ctx, .direction = direction_in, .xdp = true};
+	enum way way;
+
+	p.start = (void *)(long)ctx->data;
+	p.end = (void *)(long)ctx->data_end;
+	p.length = p.end - p.start;
+	way = handle_fast(&p);
+	if (way == way_general)
+		bpf_tail_call(ctx, &general_xdp, 0);
+	return way == way_drop ? XDP_DROP : XDP_PASS;
+}
+
+static __always_inline int handle_skb_fast(struct __sk_buff *skb, const enum direction direction)
+{
+	struct packet p = {.ctx = skb, .direction = direction, .xdp = false};
+	enum way way;
+
+	if (vlan_in_key && skb->vlan_present)
+		p.vlan = skb->vlan_tci & VLAN_ID;
+	p.start = (void *)(long)skb->data;
+	p.end = (void *)(long)skb->data_end;
+	p.length = skb->len;
+	p.gso_size = skb->gso_size;
+	way = handle_fast(&p);
+	if (way == way_general)
+		bpf_tail_call(skb, &general_tc, direction);
+	return way == way_drop ? TC_ACT_SHOT : TC_NEXT;
+}
+
+SEC("tc")
+int dpclass_in(struct __sk_buff *skb)
+{
+	return handle_skb_fast(skb, direction_in);
+}
+
+SEC("tc")
+int dpclass_out(struct __sk_buff *skb)
+{
+	return handle_skb_fast(skb, direction_out);
 }
 
 /* Applies the inbox; its context is struct batch. Without bpf_loop, at most max_batch_unrolled operations per run. */
@@ -140,7 +210,11 @@ SEC("syscall")
 int dpclass_apply(struct batch *ctx)
 {
 	struct batch batch = {.count = ctx->count};
+	struct line_state *state = line_state_of(4);
 
+	ctx->busy = !state || __sync_val_compare_and_swap(&state->applying, 0, 1);
+	if (ctx->busy)
+		return 0;
 	if (has_bpf_loop) {
 		bpf_loop(batch.count < max_batch ? batch.count : max_batch, apply_one, &batch, 0);
 	} else {
@@ -149,6 +223,7 @@ int dpclass_apply(struct batch *ctx)
 				break;
 		}
 	}
+	__sync_lock_test_and_set(&state->applying, 0);
 	ctx->stale = batch.stale;
 	ctx->missing = batch.missing;
 	return 0;

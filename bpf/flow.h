@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* The flow tables: from a packet to its flow, the flow's life, its counters. */
+/* From a packet to its flow, the flow's life, its counters. */
 #ifndef DPCLASS_FLOW_H
 #define DPCLASS_FLOW_H
 
@@ -11,121 +11,12 @@
 #include "counters.h"
 #include "evidence.h"
 #include "key.h"
-#include "labels.h"
 #include "limits.h"
+#include "line.h"
 #include "packet.h"
 #include "parse.h"
 #include "protocols.h"
-
-#define CAS_TRIES 4 /* of a compare-and-swap that competes with other CPUs */
-
-/* Bits of flow.state. */
-enum flow_state {
-	state_syn = 1, /* SYN or SYN-ACK seen */
-	state_fin_a = 2, /* FIN from endpoint a */
-	state_fin_b = 4,
-	state_rst = 8,
-	state_idle = 16, /* ended by time-out */
-	state_sent_a = 32, /* packets from endpoint a seen */
-	state_sent_b = 64,
-	state_first_b = 128, /* the first packet came from endpoint b */
-	state_midstream = 256, /* TCP whose SYN was not seen */
-	state_reported = 512, /* the end is in the map ended */
-	state_promoted = 1024, /* pending entry whose flow has moved to flows */
-	state_retired = 2048, /* its key is used again: it leaves the tables */
-	state_settled = 4096, /* from now on only an operator changes a verdict: no more samples */
-	state_a_out = 8192, /* endpoint a's packets are the sent ones; otherwise the received ones */
-	state_acked_a = 16384, /* side.ack of endpoint a is set */
-	state_acked_b = 32768,
-	state_confirmed = 65536, /* TCP: both ends have acknowledged what the other one sent */
-	state_conflict = 131072, /* TCP: before that, some sequence numbers did not fit together */
-	state_held = 262144, /* an earlier flow of the 5-tuple left its verdicts */
-	state_held_both = 524288, /* that flow was confirmed */
-	state_enforced = 1048576, /* packets of that flow were dropped */
-};
-
-enum source {
-	source_none,
-	source_model,
-	source_operator,
-	source_name, /* the server name */
-	source_protocol,
-} __attribute__((packed));
-
-/* The answer to one question about a flow (flow.Task in Go). It is one word, and changes at once. */
-struct verdict {
-	enum label label;
-	__u16 model; /* number of the model's name in the map labels; 0: none */
-	__u16 confidence; /* in 65535ths */
-	enum source source;
-	__u8 final; /* only an operator changes it */
-} __attribute__((aligned(8)));
-
-/* Bits of choice.change. */
-enum choice_bit {
-	choice_found = 1, /* the rules are those for epoch and the flow's verdicts */
-	choice_protected = 2, /* named by the policy's protect: */
-	choice_writer = 4, /* the lowest of three bits: how many are changing the flow's verdicts */
-	choice_change = 32, /* the lowest of eleven bits: how often they were changed */
-	choice_all = 0xffff,
-} __attribute__((packed));
-
-/* The rules that act on a flow. It is one word: a packet reads rules, epoch and protection as they belong together, and
- * whoever has found rules stores them only if nothing that they rest on has changed meanwhile (find_rules). */
-struct choice {
-	__u32 epoch; /* of the policy */
-	__u8 rule_in; /* number of the rule that acts on received packets, from 1; 0: none */
-	__u8 rule_out; /* on sent packets */
-	enum choice_bit change; /* bits */
-};
-
-#define CHOICE_SHIFT 48 /* of change in the word */
-
-union choice_word {
-	struct choice choice;
-	__u64 word;
-};
-
-/* What an endpoint has sent and acknowledged, as TCP sequence numbers (RFC 9293, section 3.4). */
-struct side {
-	__u32 end; /* one after the highest that it has sent */
-	__u32 ack; /* what it acknowledged last */
-};
-
-/* A flow. Three cache lines (in the IPv4 tables): what is mostly read, and what each direction writes. Different CPUs
- * often handle the two directions, and counters in one line would travel between them. */
-struct flow {
-	__u64 last_jiffies; /* of the last packet */
-	enum flow_state state; /* bits */
-	__u32 generation;
-	struct verdict category;
-	struct verdict app;
-	__u64 evidence; /* key in the map evidence; 0: none */
-	struct choice choice;
-	__u32 samples; /* payload packets sampled */
-	enum protocol protocol;
-	enum protocol held_protocol; /* this and the other held ones: see struct held */
-	__u8 pad[2];
-	__u64 dropped; /* packets dropped by policy */
-
-	__u64 packets_in;
-	__u64 bytes_in; /* IP bytes on the wire */
-	__u64 tat_in; /* policer of the flow: theoretical arrival time, ns */
-	__u64 first_ns; /* CLOCK_MONOTONIC of the first packet */
-	__u64 first_jiffies;
-	struct side side_in; /* of the endpoint whose packets are received */
-	__u64 held_jiffies;
-	__u64 pad_in;
-
-	__u64 packets_out;
-	__u64 bytes_out;
-	__u64 tat_out;
-	struct side side_out;
-	struct verdict held_category;
-	struct verdict held_app;
-	__u64 held_evidence;
-	__u64 dropped_bytes; /* of the packets dropped by policy: their IP bytes */
-};
+#include "table.h"
 
 struct ended_flow {
 	struct flow_key6 key;
@@ -134,36 +25,6 @@ struct ended_flow {
 	__u8 pad[7];
 	struct flow flow;
 };
-
-/* The loader sets the sizes of the four tables. */
-
-/* IPv4 5-tuple to a flow with a firm verdict. A HASH: a flood of new flows cannot evict a decided flow. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__type(key, struct flow_key);
-	__type(value, struct flow);
-} flows SEC(".maps");
-
-/* IPv6 5-tuple to a flow with a firm verdict. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__type(key, struct flow_key6);
-	__type(value, struct flow);
-} flows6 SEC(".maps");
-
-/* IPv4 5-tuple to a flow without a firm verdict. An LRU_HASH: the least recently used flow is evicted first. */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__type(key, struct flow_key);
-	__type(value, struct flow);
-} pending SEC(".maps");
-
-/* IPv6 5-tuple to a flow without a firm verdict. */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__type(key, struct flow_key6);
-	__type(value, struct flow);
-} pending6 SEC(".maps");
 
 /* The last ended flows: (number - 1) % max_ended to the flow. */
 struct {
@@ -250,12 +111,6 @@ static __always_inline __u64 idle_timeout(__u32 state, __u8 proto)
 	return both ? timeout_udp_stream : timeout_udp_single;
 }
 
-/* Reads a word that others write, once. */
-static __always_inline __u64 read_word(const void *word)
-{
-	return *(const volatile __u64 *)word;
-}
-
 /* To be called before and after what the choice of rules rests on changes. Until the end, packets act by the rules
  * found before; after it, the next packet looks them up again. Several may change a flow at the same time. */
 static __always_inline void begin_change(struct flow *f)
@@ -296,7 +151,7 @@ static __always_inline bool begins_again(const struct flow *f, const struct pack
 		return true;
 	if (is_held(f) && (__s64)(now - f->held_jiffies) > (__s64)timeout_held)
 		return true;
-	return (__s64)(now - f->last_jiffies) > (__s64)idle_timeout(state, p->proto);
+	return (__s64)(now - last_seen(f, p->family)) > (__s64)idle_timeout(state, p->proto);
 }
 
 /* Takes back up to n of the flow's samples, but never more than it has: other CPUs may be changing the number. Global, so
@@ -353,6 +208,7 @@ __noinline int report_end(struct flow *f, const struct flow_key6 *key, int famil
 		return 0;
 	slot->key = *key;
 	slot->family = family;
+	collect(f, family);
 	slot->flow = *f;
 	slot->number = number;
 	return 0;
@@ -416,10 +272,13 @@ __noinline int inherit(struct birth *b)
 /* Removes a flow whose key is used again, and notes in *b what it leaves. */
 static __always_inline void retire(const struct packet *p, const struct tables *t, struct flow *f, struct birth *b)
 {
+	bool first = !(__sync_fetch_and_or(&f->state, state_retired | (has_ended(f->state) ? 0 : state_idle)) & state_retired);
+
+	put_out(f, p->family); /* after the bit: see put_in */
 	remember(f, p->direction);
 	b->flow.tat_in = f->tat_in;
 	b->flow.tat_out = f->tat_out;
-	if (__sync_fetch_and_or(&f->state, state_retired | (has_ended(f->state) ? 0 : state_idle)) & state_retired)
+	if (!first)
 		return; /* another CPU removes it */
 	report_end(f, &b->key, p->family);
 	bpf_map_delete_elem(t->flows, p->key);
@@ -513,9 +372,6 @@ static __always_inline struct flow *find_flow(const struct packet *p, const stru
 		return f;
 	return find_open(p, t, now, f);
 }
-
-/* Sequence numbers of one connection differ by less: what is in flight, and unseen losses. */
-#define TCP_NEAR (4 << 20)
 
 /* A FIN or RST is at most this far beyond what its sender has sent: the least that all windows have. */
 #define TCP_CLOSE (64 << 10)
@@ -663,10 +519,14 @@ static __always_inline bool follow(struct flow *f, const struct packet *p)
 	}
 
 	struct segment s = {.seq = p->seq, .end = end, .ack = p->ack, .flags = p->tcp_flags, .from_a = p->from_a};
+	bool fits;
 
 	if (p->tcp_flags & (TCP_SYN | TCP_FIN))
 		s.end++;
-	return judge(f, &s);
+	fits = judge(f, &s);
+	if ((f->state ^ state) & state_confirmed) /* what the choice of rules rests on has changed */
+		put_out(f, p->family);
+	return fits;
 }
 
 /* Adds a packet to its flow. Returns whether it may be sampled. */
@@ -675,9 +535,11 @@ static __always_inline bool touch(struct flow *f, const struct packet *p, __u64 
 	__u32 seen = p->from_a ? state_sent_a : state_sent_b;
 	bool fits = true;
 
-	if (p->proto == IPPROTO_TCP)
+	if (p->proto == IPPROTO_TCP) {
+		if (f->line)
+			pull_sides(f, p->family);
 		fits = follow(f, p);
-	else if ((f->state & seen) != seen)
+	} else if ((f->state & seen) != seen)
 		__sync_fetch_and_or(&f->state, seen);
 	if (f->last_jiffies != now) /* once a jiffy: the line stays shared */
 		f->last_jiffies = now;

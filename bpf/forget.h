@@ -11,6 +11,7 @@ struct forgotten {
 	__u32 offset;
 	__u32 proto;
 	__u32 fragment;
+	__u32 again; /* the program was begun again for the packet, see handle_skb() */
 };
 
 struct {

@@ -36,10 +36,11 @@ struct interface_info {
 	__u8 vlan;
 	__u8 persist; /* the links are pinned: programs and policy outlive the agent */
 	__u8 loopback; /* every packet passes both hooks */
-	__u8 pad;
+	__u8 fast; /* the fast programs are attached */
 	__u8 driver[32];
 	__u32 programs[2]; /* ids of the programs of ingress and egress; 0: none */
 	__u32 links[2]; /* ids of their links; 0: a clsact filter, or none */
+	__u64 line_seed[5]; /* of the places of lines */
 };
 
 /* What a live agent reports about itself, once a second. */

@@ -113,9 +113,6 @@ struct policy_state {
 	__u64 confirm_ns; /* CLOCK_BOOTTIME: then the former policy comes in force again; 0: never */
 };
 
-/* Of the categories, those with a number below the last slot are counted one by one. */
-#define COUNTED_CATEGORIES 64
-
 struct rule_counts {
 	__u64 packets;
 	__u64 bytes;
@@ -346,9 +343,9 @@ __noinline int find_rules(struct flow *f, __u32 epoch, int family, int direction
 		return -1;
 	/* A policer of the flow goes on under the same rule. */
 	if (!is_same_rule(old.choice.epoch, old.choice.rule_in, epoch, new.choice.rule_in))
-		f->tat_in = 0;
+		reset_tat(f, direction_in, family);
 	if (!is_same_rule(old.choice.epoch, old.choice.rule_out, epoch, new.choice.rule_out))
-		f->tat_out = 0;
+		reset_tat(f, direction_out, family);
 	return chosen(&new.choice, direction);
 }
 
@@ -490,7 +487,7 @@ static __always_inline bool is_over_rate(const struct packet *p, struct flow *f,
 	__u64 *tat;
 
 	if (r->actions & action_per_flow) {
-		tat = p->direction == direction_in ? &f->tat_in : &f->tat_out;
+		tat = tat_of(f, p->direction, p->family);
 	} else {
 		b = bucket_of(r, p->direction);
 		if (!b)
@@ -561,7 +558,6 @@ static __always_inline bool enforce(const struct packet *p, struct flow *f)
 	union choice_word word;
 	struct matching *m;
 	__u64 dropped, bytes;
-	__u16 label;
 	__u8 rule;
 
 	now = policy_in_force();
@@ -592,8 +588,7 @@ static __always_inline bool enforce(const struct packet *p, struct flow *f)
 
 	stats->packets += p->segments;
 	stats->bytes += p->bytes;
-	label = f->category.label;
-	stats->categories[label < COUNTED_CATEGORIES ? label : COUNTED_CATEGORIES - 1] += p->segments;
+	stats->categories[counted_category(f)] += p->segments;
 	todo = r->actions;
 	if (choice & PROTECTED && !(todo & action_special))
 		todo &= ~(action_drop | action_police);

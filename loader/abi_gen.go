@@ -9,4 +9,4 @@ package loader
 const ABI = 5
 
 // abiFingerprint is internal/abi's fingerprint of the maps of that ABI.
-const abiFingerprint = "3e11740772d85dd3"
+const abiFingerprint = "effb1b55f7c4857c"

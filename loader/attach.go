@@ -310,6 +310,16 @@ func (a *Attachment) load(device netlink.Link, cfg *Config, pinned map[string]*e
 	for name, m := range pinned {
 		spec.Maps[name].MaxEntries = m.MaxEntries() // tables keep their size
 	}
+	if m := pinned["interface"]; m != nil {
+		var earlier bpfInterfaceInfo
+		if err := m.Lookup(uint32(0), &earlier); err != nil {
+			return fmt.Errorf("read how it was attached: %w", err)
+		}
+		info.LineSeed = earlier.LineSeed // lines keep their places
+	}
+	if err := setLines(spec, &info); err != nil {
+		return err
+	}
 	if err := set(spec, map[string]any{"ring_bytes": uint64(spec.Maps["samples"].MaxEntries)}); err != nil {
 		return err
 	}
@@ -326,6 +336,9 @@ func (a *Attachment) load(device netlink.Link, cfg *Config, pinned map[string]*e
 	if err := a.labels.extend(flow.Vocabulary, cfg.Labels); err != nil {
 		return err
 	}
+	if err := a.fillGeneral(); err != nil {
+		return err
+	}
 	a.info = info
 	a.serve(cfg.Timeouts)
 	a.ring = &Ring{iface: a.name, m: a.maps.Samples}
@@ -336,7 +349,7 @@ func (a *Attachment) load(device netlink.Link, cfg *Config, pinned map[string]*e
 // begin is the last step of attaching: it records how the programs are attached.
 func (a *Attachment) begin() (err error) {
 	for _, h := range hooksOf(&a.info) {
-		id, err := programID(a.collection.Programs[h.program])
+		id, err := programID(a.programAt(h))
 		if err != nil {
 			return err
 		}

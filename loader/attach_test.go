@@ -255,7 +255,7 @@ func TestTakeover(t *testing.T) {
 		c := tcp(1)
 		run := func(i *Attachment) {
 			t.Helper()
-			if _, err := i.collection.Programs[progXDP].Run(&ebpf.RunOptions{Data: c.sent(syn, 0)}); err != nil {
+			if _, err := i.programAt(hook{program: progXDP}).Run(&ebpf.RunOptions{Data: c.sent(syn, 0)}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -598,7 +598,7 @@ func TestTun(t *testing.T) {
 		t.Errorf("mode %s, %v", s.Mode, err)
 	}
 	packet := tcp(1).spec(syn, 0).Build().Data
-	if _, err := i.collection.Programs[progIn].Run(&ebpf.RunOptions{Data: packet}); err != nil {
+	if _, err := i.programAt(hook{program: progIn}).Run(&ebpf.RunOptions{Data: packet}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := i.table.Lookup(tcp(1).key()); err != nil {

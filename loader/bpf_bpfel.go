@@ -69,6 +69,7 @@ type bpfBatch struct {
 	Count   uint32
 	Stale   uint32
 	Missing uint32
+	Busy    uint32
 }
 
 type bpfBirth struct {
@@ -126,6 +127,13 @@ type bpfDatagramKey struct {
 	Pad    [2]uint8
 }
 
+type bpfDirection uint8
+
+const (
+	bpfDirectionDirectionIn  bpfDirection = 0
+	bpfDirectionDirectionOut bpfDirection = 1
+)
+
 type bpfDnsAnswer struct {
 	_        structs.HostLayout
 	TimeNs   uint64
@@ -165,7 +173,8 @@ type bpfFlow struct {
 	Protocol     bpfProtocol
 	HeldProtocol bpfProtocol
 	Pad          [2]uint8
-	Dropped      uint64
+	Line         uint32
+	PadLine      uint32
 	PacketsIn    uint64
 	BytesIn      uint64
 	TatIn        uint64
@@ -173,7 +182,7 @@ type bpfFlow struct {
 	FirstJiffies uint64
 	SideIn       bpfSide
 	HeldJiffies  uint64
-	PadIn        uint64
+	Dropped      uint64
 	PacketsOut   uint64
 	BytesOut     uint64
 	TatOut       uint64
@@ -244,6 +253,7 @@ type bpfForgotten struct {
 	Offset   uint32
 	Proto    uint32
 	Fragment uint32
+	Again    uint32
 }
 
 type bpfHeaders struct {
@@ -320,10 +330,11 @@ type bpfInterfaceInfo struct {
 	Vlan        uint8
 	Persist     uint8
 	Loopback    uint8
-	Pad         uint8
+	Fast        uint8
 	Driver      [32]uint8
 	Programs    [2]uint32
 	Links       [2]uint32
+	LineSeed    [5]uint64
 }
 
 type bpfKeptKey struct {
@@ -405,6 +416,54 @@ const (
 	bpfLimitNameLen           bpfLimit = 64
 )
 
+type bpfLine struct {
+	_          structs.HostLayout
+	Control    uint64
+	Count      uint64
+	Last       uint32
+	Generation uint32
+}
+
+type bpfLine4 struct {
+	_    structs.HostLayout
+	Head bpfLine
+	Key  bpfFlowKey
+	Rest bpfLineRest
+}
+
+type bpfLine6 struct {
+	_    structs.HostLayout
+	Head bpfLine
+	Key  bpfFlowKey6
+	Rest bpfLineRest
+	Pad  [5]uint64
+}
+
+type bpfLineBit uint32
+
+const (
+	bpfLineBitLineUsed      bpfLineBit = 1
+	bpfLineBitLineLive      bpfLineBit = 2
+	bpfLineBitLineSentA     bpfLineBit = 4
+	bpfLineBitLineSentB     bpfLineBit = 8
+	bpfLineBitLineFromA     bpfLineBit = 16
+	bpfLineBitLineProtected bpfLineBit = 32
+)
+
+type bpfLineRest struct {
+	_       structs.HostLayout
+	Side    bpfSide
+	Tat     uint64
+	Dropped uint64
+}
+
+type bpfLineState struct {
+	_        structs.HostLayout
+	Fresh    uint32
+	Free     uint32
+	Applying uint64
+}
+
 type bpfLpmName struct {
 	_         structs.HostLayout
 	PrefixLen uint32
@@ -471,7 +530,15 @@ const (
 	bpfOpKindOpIdle     bpfOpKind = 3
 	bpfOpKindOpReport   bpfOpKind = 4
 	bpfOpKindOpRemove   bpfOpKind = 5
+	bpfOpKindOpCollect  bpfOpKind = 6
+	bpfOpKindOpLine     bpfOpKind = 7
+	bpfOpKindOpFree     bpfOpKind = 8
 )
+
+type bpfPlaceBucket struct {
+	_     structs.HostLayout
+	Entry [4]uint32
+}
 
 type bpfPolicyClock struct {
 	_     structs.HostLayout
@@ -750,7 +817,7 @@ type bpfSample struct {
 	Length     uint32
 	Captured   uint16
 	Index      uint8
-	Direction  uint8
+	Direction  bpfDirection
 	Family     uint8
 	FromA      uint8
 	Inner      uint8
@@ -831,6 +898,8 @@ const (
 	bpfMapFlows6                = "flows6"
 	bpfMapForgotten             = "forgotten"
 	bpfMapFragments             = "fragments"
+	bpfMapGeneralTc             = "general_tc"
+	bpfMapGeneralXdp            = "general_xdp"
 	bpfMapHeaders               = "headers"
 	bpfMapHostRooms             = "host_rooms"
 	bpfMapHostUses              = "host_uses"
@@ -839,12 +908,19 @@ const (
 	bpfMapInterface             = "interface"
 	bpfMapKept                  = "kept"
 	bpfMapLabels                = "labels"
+	bpfMapLineStates            = "line_states"
+	bpfMapLines6In              = "lines6_in"
+	bpfMapLines6Out             = "lines6_out"
+	bpfMapLinesIn               = "lines_in"
+	bpfMapLinesOut              = "lines_out"
 	bpfMapMatching              = "matching"
 	bpfMapMoments               = "moments"
 	bpfMapNames0                = "names0"
 	bpfMapNames1                = "names1"
 	bpfMapPending               = "pending"
 	bpfMapPending6              = "pending6"
+	bpfMapPlaces                = "places"
+	bpfMapPlaces6               = "places6"
 	bpfMapPolicy                = "policy"
 	bpfMapPolicyClock           = "policy_clock"
 	bpfMapPolicySource          = "policy_source"
@@ -862,14 +938,25 @@ const (
 	bpfProgDpclassApply         = "dpclass_apply"
 	bpfProgDpclassClock         = "dpclass_clock"
 	bpfProgDpclassIn            = "dpclass_in"
+	bpfProgDpclassInAll         = "dpclass_in_all"
 	bpfProgDpclassOut           = "dpclass_out"
+	bpfProgDpclassOutAll        = "dpclass_out_all"
 	bpfProgDpclassXdp           = "dpclass_xdp"
+	bpfProgDpclassXdpAll        = "dpclass_xdp_all"
 	bpfVarBothEnds              = "both_ends"
+	bpfVarBucketMask            = "bucket_mask"
+	bpfVarBucketMask6           = "bucket_mask6"
 	bpfVarCopyDns               = "copy_dns"
+	bpfVarDelays                = "delays"
+	bpfVarFastPath              = "fast_path"
 	bpfVarHasBpfLoop            = "has_bpf_loop"
 	bpfVarHasXdpLoadBytes       = "has_xdp_load_bytes"
 	bpfVarL3Device              = "l3_device"
 	bpfVarLimits                = "limits"
+	bpfVarLineBits              = "line_bits"
+	bpfVarLineSeed              = "line_seed"
+	bpfVarMaxPlaces             = "max_places"
+	bpfVarMaxPlaces6            = "max_places6"
 	bpfVarRingBytes             = "ring_bytes"
 	bpfVarSampleBudget          = "sample_budget"
 	bpfVarSourceSeed            = "source_seed"
@@ -925,11 +1012,14 @@ type bpfSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfProgramSpecs struct {
-	DpclassApply *ebpf.ProgramSpec `ebpf:"dpclass_apply"`
-	DpclassClock *ebpf.ProgramSpec `ebpf:"dpclass_clock"`
-	DpclassIn    *ebpf.ProgramSpec `ebpf:"dpclass_in"`
-	DpclassOut   *ebpf.ProgramSpec `ebpf:"dpclass_out"`
-	DpclassXdp   *ebpf.ProgramSpec `ebpf:"dpclass_xdp"`
+	DpclassApply  *ebpf.ProgramSpec `ebpf:"dpclass_apply"`
+	DpclassClock  *ebpf.ProgramSpec `ebpf:"dpclass_clock"`
+	DpclassIn     *ebpf.ProgramSpec `ebpf:"dpclass_in"`
+	DpclassInAll  *ebpf.ProgramSpec `ebpf:"dpclass_in_all"`
+	DpclassOut    *ebpf.ProgramSpec `ebpf:"dpclass_out"`
+	DpclassOutAll *ebpf.ProgramSpec `ebpf:"dpclass_out_all"`
+	DpclassXdp    *ebpf.ProgramSpec `ebpf:"dpclass_xdp"`
+	DpclassXdpAll *ebpf.ProgramSpec `ebpf:"dpclass_xdp_all"`
 }
 
 // bpfMapSpecs contains maps before they are loaded into the kernel.
@@ -950,6 +1040,8 @@ type bpfMapSpecs struct {
 	Flows6       *ebpf.MapSpec `ebpf:"flows6"`
 	Forgotten    *ebpf.MapSpec `ebpf:"forgotten"`
 	Fragments    *ebpf.MapSpec `ebpf:"fragments"`
+	GeneralTc    *ebpf.MapSpec `ebpf:"general_tc"`
+	GeneralXdp   *ebpf.MapSpec `ebpf:"general_xdp"`
 	Headers      *ebpf.MapSpec `ebpf:"headers"`
 	HostRooms    *ebpf.MapSpec `ebpf:"host_rooms"`
 	HostUses     *ebpf.MapSpec `ebpf:"host_uses"`
@@ -958,12 +1050,19 @@ type bpfMapSpecs struct {
 	Interface    *ebpf.MapSpec `ebpf:"interface"`
 	Kept         *ebpf.MapSpec `ebpf:"kept"`
 	Labels       *ebpf.MapSpec `ebpf:"labels"`
+	LineStates   *ebpf.MapSpec `ebpf:"line_states"`
+	Lines6In     *ebpf.MapSpec `ebpf:"lines6_in"`
+	Lines6Out    *ebpf.MapSpec `ebpf:"lines6_out"`
+	LinesIn      *ebpf.MapSpec `ebpf:"lines_in"`
+	LinesOut     *ebpf.MapSpec `ebpf:"lines_out"`
 	Matching     *ebpf.MapSpec `ebpf:"matching"`
 	Moments      *ebpf.MapSpec `ebpf:"moments"`
 	Names0       *ebpf.MapSpec `ebpf:"names0"`
 	Names1       *ebpf.MapSpec `ebpf:"names1"`
 	Pending      *ebpf.MapSpec `ebpf:"pending"`
 	Pending6     *ebpf.MapSpec `ebpf:"pending6"`
+	Places       *ebpf.MapSpec `ebpf:"places"`
+	Places6      *ebpf.MapSpec `ebpf:"places6"`
 	Policy       *ebpf.MapSpec `ebpf:"policy"`
 	PolicyClock  *ebpf.MapSpec `ebpf:"policy_clock"`
 	PolicySource *ebpf.MapSpec `ebpf:"policy_source"`
@@ -985,11 +1084,19 @@ type bpfMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
 	BothEnds              *ebpf.VariableSpec `ebpf:"both_ends"`
+	BucketMask            *ebpf.VariableSpec `ebpf:"bucket_mask"`
+	BucketMask6           *ebpf.VariableSpec `ebpf:"bucket_mask6"`
 	CopyDns               *ebpf.VariableSpec `ebpf:"copy_dns"`
+	Delays                *ebpf.VariableSpec `ebpf:"delays"`
+	FastPath              *ebpf.VariableSpec `ebpf:"fast_path"`
 	HasBpfLoop            *ebpf.VariableSpec `ebpf:"has_bpf_loop"`
 	HasXdpLoadBytes       *ebpf.VariableSpec `ebpf:"has_xdp_load_bytes"`
 	L3Device              *ebpf.VariableSpec `ebpf:"l3_device"`
 	Limits                *ebpf.VariableSpec `ebpf:"limits"`
+	LineBits              *ebpf.VariableSpec `ebpf:"line_bits"`
+	LineSeed              *ebpf.VariableSpec `ebpf:"line_seed"`
+	MaxPlaces             *ebpf.VariableSpec `ebpf:"max_places"`
+	MaxPlaces6            *ebpf.VariableSpec `ebpf:"max_places6"`
 	RingBytes             *ebpf.VariableSpec `ebpf:"ring_bytes"`
 	SampleBudget          *ebpf.VariableSpec `ebpf:"sample_budget"`
 	SourceSeed            *ebpf.VariableSpec `ebpf:"source_seed"`
@@ -1037,6 +1144,8 @@ type bpfMaps struct {
 	Flows6       *ebpf.Map `ebpf:"flows6"`
 	Forgotten    *ebpf.Map `ebpf:"forgotten"`
 	Fragments    *ebpf.Map `ebpf:"fragments"`
+	GeneralTc    *ebpf.Map `ebpf:"general_tc"`
+	GeneralXdp   *ebpf.Map `ebpf:"general_xdp"`
 	Headers      *ebpf.Map `ebpf:"headers"`
 	HostRooms    *ebpf.Map `ebpf:"host_rooms"`
 	HostUses     *ebpf.Map `ebpf:"host_uses"`
@@ -1045,12 +1154,19 @@ type bpfMaps struct {
 	Interface    *ebpf.Map `ebpf:"interface"`
 	Kept         *ebpf.Map `ebpf:"kept"`
 	Labels       *ebpf.Map `ebpf:"labels"`
+	LineStates   *ebpf.Map `ebpf:"line_states"`
+	Lines6In     *ebpf.Map `ebpf:"lines6_in"`
+	Lines6Out    *ebpf.Map `ebpf:"lines6_out"`
+	LinesIn      *ebpf.Map `ebpf:"lines_in"`
+	LinesOut     *ebpf.Map `ebpf:"lines_out"`
 	Matching     *ebpf.Map `ebpf:"matching"`
 	Moments      *ebpf.Map `ebpf:"moments"`
 	Names0       *ebpf.Map `ebpf:"names0"`
 	Names1       *ebpf.Map `ebpf:"names1"`
 	Pending      *ebpf.Map `ebpf:"pending"`
 	Pending6     *ebpf.Map `ebpf:"pending6"`
+	Places       *ebpf.Map `ebpf:"places"`
+	Places6      *ebpf.Map `ebpf:"places6"`
 	Policy       *ebpf.Map `ebpf:"policy"`
 	PolicyClock  *ebpf.Map `ebpf:"policy_clock"`
 	PolicySource *ebpf.Map `ebpf:"policy_source"`
@@ -1083,6 +1199,8 @@ func (m *bpfMaps) Close() error {
 		m.Flows6,
 		m.Forgotten,
 		m.Fragments,
+		m.GeneralTc,
+		m.GeneralXdp,
 		m.Headers,
 		m.HostRooms,
 		m.HostUses,
@@ -1091,12 +1209,19 @@ func (m *bpfMaps) Close() error {
 		m.Interface,
 		m.Kept,
 		m.Labels,
+		m.LineStates,
+		m.Lines6In,
+		m.Lines6Out,
+		m.LinesIn,
+		m.LinesOut,
 		m.Matching,
 		m.Moments,
 		m.Names0,
 		m.Names1,
 		m.Pending,
 		m.Pending6,
+		m.Places,
+		m.Places6,
 		m.Policy,
 		m.PolicyClock,
 		m.PolicySource,
@@ -1119,11 +1244,19 @@ func (m *bpfMaps) Close() error {
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
 	BothEnds              *ebpf.Variable `ebpf:"both_ends"`
+	BucketMask            *ebpf.Variable `ebpf:"bucket_mask"`
+	BucketMask6           *ebpf.Variable `ebpf:"bucket_mask6"`
 	CopyDns               *ebpf.Variable `ebpf:"copy_dns"`
+	Delays                *ebpf.Variable `ebpf:"delays"`
+	FastPath              *ebpf.Variable `ebpf:"fast_path"`
 	HasBpfLoop            *ebpf.Variable `ebpf:"has_bpf_loop"`
 	HasXdpLoadBytes       *ebpf.Variable `ebpf:"has_xdp_load_bytes"`
 	L3Device              *ebpf.Variable `ebpf:"l3_device"`
 	Limits                *ebpf.Variable `ebpf:"limits"`
+	LineBits              *ebpf.Variable `ebpf:"line_bits"`
+	LineSeed              *ebpf.Variable `ebpf:"line_seed"`
+	MaxPlaces             *ebpf.Variable `ebpf:"max_places"`
+	MaxPlaces6            *ebpf.Variable `ebpf:"max_places6"`
 	RingBytes             *ebpf.Variable `ebpf:"ring_bytes"`
 	SampleBudget          *ebpf.Variable `ebpf:"sample_budget"`
 	SourceSeed            *ebpf.Variable `ebpf:"source_seed"`
@@ -1141,11 +1274,14 @@ type bpfVariables struct {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfPrograms struct {
-	DpclassApply *ebpf.Program `ebpf:"dpclass_apply"`
-	DpclassClock *ebpf.Program `ebpf:"dpclass_clock"`
-	DpclassIn    *ebpf.Program `ebpf:"dpclass_in"`
-	DpclassOut   *ebpf.Program `ebpf:"dpclass_out"`
-	DpclassXdp   *ebpf.Program `ebpf:"dpclass_xdp"`
+	DpclassApply  *ebpf.Program `ebpf:"dpclass_apply"`
+	DpclassClock  *ebpf.Program `ebpf:"dpclass_clock"`
+	DpclassIn     *ebpf.Program `ebpf:"dpclass_in"`
+	DpclassInAll  *ebpf.Program `ebpf:"dpclass_in_all"`
+	DpclassOut    *ebpf.Program `ebpf:"dpclass_out"`
+	DpclassOutAll *ebpf.Program `ebpf:"dpclass_out_all"`
+	DpclassXdp    *ebpf.Program `ebpf:"dpclass_xdp"`
+	DpclassXdpAll *ebpf.Program `ebpf:"dpclass_xdp_all"`
 }
 
 func (p *bpfPrograms) Close() error {
@@ -1153,8 +1289,11 @@ func (p *bpfPrograms) Close() error {
 		p.DpclassApply,
 		p.DpclassClock,
 		p.DpclassIn,
+		p.DpclassInAll,
 		p.DpclassOut,
+		p.DpclassOutAll,
 		p.DpclassXdp,
+		p.DpclassXdpAll,
 	)
 }
 

@@ -80,6 +80,8 @@ type Config struct {
 	MaxFlows   uint32 // decided flows, for IPv4 and IPv6 each; default 65536
 	MaxPending uint32 // flows without a final verdict, for IPv4 and IPv6 each; default 65536
 	RingBytes  uint32 // size of the sample ring, a power of two; default 4 MiB
+	Delays     bool   // for tests of races: hold some packets up where others may come between
+	NoFastPath bool   // decided flows too are looked up in the tables: see bpf/line.h
 	Timeouts   Timeouts
 	Labels     []string // names beyond flow.Vocabulary that the model uses
 	Clsact     bool     // use clsact filters even if the kernel has tcx
@@ -108,6 +110,9 @@ func (c *Config) setDefaults() error {
 	}
 	if c.MaxPending == 0 {
 		c.MaxPending = 1 << 16
+	}
+	if c.MaxFlows > maxFlows || c.MaxPending > maxFlows {
+		return fmt.Errorf("tables of %d and %d flows: at most %d", c.MaxFlows, c.MaxPending, maxFlows)
 	}
 	if c.RingBytes == 0 {
 		c.RingBytes = 4 << 20

@@ -5,6 +5,7 @@ package loader
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"net/netip"
 	"strings"
 	"testing"
@@ -248,9 +249,18 @@ func TestPolicerRefills(t *testing.T) {
 func (k *kernel) turnBack(key flow.Key, scope flow.Scope, by uint64) {
 	k.t.Helper()
 	if scope == flow.ScopeFlow {
-		f, _ := k.entry(key)
-		f.TatIn -= min(f.TatIn, by)
-		if err := k.maps.Flows.Put(narrowKey(key), &f); err != nil {
+		f, _ := k.rawEntry(key)
+		if f.Line == 0 {
+			f.TatIn -= min(f.TatIn, by)
+			if err := k.maps.Flows.Put(narrowKey(key), &f); err != nil {
+				k.t.Fatal(err)
+			}
+			return
+		}
+		var line bpfLine4
+		err := k.maps.LinesIn.Lookup(f.Line, &line)
+		line.Rest.Tat -= min(line.Rest.Tat, by)
+		if err = errors.Join(err, k.maps.LinesIn.Put(f.Line, &line)); err != nil {
 			k.t.Fatal(err)
 		}
 		return

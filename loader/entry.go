@@ -16,6 +16,7 @@ type entry struct {
 	key     flow.Key
 	flow    bpfFlow
 	decided bool // from the tables flows and flows6
+	ahead   bool // its lines have counted what is not in the table
 }
 
 const readBatch = 4096
@@ -37,7 +38,7 @@ func eachOf[K any](m *ebpf.Map, keyOf func(*K) flow.Key, decided bool, room *bat
 	for {
 		n, err := m.BatchLookup(&cursor, room.keys, room.values, nil)
 		for k := range n {
-			e.key, e.flow, e.decided = keyOf(&room.keys[k]), room.values[k], decided
+			e = entry{key: keyOf(&room.keys[k]), flow: room.values[k], decided: decided}
 			if err := each(&e); err != nil {
 				return err
 			}
@@ -54,11 +55,17 @@ func eachOf[K any](m *ebpf.Map, keyOf func(*K) flow.Key, decided bool, room *bat
 // each hands the entries of all tables to each, the decided flows first, until it returns
 // an error. The entry is valid until the next one.
 func (t *Table) each(each func(*entry) error) error {
+	decided := func(e *entry) error {
+		if err := t.lines.add(e); err != nil {
+			return err
+		}
+		return each(e)
+	}
 	var four batch[bpfFlowKey]
 	var six batch[bpfFlowKey6]
-	err := eachOf(t.maps.Flows, keyOf4, true, &four, each)
+	err := eachOf(t.maps.Flows, keyOf4, true, &four, decided)
 	if err == nil {
-		err = eachOf(t.maps.Flows6, keyOf6, true, &six, each)
+		err = eachOf(t.maps.Flows6, keyOf6, true, &six, decided)
 	}
 	if err == nil {
 		err = eachOf(t.maps.Pending, keyOf4, false, &four, each)

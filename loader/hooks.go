@@ -62,6 +62,34 @@ func hooksOf(info *bpfInterfaceInfo) []hook {
 	return all
 }
 
+// general is what the name of a program of the general way adds to that of the fast one.
+const general = "_all"
+
+// programAt returns the program for a hook.
+func (a *Attachment) programAt(h hook) *ebpf.Program {
+	if a.info.Fast == 0 {
+		return a.collection.Programs[h.program+general]
+	}
+	return a.collection.Programs[h.program]
+}
+
+// fillGeneral tells the fast programs which ones they go on with.
+func (a *Attachment) fillGeneral() error {
+	for name, m := range map[string]struct {
+		*ebpf.Map
+		slot uint32
+	}{
+		bpfProgDpclassXdp: {a.maps.GeneralXdp, 0},
+		bpfProgDpclassIn:  {a.maps.GeneralTc, uint32(bpfDirectionDirectionIn)},
+		bpfProgDpclassOut: {a.maps.GeneralTc, uint32(bpfDirectionDirectionOut)},
+	} {
+		if err := m.Put(m.slot, a.collection.Programs[name+general]); err != nil {
+			return fmt.Errorf("program of the general way for %q: %w", name, err)
+		}
+	}
+	return nil
+}
+
 // placer attaches the program of a hook with a link.
 type placer func(h hook, device netlink.Link) error
 
@@ -126,12 +154,12 @@ func (a *Attachment) attachTC(h hook, device netlink.Link, clsact bool, place pl
 	if err := a.record(); err != nil {
 		return err
 	}
-	return attachClsact(a.collection.Programs[h.program], device, h)
+	return attachClsact(a.programAt(h), device, h)
 }
 
 // newLink attaches with a new link, and pins it if it is to outlive the process.
 func (a *Attachment) newLink(h hook, device netlink.Link) (err error) {
-	program := a.collection.Programs[h.program]
+	program := a.programAt(h)
 	var l link.Link
 	if h.pin == pinXDP {
 		l, err = attachXDP(program, device.Attrs().Index)
@@ -170,7 +198,7 @@ func (a *Attachment) updateLink(h hook, device netlink.Link) error {
 		return a.newLink(h, device)
 	}
 	a.links = append(a.links, heldLink{l, h, false})
-	if err := l.Update(a.collection.Programs[h.program]); err != nil {
+	if err := l.Update(a.programAt(h)); err != nil {
 		return fmt.Errorf("put the program into %s: %w", h.name, err)
 	}
 	return nil
@@ -217,7 +245,7 @@ func (a *Attachment) undo(device netlink.Link, earlier *bpfInterfaceInfo) error 
 			errs = append(errs, drop(l.Link, l.hook.name), unpin(filepath.Join(a.dir, l.hook.pin)))
 			continue
 		}
-		id, err := programID(a.collection.Programs[l.hook.program])
+		id, err := programID(a.programAt(l.hook))
 		restored.Programs[l.hook.place] = uint32(id)
 		errs = append(errs, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"time"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -16,6 +17,7 @@ import (
 // program that applies them.
 type inbox struct {
 	maps   *bpfMaps
+	info   *bpfInterfaceInfo
 	mu     sync.Mutex
 	ops    []bpfOp // the array's memory; nil until it is open
 	memory []byte
@@ -56,13 +58,16 @@ func (b *inbox) open() error {
 			delete(spec.Programs, name)
 		}
 	}
-	if err := set(spec, map[string]any{"has_bpf_loop": haveLoop()}); err != nil {
-		return err
-	}
 	pinned := map[string]*ebpf.Map{}
 	for name, m := range pinnedMaps(b.maps) {
 		spec.Maps[name].MaxEntries = (*m).MaxEntries()
 		pinned[name] = *m
+	}
+	if err := set(spec, map[string]any{"has_bpf_loop": haveLoop(), "both_ends": bothEnds(b.info)}); err != nil {
+		return err
+	}
+	if err := setLines(spec, b.info); err != nil {
+		return err
 	}
 	own, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: pinned})
 	if err != nil {
@@ -92,6 +97,28 @@ func (b *inbox) close() error {
 	return err
 }
 
+// busyWait is how long a run waits for those of other processes. Each takes milliseconds at
+// most.
+const (
+	busyWait = 10 * time.Second
+	busyPoll = 100 * time.Microsecond
+)
+
+// runOnce applies the operations that are in the inbox.
+func (b *inbox) runOnce(batch bpfBatch) (out bpfBatch, err error) {
+	for deadline := time.Now().Add(busyWait); ; time.Sleep(busyPoll) {
+		if _, err := b.apply.Run(&ebpf.RunOptions{Context: batch, ContextOut: &out}); err != nil {
+			return out, err
+		}
+		if out.Busy == 0 {
+			return out, nil
+		}
+		if time.Now().After(deadline) {
+			return out, fmt.Errorf("another process has been changing flows for %v", busyWait)
+		}
+	}
+}
+
 // run applies n operations, filled in by fill, in as few runs as possible. stale counts
 // the operations whose flow was gone or of another generation; lacks, if it is not nil, is
 // called with those whose evidence is not in the map. After close, the error wraps
@@ -115,8 +142,8 @@ func (b *inbox) run(n int, fill func(n int, op *bpfOp) error, lacks func(n int))
 				return stale, err
 			}
 		}
-		out := batch
-		if _, err := b.apply.Run(&ebpf.RunOptions{Context: batch, ContextOut: &out}); err != nil {
+		out, err := b.runOnce(batch)
+		if err != nil {
 			return stale, fmt.Errorf("apply %d operations: %w", batch.Count, err)
 		}
 		stale += int(out.Stale)

@@ -23,7 +23,7 @@ func (t *Table) Keep(samples []flow.Sample) error {
 		keys[n] = bpfKeptKey{Generation: s.ID.Generation, Index: uint32(s.Index)}
 		value.Sample = bpfSample{
 			TimeNs: uint64(s.Time), Generation: s.ID.Generation, Length: uint32(s.Length),
-			Captured: uint16(copy(value.Packet[:], s.Packet)), Index: uint8(s.Index), Direction: uint8(s.Direction),
+			Captured: uint16(copy(value.Packet[:], s.Packet)), Index: uint8(s.Index), Direction: bpfDirection(s.Direction),
 			FromA: bit(s.FromA), TwoWay: bit(s.TwoWay), Inner: bit(s.Inner),
 		}
 		value.Sample.Key, value.Sample.Family = wideKey(s.ID.Key)

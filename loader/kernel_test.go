@@ -64,6 +64,9 @@ func dropped(program string) uint32 {
 	return tcShot
 }
 
+// noFastPath makes all tests take the general way (TestGeneralWay).
+var noFastPath = os.Getenv("DPCLASS_NO_FAST_PATH") != ""
+
 func needRoot(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -94,6 +97,7 @@ func newKernel(t testing.TB, cfg Config, kind encap) *kernel {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		t.Fatal(err)
 	}
+	cfg.NoFastPath = cfg.NoFastPath || noFastPath
 	if cfg.MaxFlows == 0 {
 		cfg.MaxFlows = 1024
 	}
@@ -146,12 +150,15 @@ func (k *kernel) run(program string, frame []byte, context ...*skb) (uint32, []b
 	if len(context) > 0 {
 		options.Context = context[0]
 	}
-	verdict, err := k.collection.Programs[program].Run(options)
+	verdict, err := k.program(program).Run(options)
 	if err != nil {
 		k.t.Fatalf("run %q on %d bytes: %v", program, len(frame), err)
 	}
 	return verdict, options.DataOut
 }
+
+// program returns a program of the hooks: the fast one, unless Config.NoFastPath.
+func (k *kernel) program(name string) *ebpf.Program { return k.programAt(hook{program: name}) }
 
 // pass runs a program on frames that it has to let pass.
 func (k *kernel) pass(program string, frames ...[]byte) {
@@ -201,8 +208,19 @@ func (k *kernel) flow(key flow.Key) flow.Record {
 	return r
 }
 
-// entry returns the table entry of a flow, and whether it is decided.
+// entry returns the table entry of a flow with what its lines have counted, and whether it is decided.
 func (k *kernel) entry(key flow.Key) (f bpfFlow, decided bool) {
+	k.t.Helper()
+	e := entry{key: key}
+	e.flow, decided = k.rawEntry(key)
+	if err := k.table.lines.add(&e); err != nil {
+		k.t.Fatal(err)
+	}
+	return e.flow, decided
+}
+
+// rawEntry returns the table entry of a flow, and whether it is decided.
+func (k *kernel) rawEntry(key flow.Key) (f bpfFlow, decided bool) {
 	k.t.Helper()
 	wide, family := wideKey(key)
 	var mapKey any = wide
@@ -223,7 +241,8 @@ func (k *kernel) entry(key flow.Key) (f bpfFlow, decided bool) {
 // age makes the flow's last packet that much older.
 func (k *kernel) age(key flow.Key, by time.Duration) {
 	k.t.Helper()
-	f, decided := k.entry(key)
+	f, decided := k.rawEntry(key)
+	k.ageLines(key, f.Line, by)
 	f.LastJiffies -= uint64(by) / k.table.tick
 	wide, family := wideKey(key)
 	var mapKey any = wide
@@ -237,6 +256,33 @@ func (k *kernel) age(key flow.Key, by time.Duration) {
 	}
 	if err := pending.Put(mapKey, &f); err != nil {
 		k.t.Fatal(err)
+	}
+}
+
+// ageLines makes the last packets of the lines at a place that much older.
+func (k *kernel) ageLines(key flow.Key, place uint32, by time.Duration) {
+	k.t.Helper()
+	for _, m := range []*ebpf.Map{k.maps.LinesIn, k.maps.LinesOut} {
+		if place == 0 || key.Is6() {
+			continue
+		}
+		var line bpfLine4
+		err := m.Lookup(place, &line)
+		line.Head.Last -= uint32(uint64(by) / k.table.tick)
+		if err = errors.Join(err, m.Put(place, &line)); err != nil {
+			k.t.Fatal(err)
+		}
+	}
+	for _, m := range []*ebpf.Map{k.maps.Lines6In, k.maps.Lines6Out} {
+		if place == 0 || !key.Is6() {
+			continue
+		}
+		var line bpfLine6
+		err := m.Lookup(place, &line)
+		line.Head.Last -= uint32(uint64(by) / k.table.tick)
+		if err = errors.Join(err, m.Put(place, &line)); err != nil {
+			k.t.Fatal(err)
+		}
 	}
 }
 

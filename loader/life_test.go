@@ -281,7 +281,7 @@ func TestPromotionLosesNothing(t *testing.T) {
 		work.Go(func() {
 			for n := range packets {
 				frame := udp(n%flows).sent(0, 10)
-				if _, err := k.collection.Programs[progXDP].Run(&ebpf.RunOptions{Data: frame}); err != nil {
+				if _, err := k.programAt(hook{program: progXDP}).Run(&ebpf.RunOptions{Data: frame}); err != nil {
 					t.Error(err)
 				}
 			}

@@ -156,7 +156,7 @@ func isEnding(dir string) bool {
 func (p *Pins) serve(timeouts Timeouts) {
 	p.table = &Table{
 		iface: p.name, maps: &p.maps, labels: &p.labels, tick: p.info.TickNs, timeouts: p.info.Timeouts,
-		keep: timeouts.Ended, bothEnds: bothEnds(&p.info), inbox: inbox{maps: &p.maps}, evidence: newEvidenceTable(p.maps.Evidence),
+		keep: timeouts.Ended, bothEnds: bothEnds(&p.info), inbox: inbox{maps: &p.maps, info: &p.info}, lines: lines{maps: &p.maps}, evidence: newEvidenceTable(p.maps.Evidence),
 	}
 	p.rules = &Rules{maps: &p.maps, labels: &p.labels, dir: p.dir}
 }
@@ -183,7 +183,7 @@ func (p *Pins) Samples() int { return int(p.info.Samples) }
 func (p *Pins) Close() error {
 	var errs []error
 	if p.table != nil {
-		errs = append(errs, p.table.inbox.close())
+		errs = append(errs, p.table.inbox.close(), p.table.lines.close())
 	}
 	errs = append(errs, p.maps.Close())
 	if p.net.IsOpen() {
@@ -203,6 +203,9 @@ func pinnedMaps(maps *bpfMaps) map[string]**ebpf.Map {
 		"protect_flows": &maps.ProtectFlows, "ended": &maps.Ended, "sequence": &maps.Sequence,
 		"fragments": &maps.Fragments, "evidence": &maps.Evidence, "enforced": &maps.Enforced, "kept": &maps.Kept, "dns": &maps.Dns,
 		"names0": &maps.Names0, "names1": &maps.Names1, "hosts": &maps.Hosts, "ports": &maps.Ports,
+		"lines_in": &maps.LinesIn, "lines_out": &maps.LinesOut, "lines6_in": &maps.Lines6In, "lines6_out": &maps.Lines6Out,
+		"places": &maps.Places, "places6": &maps.Places6, "line_states": &maps.LineStates,
+		"general_xdp": &maps.GeneralXdp, "general_tc": &maps.GeneralTc,
 		"interface": &maps.Interface, "agent": &maps.Agent, "labels": &maps.Labels,
 	}
 }

@@ -33,7 +33,7 @@ func TestSamplesNeverUnderflow(t *testing.T) {
 	go func() {
 		var err error
 		for n := 0; n < 20 && err == nil; n++ {
-			_, _, err = k.collection.Programs[progIn].Benchmark(frame, 50_000, func() {})
+			_, _, err = k.programAt(hook{program: progIn}).Benchmark(frame, 50_000, func() {})
 		}
 		done <- err
 	}()

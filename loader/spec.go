@@ -35,6 +35,10 @@ func specFor(device netlink.Link, cfg *Config) (*ebpf.CollectionSpec, bpfInterfa
 		Ifindex: uint32(device.Attrs().Index), Samples: uint32(cfg.Samples),
 		Ingress: bit(cfg.Ingress), Egress: bit(cfg.Egress), Vlan: bit(cfg.VLAN), Persist: bit(cfg.Persist), Loopback: bit(isLoopback(device)),
 	}
+	info.Fast = bit(!cfg.NoFastPath)
+	for n := range info.LineSeed {
+		info.LineSeed[n] = rand.Uint64()
+	}
 	for n, d := range []time.Duration{cfg.Timeouts.TCPOpening, cfg.Timeouts.TCPEstablished, cfg.Timeouts.UDPSingle, cfg.Timeouts.UDPStream} {
 		info.Timeouts[n] = max(uint64(d)/tick, 1)
 	}
@@ -50,7 +54,7 @@ func specFor(device netlink.Link, cfg *Config) (*ebpf.CollectionSpec, bpfInterfa
 		seed[n] = rand.Uint64()
 	}
 	err = set(spec, map[string]any{
-		"both_ends": bothEnds(&info), "timeout_held": uint64(cfg.Timeouts.Held) / tick, "source_seed": seed,
+		"delays": cfg.Delays, "both_ends": bothEnds(&info), "timeout_held": uint64(cfg.Timeouts.Held) / tick, "source_seed": seed,
 		"l3_device": isL3(device), "vlan_in_key": cfg.VLAN, "copy_dns": cfg.DNS, "has_bpf_loop": haveLoop(), "has_xdp_load_bytes": frags,
 		"sample_budget": info.Samples, "tick_ns": tick,
 		"timeout_tcp_opening": info.Timeouts[0], "timeout_tcp_established": info.Timeouts[1],
@@ -61,7 +65,9 @@ func specFor(device netlink.Link, cfg *Config) (*ebpf.CollectionSpec, bpfInterfa
 	}
 	delete(spec.Programs, bpfProgDpclassClock) // only policies that need it load it: Linux 5.15
 	if frags {
-		spec.Programs[bpfProgDpclassXdp].Flags |= unix.BPF_F_XDP_HAS_FRAGS
+		for _, name := range []string{bpfProgDpclassXdp, bpfProgDpclassXdpAll} {
+			spec.Programs[name].Flags |= unix.BPF_F_XDP_HAS_FRAGS
+		}
 	}
 	// Maps that an earlier process pinned keep their size: load sets it.
 	for name, entries := range map[string]uint32{
@@ -70,6 +76,7 @@ func specFor(device netlink.Link, cfg *Config) (*ebpf.CollectionSpec, bpfInterfa
 	} {
 		spec.Maps[name].MaxEntries = entries
 	}
+	sizeLines(spec, cfg)
 	return spec, info, nil
 }
 

@@ -356,7 +356,7 @@ func (k *kernel) repeat(program string, frame []byte, stop chan struct{}) chan e
 				return
 			default:
 			}
-			if _, err := k.collection.Programs[program].Run(&ebpf.RunOptions{Data: frame, Repeat: 20_000}); err != nil {
+			if _, err := k.programAt(hook{program: program}).Run(&ebpf.RunOptions{Data: frame, Repeat: 20_000}); err != nil {
 				done <- err
 				return
 			}

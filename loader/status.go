@@ -20,6 +20,10 @@ type Status struct {
 	Counters   map[string]uint64 `json:"counters"` // by reason
 	Flows      int               `json:"flows"`    // decided, IPv4 and IPv6
 	FlowsMax   int               `json:"flows_max"`
+	FastPath   bool              `json:"fast_path"`
+	Fast       int               `json:"fast"`       // decided flows whose packets take the fast path
+	FlowBytes  int               `json:"flow_bytes"` // kernel memory of a decided flow of IPv4
+	Memory     uint64            `json:"memory"`     // of the interface's maps in the kernel; 0: unknown
 	Pending    int               `json:"pending"`
 	PendingMax int               `json:"pending_max"`
 	Ended      uint64            `json:"ended"`
@@ -72,6 +76,7 @@ func (p *Pins) Status() (Status, error) {
 	s := Status{
 		Iface: p.name, Mode: TC, Clsact: p.info.Tc != bpfTcKindTcTcx, Driver: cString(p.info.Driver[:]),
 		Loopback: p.info.Loopback != 0, Netns: strconv.FormatUint(p.info.NetnsCookie, 10), Attached: time.Unix(0, int64(p.info.AttachedNs)).UTC(),
+		FastPath: p.info.Fast != 0, Memory: p.memory(),
 		Samples: int(p.info.Samples), VLAN: p.info.Vlan != 0,
 		FlowsMax:   int(p.maps.Flows.MaxEntries() + p.maps.Flows6.MaxEntries()),
 		PendingMax: int(p.maps.Pending.MaxEntries() + p.maps.Pending6.MaxEntries()),
@@ -79,6 +84,7 @@ func (p *Pins) Status() (Status, error) {
 	if p.info.Mode == bpfAttachModeModeNative {
 		s.Mode = Native
 	}
+	s.FlowBytes, _ = FlowBytes(s.FastPath)
 	var err error
 	// First: an agent that is ready has its hooks already.
 	if s.Agent, err = p.Agent(); err != nil {
@@ -102,6 +108,7 @@ func (p *Pins) Status() (Status, error) {
 		switch {
 		case entries[n].decided:
 			s.Flows++
+			s.Fast += int(bit(entries[n].flow.Line != 0))
 		case entries[n].flow.State&bpfFlowStateStatePromoted == 0:
 			s.Pending++
 		}

@@ -119,7 +119,7 @@ func (t *Table) Sweep() ([]flow.Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	ops := t.due(now, entries)
+	ops := append(t.due(now, entries), t.lineOps(entries)...)
 	var records []flow.Record
 	// In parts, so that no report is overwritten before it is read.
 	part := int(t.maps.Ended.MaxEntries()) / 2
@@ -138,7 +138,7 @@ func (t *Table) Sweep() ([]flow.Record, error) {
 		t.endsSeen = last
 		records = append(records, ended...)
 	}
-	return records, nil
+	return records, t.freePlaces()
 }
 
 // due returns the operations that are due. A packet on another CPU may hold the entry that

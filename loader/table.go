@@ -27,6 +27,7 @@ type Table struct {
 	keep     time.Duration // how long an ended flow stays visible
 	bothEnds bool          // packets of both ends of a flow are seen
 	inbox    inbox
+	lines    lines
 	evidence *evidenceTable
 
 	sweepMu  sync.Mutex
@@ -221,6 +222,9 @@ func (t *Table) Lookup(key flow.Key) (flow.Record, error) {
 		}
 		if err != nil {
 			return flow.Record{}, fmt.Errorf("flow %q: %w", key, err)
+		}
+		if err := t.lines.add(&e); err != nil {
+			return flow.Record{}, err
 		}
 		entries = append(entries, e)
 	}

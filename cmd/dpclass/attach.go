@@ -45,6 +45,7 @@ type attachFlags struct {
 	vlan            bool
 	maxFlows        uint32
 	processes       bool
+	noFastPath      bool
 	logFormat       string
 	noSandbox       bool
 }
@@ -104,6 +105,7 @@ the fields of "dpclass flows -o json"; its log goes to standard error.`,
 	flags.BoolVar(&f.processes, "processes", true, "note which process opens the socket of a local flow, where this user may")
 	flags.Uint32Var(&f.maxFlows, "max-flows", 0, "decided flows to keep for each IP version (default: 65536)")
 	flags.BoolVar(&f.noSandbox, "no-sandbox", false, "keep all rights instead of giving up those that attach does not need (see docs/security.md)")
+	flags.BoolVar(&f.noFastPath, "no-fast-path", false, "look up the packets of decided flows in the flow tables too: slower, and less memory")
 	flags.Var(&cli.Choice{Value: &f.logFormat, Words: sink.Names()}, "log-format", "format of the log")
 	cli.Complete(cmd, "mode", "auto", "native", "tc")
 	cli.Complete(cmd, "direction", "both", "ingress", "egress")
@@ -246,7 +248,7 @@ func (f *attachFlags) config(engine *classifier.Classifier, labels []string) loa
 	config := loader.Config{
 		Mode:    loader.Mode(f.mode),
 		Ingress: f.bothGiven || f.direction == "ingress", Egress: f.bothGiven || f.direction == "egress", Persist: f.persist,
-		Samples: f.samples, DNS: f.dns, VLAN: f.vlan, MaxFlows: f.maxFlows, Labels: labels,
+		Samples: f.samples, DNS: f.dns, VLAN: f.vlan, MaxFlows: f.maxFlows, NoFastPath: f.noFastPath, Labels: labels,
 	}
 	switch {
 	case engine != nil:

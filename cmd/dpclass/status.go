@@ -161,6 +161,14 @@ func statusText(s loader.Status, now time.Time, color bool) []string {
 	}
 	add("policy", "%s", policyLine)
 	add("flows", "%s decided, %s pending; %d samples per flow", fill(s.Flows, s.FlowsMax), fill(s.Pending, s.PendingMax), s.Samples)
+	path := "off"
+	if s.FastPath {
+		path = fmt.Sprintf("%s of the decided flows", tui.Count(uint64(s.Fast)))
+	}
+	add("fast path", "%s", path)
+	if s.Memory > 0 {
+		add("memory", "%s in the kernel, %d bytes for a decided flow of IPv4", tui.Bytes(s.Memory), s.FlowBytes)
+	}
 	if s.Evicted > 0 {
 		add("evicted", "%s undecided flows left the full table without a record", tui.Count(s.Evicted))
 	}

@@ -119,7 +119,7 @@ func TestStatusJSON(t *testing.T) {
 		of   any
 		want string
 	}{
-		{fields, "agent attached clsact counters driver ended evicted flows flows_max hooks iface loopback mode netns pending pending_max ready rules samples state vlan"},
+		{fields, "agent attached clsact counters driver ended evicted fast fast_path flow_bytes flows flows_max hooks iface loopback memory mode netns pending pending_max ready rules samples state vlan"},
 		{fields["hooks"].([]any)[0], "link_id name prog_id program state"},
 		{fields["agent"], "batch_mean batches classify landlock last_error model p50_ms p99_ms pid ready reload_error reloads rights ring_bytes ring_used samples samples_per_s " +
 			"shed started updated verdicts verdicts_per_s"},

@@ -18,7 +18,7 @@ func newBenchCommand(g *cli.Globals) *cobra.Command {
 	cmd := cli.Group("bench", "Measure what dpclass costs on this machine",
 		"Measure what dpclass costs on this machine. -o json prints one object per case.",
 		"  dplab bench classifier\n  sudo dplab bench kernel -o json")
-	cmd.AddCommand(newBenchClassifierCommand(g), newBenchEvidenceCommand(g), newBenchFloodCommand(g), newBenchKernelCommand(g), newBenchLatencyCommand(g), newBenchMemoryCommand(g),
+	cmd.AddCommand(newBenchClassifierCommand(g), newBenchEvidenceCommand(g), newBenchFloodCommand(g), newBenchKernelCommand(g), newBenchLatencyCommand(g), newBenchMemoryCommand(g), newBenchRaceCommand(g),
 		newBenchThroughputCommand(g))
 	g.LibraryFlag(cmd)
 	return cmd

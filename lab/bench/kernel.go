@@ -237,7 +237,7 @@ func (m *kernelMeter) programs() (free func() error, err error) {
 	}
 	closers = append(closers, m.empty.Close)
 	if m.case_.alone {
-		flows, err := mapOf(m.ours, "flows")
+		flows, err := mapOfGeneral(m.ours, "flows")
 		if err != nil {
 			return free, err
 		}

@@ -87,6 +87,21 @@ func mapOf(program *ebpf.Program, name string) (*ebpf.Map, error) {
 	return nil, fmt.Errorf("map %q: the program does not use it", name)
 }
 
+// mapOfGeneral returns a map of the program that an XDP program goes on with.
+func mapOfGeneral(program *ebpf.Program, name string) (*ebpf.Map, error) {
+	next, err := mapOf(program, "general_xdp")
+	if err != nil {
+		return nil, err
+	}
+	defer next.Close()
+	var general *ebpf.Program
+	if err := next.Lookup(uint32(0), &general); err != nil {
+		return nil, fmt.Errorf("program of the general way: %w", err)
+	}
+	defer general.Close()
+	return mapOf(general, name)
+}
+
 // edit returns code that changes the packet before each run: a test run passes the
 // packet of one run on to the next, and some cases need a different packet each time.
 // R7 points to the packet, whose Ethernet and IPv4 headers are inside the checked

@@ -48,7 +48,7 @@ func Examine(library string, models []string) []Finding {
 	findings := []Finding{examineKernel(), examinePrivileges()}
 	privileged := findings[1].State == OK
 	findings = append(findings, examineNeeds(privileged)...)
-	findings = append(findings, sandboxFinding(confine.Landlock()), examineBTF(), examineJIT(), examineBPFFS(), examineSockets(), examineLibrary(library))
+	findings = append(findings, sandboxFinding(confine.Landlock()), examineBTF(), examineJIT(), examineBPFFS(), examineMemory(), examineSockets(), examineLibrary(library))
 	return append(findings, examineModels(models)...)
 }
 
@@ -208,6 +208,31 @@ func bpffsFinding(state bpffs.State, mayMount bool) Finding {
 		return Finding{"bpffs", OK, "not mounted at " + bpffs.Path + " yet: attach mounts it", ""}
 	}
 	return Finding{"bpffs", Fail, bpffs.Path + " is not a bpf file system", "as root: mount -t bpf bpf " + bpffs.Path}
+}
+
+// examineMemory compares what attaching to one interface takes with what is available.
+func examineMemory() Finding {
+	var config loader.Config
+	need := config.Memory()
+	text, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return Finding{"memory", Warn, err.Error(), "mount /proc"}
+	}
+	return memoryFinding(string(text), need)
+}
+
+func memoryFinding(meminfo string, need uint64) Finding {
+	var available uint64
+	for line := range strings.Lines(meminfo) {
+		if _, err := fmt.Sscanf(line, "MemAvailable: %d kB", &available); err == nil {
+			break
+		}
+	}
+	found := fmt.Sprintf("%d MB available, the tables of an interface take %d MB", available>>10, need>>20)
+	if available<<10 < need {
+		return Finding{"memory", Warn, found, "make the tables smaller: attach --max-flows, --no-fast-path"}
+	}
+	return Finding{"memory", OK, found, ""}
 }
 
 func examineLibrary(library string) Finding {
