@@ -576,7 +576,8 @@ func testRecordFullDisk(t *testing.T, s *suite) {
 	if code := exitCode(t, record.Wait()); code != cli.ExitFailed {
 		t.Fatalf("exit %d: %s", code, record.Output())
 	}
-	_, said, _ := strings.Cut(record.Output(), "\n")
+	said := record.Output()
+	said = said[max(strings.Index(said, "dpclass: "), 0):] // after how far it is
 	checkError(t, said)
 	if !strings.Contains(said, "the disk is full; what was written before is complete") {
 		t.Errorf("it says: %s", said)
@@ -741,5 +742,28 @@ func testRecordRefusals(t *testing.T, s *suite) {
 	_ = record.Wait()
 	// Nothing of a killed one stays in the way.
 	s.startRecordIn(t, near, record.dir, "eth0").interrupt(t)
+
+	// Only the owner reads the files: whoever called sudo, if that is how.
+	t.Setenv("SUDO_UID", "1234")
+	t.Setenv("SUDO_GID", "1235")
+	record = s.startRecordIn(t, near, filepath.Join(t.TempDir(), "recorded"), "lo")
+	c, err := near.Dial(testContext(t), "udp", "", "127.0.0.1:9")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	sum := record.interrupt(t)
+	for name, mode := range map[string]os.FileMode{"": 0o700, "manifest.csv": 0o600, ourName(t): 0o700, sum.Labels[0].Path: 0o600} {
+		info, err := os.Stat(filepath.Join(record.dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if stat := info.Sys().(*syscall.Stat_t); info.Mode().Perm() != mode || stat.Uid != 1234 || stat.Gid != 1235 {
+			t.Errorf("%q: %v %d:%d, want %o 1234:1235", name, info.Mode(), stat.Uid, stat.Gid, mode)
+		}
+	}
 	s.run(t, near, "record", "eth0", "--out", t.TempDir(), "--duration", "10ms").want(t, cli.ExitDone, "0 packets of 0 flows")
 }

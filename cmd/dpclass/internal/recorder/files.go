@@ -84,7 +84,7 @@ var (
 // openFiles prepares a directory: a new one, an empty one, or one of earlier runs.
 func openFiles(dir, session string) (f *files, err error) {
 	f = &files{dir: dir, session: session, labels: map[string]*label{}}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := f.mkdir(dir); err != nil {
 		return nil, fmt.Errorf("directory %q: %w", dir, bounded.Bare(err))
 	}
 	entries, err := os.ReadDir(dir)
@@ -108,7 +108,7 @@ func openFiles(dir, session string) (f *files, err error) {
 		}
 	}
 	// The file is also the lock of the directory.
-	if f.lock, err = os.OpenFile(filepath.Join(dir, reserveName), os.O_CREATE|os.O_RDWR, 0o644); err != nil {
+	if f.lock, err = os.OpenFile(filepath.Join(dir, reserveName), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600); err != nil {
 		return nil, fmt.Errorf("directory %q: %w", dir, bounded.Bare(err))
 	}
 	if err := unix.Flock(int(f.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
@@ -119,6 +119,38 @@ func openFiles(dir, session string) (f *files, err error) {
 		return nil, errors.Join(fmt.Errorf("directory %q: %w", dir, errFull), f.release())
 	}
 	return f, nil
+}
+
+// sudoer returns the user who called sudo, to whom the files are to belong: the next steps
+// need no root.
+func sudoer() (uid, gid int, ok bool) {
+	uid, err1 := strconv.Atoi(os.Getenv("SUDO_UID"))
+	gid, err2 := strconv.Atoi(os.Getenv("SUDO_GID"))
+	return uid, gid, os.Geteuid() == 0 && err1 == nil && err2 == nil
+}
+
+// mkdir makes a directory that only its owner reads, unless it exists, and those above it.
+func (f *files) mkdir(dir string) error {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return err
+	}
+	err := os.Mkdir(dir, 0o700)
+	if errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	if uid, gid, ok := sudoer(); ok && err == nil {
+		err = os.Lchown(dir, uid, gid)
+	}
+	return err
+}
+
+// create makes a new file that only its owner reads: captures have everything that was sent.
+func (f *files) create(name string) (*os.File, error) {
+	file, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if uid, gid, ok := sudoer(); ok && err == nil {
+		err = file.Chown(uid, gid)
+	}
+	return file, err
 }
 
 func isFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
@@ -139,7 +171,7 @@ func (f *files) label(name string) (*label, error) {
 		return l, nil
 	}
 	l := &label{name: name, programs: map[string]bool{}, waiting: slices.Clone(f.header)}
-	if err := os.MkdirAll(filepath.Join(f.dir, name), 0o755); err != nil {
+	if err := f.mkdir(filepath.Join(f.dir, name)); err != nil {
 		return nil, f.problem(err)
 	}
 	for n := 1; ; n++ {
@@ -149,7 +181,7 @@ func (f *files) label(name string) (*label, error) {
 		}
 		l.path = path.Join(name, file)
 		var err error
-		l.file, err = os.OpenFile(filepath.Join(f.dir, name, file), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+		l.file, err = f.create(filepath.Join(f.dir, name, file))
 		if errors.Is(err, os.ErrExist) {
 			continue
 		}
@@ -311,7 +343,12 @@ func (f *files) manifest(by By, task flow.Task, other bool) error {
 	out.Flush()
 	name := filepath.Join(f.dir, manifestName)
 	part := name + ".part"
-	err := os.WriteFile(part, append(slices.Clone(f.earlier), text.Bytes()...), 0o644)
+	_ = os.Remove(part) // of a run that was killed
+	file, err := f.create(part)
+	if err == nil {
+		_, err = file.Write(append(slices.Clone(f.earlier), text.Bytes()...))
+		err = errors.Join(err, file.Close())
+	}
 	if err == nil {
 		err = os.Rename(part, name)
 	}
