@@ -33,6 +33,7 @@ func TestBashWithoutPackage(t *testing.T) {
 	for line, want := range map[string]string{
 		"dpclass pol":                   "policy",
 		"dpclass policy ap":             "apply",
+		"dpclass policy conf":           "confirm",
 		"dpclass flows --filt":          "--filter",
 		"dpclass attach --mode ":        "auto native tc",
 		"dpclass attach --mode=na":      "native",
