@@ -8,7 +8,7 @@ LINT_VERSION = v2.15.0
 
 .DEFAULT_GOAL := all
 .NOTPARALLEL: # deps must finish before the targets that need them
-.PHONY: all help deps deps-generate generate lint test test-kernels test-all demo lab lab-deps picture attach install uninstall train-deps evaluation paper clean check-go FORCE
+.PHONY: all help deps deps-generate generate lint test test-kernels test-all fuzz demo lab lab-deps picture attach install uninstall train-deps learn evaluation paper clean check-go FORCE
 
 all: bin/dpclass bin/libonnxruntime.so.1 ## build bin/dpclass, and put ONNX Runtime next to it
 
@@ -23,7 +23,7 @@ deps-generate: ## install clang and libbpf's headers (only make generate needs t
 	@scripts/deps.sh generate
 
 generate: check-go ## rebuild labels and BPF objects from their sources, with the pinned clang
-	$(GO) generate ./flow ./loader
+	$(GO) generate ./flow ./loader ./loader/owner
 
 lint: check-go bin/golangci-lint ## check formatting; run go vet, golangci-lint, shellcheck, ruff
 	@GO="$(GO)" scripts/lint.sh
@@ -36,6 +36,9 @@ test-kernels: deps all ## boot Debian's kernels in QEMU, run the loader's tests 
 
 test-all: test ## run make test, then make test-kernels for Debian 12's kernel and the newest (an hour)
 	@GO="$(GO)" scripts/kernels.sh 6.1 sid
+
+fuzz: check-go ## run all fuzz targets: make fuzz [MINUTES=60], divided among them
+	@GO="$(GO)" scripts/fuzz.sh --minutes=$(or $(MINUTES),60)
 
 demo: deps all bin/dplab ## classify and police real traffic in network namespaces, then clean up
 	@scripts/as-root.sh bin/dplab demo
@@ -62,18 +65,25 @@ install: all ## install to PREFIX (default /usr/local), below DESTDIR if that is
 	install -m 755 bin/libonnxruntime.so.1 $(DESTDIR)$(PREFIX)/lib/dpclass/
 	install -m 644 models/paper/*.onnx models/paper/*.json $(DESTDIR)$(PREFIX)/share/dpclass/models/
 	scripts/install-docs.sh $(DESTDIR)$(PREFIX)/share/doc/dpclass
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	sed 's|/usr/local|$(PREFIX)|' packaging/dpclass@.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/dpclass@.service
 	bin/dpclass completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/dpclass
 	bin/dpclass completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_dpclass
 	bin/dpclass completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/dpclass.fish
 
 uninstall: ## remove what make install installed
 	rm -rf $(DESTDIR)$(PREFIX)/lib/dpclass $(DESTDIR)$(PREFIX)/share/dpclass $(DESTDIR)$(PREFIX)/share/doc/dpclass
-	rm -f $(DESTDIR)$(PREFIX)/bin/dpclass $(DESTDIR)$(PREFIX)/share/bash-completion/completions/dpclass \
+	rm -f $(DESTDIR)$(PREFIX)/bin/dpclass $(DESTDIR)$(PREFIX)/lib/systemd/system/dpclass@.service \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/dpclass \
 		$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_dpclass \
 		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/dpclass.fish
 
 train-deps: ## create the trainer's Python environment in .venv (6 GB, mostly PyTorch)
 	@scripts/train-deps.sh
+
+learn: bin/dpclass ## train a model on what dpclass record has captured: make learn RECORDED=DIR [NAME=mine] [ARGS="--epochs 20"]
+	@test -n "$(RECORDED)" || { echo 'RECORDED is missing: make learn RECORDED=DIR (dpclass record makes one)' >&2; exit 2; }
+	@scripts/learn.sh "$(RECORDED)" "$(or $(NAME),mine)" $(ARGS)
 
 evaluation: bin/dpclass ## test the default network and dpclass (20 minutes, resumable): make evaluation DATA=dataset [CAPTURES=DIR, for names and nDPI] [WORK=evaluation] [ARGS=]
 	@test -n "$(DATA)" || { echo 'which dataset? make evaluation DATA=DIR (dpclass dataset build makes one)' >&2; exit 2; }

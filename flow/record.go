@@ -32,6 +32,7 @@ type Record struct {
 	NameSource         string     `json:"name_source"` // see [NameSource]
 	ALPN               string     `json:"alpn,omitempty"`
 	JA4                string     `json:"ja4"`
+	Process            string     `json:"process,omitempty"` // that opened its socket on this machine; "" if not known
 	Packets            uint64     `json:"packets"`
 	Bytes              uint64     `json:"bytes"`
 	*Live

@@ -5,13 +5,26 @@ package lab
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 )
+
+// snapshot is the most bytes of a packet that are captured: the largest packet with its Ethernet header.
+// On devices without such headers tcpdump keeps room for so much for each packet. With its default of
+// 256 KiB its buffer would hold 256 packets, which a busy machine loses.
+const snapshot = 65600
 
 // Capture starts tcpdump on a device and returns when it is capturing. It records
 // whole packets. Interrupt the process to end the capture with a complete file.
 func (h *Host) Capture(ctx context.Context, iface, file string, filter ...string) (*Process, error) {
-	args := append([]string{"--interface", iface, "-n", "-U", "--immediate-mode", "--snapshot-length", "0", "--buffer-size", "65536", "-Z", "root",
+	return h.CaptureFrames(ctx, iface, file, snapshot, filter...)
+}
+
+// CaptureFrames is like Capture for a device whose frames have at most the given number of
+// bytes. In immediate mode, the kernel's buffer has a slot of that size for each packet, so
+// where no offload makes super-packets, it holds a hundred times more of them.
+func (h *Host) CaptureFrames(ctx context.Context, iface, file string, size int, filter ...string) (*Process, error) {
+	args := append([]string{"--interface", iface, "-n", "-U", "--immediate-mode", "--snapshot-length", strconv.Itoa(size), "--buffer-size", "65536", "-Z", "root",
 		"-w", file}, filter...)
 	p, err := h.Start(ctx, "tcpdump", args...)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -203,11 +204,22 @@ func ignoreNotExist(err error) error {
 	return err
 }
 
-// killIn kills every process in the namespace at path, except this one.
+// killIn kills every process in the namespace at path, except this one. It looks again
+// until there is none, because a process may fork while it looks.
 func killIn(path string) {
+	for range 100 {
+		if !killAll(path) {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// killAll kills the processes that are in the namespace now, and reports whether there were any.
+func killAll(path string) (found bool) {
 	var namespace unix.Stat_t
 	if unix.Stat(path, &namespace) != nil {
-		return
+		return false
 	}
 	processes, _ := filepath.Glob("/proc/[0-9]*")
 	for _, process := range processes {
@@ -217,7 +229,8 @@ func killIn(path string) {
 		}
 		var its unix.Stat_t
 		if unix.Stat(filepath.Join(process, "ns/net"), &its) == nil && its.Ino == namespace.Ino && its.Dev == namespace.Dev {
-			_ = unix.Kill(pid, unix.SIGKILL)
+			found = unix.Kill(pid, unix.SIGKILL) == nil || found
 		}
 	}
+	return found
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/capabilities"
 )
 
 // AgentStats is what a live agent reports about itself. Counts are since it started.
@@ -38,6 +39,9 @@ type AgentStats struct {
 	ReloadsBegun uint32 `json:"-"`                      // of the models
 	Reloads      uint32 `json:"reloads"`                // that ended, with success or not
 	ReloadError  string `json:"reload_error,omitempty"` // of the last one; "" if it changed the models
+
+	Landlock int                  `json:"landlock"` // version of the kernel's Landlock that limits it, 0 if none does
+	Rights   *capabilities.Rights `json:"rights"`   // as the kernel says; nil if that is not known
 
 	Says []map[flow.Task][]string `json:"-"` // labels that each model may say, in the order of Model
 }
@@ -70,7 +74,7 @@ func putAgent(m *ebpf.Map, labels *nameTable, s *AgentStats) error {
 		BatchMeanMilli:         uint64(s.BatchMean * 1e3),
 		P50Ns:                  uint64(s.P50), P99Ns: uint64(s.P99), RingBytes: s.RingBytes, RingUsed: s.RingUsed,
 		Pid: uint32(s.PID), Classify: bit(s.Classify), Ready: bit(s.Ready), Ending: bit(s.Ending),
-		TakesReload: bit(s.TakesReload), ReloadsBegun: s.ReloadsBegun, Reloads: s.Reloads,
+		TakesReload: bit(s.TakesReload) | uint8(s.Landlock)<<1, ReloadsBegun: s.ReloadsBegun, Reloads: s.Reloads,
 	}
 	for n, name := range s.Model[:min(len(s.Model), len(raw.Model))] {
 		copy(raw.Model[n][:len(raw.Model[n])-1], name)
@@ -110,7 +114,7 @@ func readAgent(m *ebpf.Map, labels *nameTable) (*AgentStats, error) {
 		SamplesPerSecond: float64(raw.SamplesPerSecondMilli) / 1e3, VerdictsPerSecond: float64(raw.VerdictsPerSecondMilli) / 1e3,
 		BatchMean: float64(raw.BatchMeanMilli) / 1e3, P50: Milliseconds(raw.P50Ns), P99: Milliseconds(raw.P99Ns),
 		RingBytes: raw.RingBytes, RingUsed: raw.RingUsed, Classify: raw.Classify != 0, Ready: raw.Ready != 0, Ending: raw.Ending != 0,
-		LastError: cString(raw.LastError[:]), TakesReload: raw.TakesReload != 0,
+		LastError: cString(raw.LastError[:]), TakesReload: raw.TakesReload&1 != 0, Landlock: int(raw.TakesReload >> 1),
 		ReloadsBegun: raw.ReloadsBegun, Reloads: raw.Reloads, ReloadError: cString(raw.ReloadError[:]),
 	}
 	var known []string
@@ -131,7 +135,14 @@ func (p *Pins) Agent() (*AgentStats, error) {
 	if live, err := isLocked(p.dir); err != nil || !live {
 		return nil, err
 	}
-	return readAgent(p.maps.Agent, &p.labels)
+	s, err := readAgent(p.maps.Agent, &p.labels)
+	if err != nil {
+		return nil, err
+	}
+	if rights, err := capabilities.Of(s.PID); err == nil {
+		s.Rights = &rights
+	}
+	return s, nil
 }
 
 // agentOf returns what the agent of a pin directory reported last.

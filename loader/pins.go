@@ -164,6 +164,9 @@ func (p *Pins) serve(timeouts Timeouts) {
 // Name returns the name of the interface.
 func (p *Pins) Name() string { return p.name }
 
+// Dir returns the directory of the pins. What else is pinned there goes with them.
+func (p *Pins) Dir() string { return p.dir }
+
 // Table returns the flows of the interface.
 func (p *Pins) Table() *Table { return p.table }
 

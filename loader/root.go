@@ -24,6 +24,11 @@ type root string
 
 func defaultRoot() root { return root(fmt.Sprintf("%s/dpclass/v%d", bpffs.Path, ABI)) }
 
+// Prepare does what Attach needs more rights for than CAP_BPF, CAP_NET_ADMIN and
+// CAP_PERFMON: it mounts the BPF file system if that is missing. Attach does so itself;
+// Prepare is for those who give up rights before.
+func Prepare() error { return mountBPFFS() }
+
 // mountBPFFS makes sure that maps can be pinned. In a separate mount namespace, such as
 // that of "ip netns exec", there is an empty sysfs instead.
 func mountBPFFS() error {

@@ -228,8 +228,8 @@ func parseSocket(line string) (key flow.Key, inode string, ok bool) {
 	if !okA || !okB {
 		return key, "", false
 	}
-	key, _ = flow.MakeKey(flow.TCP, a, b, 0)
-	return key, fields[number], true
+	key, ok = tcpKey(a, b)
+	return key, fields[number], ok
 }
 
 // parseSocketEnd reads 0100007F:0016: words of the address in the machine's byte order, the

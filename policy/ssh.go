@@ -30,6 +30,14 @@ func SSHFlow(connection string) (key flow.Key, ok bool) {
 		}
 		ends[i] = netip.AddrPortFrom(addr, uint16(port))
 	}
-	key, _ = flow.MakeKey(flow.TCP, ends[0], ends[1], 0)
+	return tcpKey(ends[0], ends[1])
+}
+
+// tcpKey returns the key of a connection. ok is false if one end is IPv4 and one is IPv6.
+func tcpKey(a, b netip.AddrPort) (key flow.Key, ok bool) {
+	if a.Addr().Unmap().Is4() != b.Addr().Unmap().Is4() {
+		return flow.Key{}, false
+	}
+	key, _ = flow.MakeKey(flow.TCP, a, b, 0)
 	return key, true
 }

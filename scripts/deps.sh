@@ -87,6 +87,9 @@ apt_install() {
 		openssh-server) service=ssh ;;
 		snmpd) service=snmpd ;;
 		dovecot-*) service=dovecot ;;
+		avahi-daemon) service="avahi-daemon.socket avahi-daemon" ;;
+		minissdpd | minidlna | mumble-server | coturn | minetest-server) service=$package ;;
+		rsyslog) service="syslog.socket rsyslog" ;;
 		samba) service="smbd nmbd samba-ad-dc" ;;
 		shadowsocks-libev) service=$package ;;
 		xrdp) service="xrdp xrdp-sesman" ;;
@@ -178,9 +181,10 @@ for group in "${@:-build}"; do
 		done
 		[ ${#packages[@]} -gt 0 ] || continue
 		say "installing for the traffic lab: ${packages[*]}"
+		# All at once, then one by one, so that one that cannot be installed keeps no other away. At once, because rsyslog is one
+		# of several loggers that inetutils-inetd may bring. Some would replace the machine's own mail server, clock or logger:
+		# those are left out.
 		apt_install --no-remove "${packages[@]}" && continue
-		# One by one, so that one that cannot be installed keeps no other away. Some would replace the machine's own mail
-		# server or clock: those are left out.
 		for package in "${packages[@]}"; do
 			apt_install --no-remove "$package" ||
 				skip "apt-get could not install $package without removing others: the lab leaves out what needs it"

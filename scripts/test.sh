@@ -56,6 +56,9 @@ else
 	skip "the trainer's tests and TestEndToEnd/Train, which trains a model on five captures and attaches it: .venv is missing (make train-deps creates it, 6 GB)"
 fi
 
+step "fuzz targets, 2 seconds each"
+scripts/fuzz.sh 2
+
 step "demo"
 scripts/as-root.sh bin/dplab demo
 

@@ -230,3 +230,16 @@ func fileReason(err error) error {
 	}
 	return err
 }
+
+// Stored is a model as it passes between processes.
+type Stored struct {
+	Manifest Manifest
+	Path     string // Model.Path
+	ONNX     []byte // Model.ONNX
+}
+
+// Store returns what Restore makes the model from again. They share the bytes of the network.
+func (m *Model) Store() Stored { return Stored{m.Manifest, m.Path, m.onnx} }
+
+// Restore returns a model that another process has loaded and so checked.
+func Restore(s Stored) *Model { return &Model{Manifest: s.Manifest, Path: s.Path, onnx: s.ONNX} }

@@ -163,6 +163,12 @@ func (r *listReader) text(at place, name string) (string, bool) {
 		return "", false
 	}
 	defer file.Close()
+	// Root can read what others may not, and messages quote lists. A names file that comes from
+	// somewhere else must not have it show them.
+	if info, err = file.Stat(); os.Geteuid() == 0 && (err != nil || info.Mode()&0o004 == 0) {
+		r.add(at, "lists are public data: chmod a+r it if it is one", "%s is no list for root: not everybody may read it", name)
+		return "", false
+	}
 	text, err := readText(file, filepath.Join(r.dir, name))
 	if err != nil {
 		r.add(at, advice, "%s", err.Error())

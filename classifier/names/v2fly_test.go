@@ -142,6 +142,23 @@ func TestV2flyGrowth(t *testing.T) {
 	}
 }
 
+// TestV2flySecret: root shows nobody what they may not read themselves.
+func TestV2flySecret(t *testing.T) {
+	dir := t.TempDir()
+	const content = "root:$6$not-to-be-shown:19000::\n"
+	if err := os.WriteFile(filepath.Join(dir, "shadow"), []byte(content), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	own := filepath.Join(dir, "own")
+	if err := os.WriteFile(own, []byte("stolen web v2fly:shadow\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Load(own)
+	if err == nil || os.Geteuid() == 0 && (strings.Contains(err.Error(), "not-to-be") || !strings.Contains(err.Error(), "not everybody may read it")) {
+		t.Errorf("%v", err)
+	}
+}
+
 func FuzzNamesFile(f *testing.F) {
 	for _, seed := range []string{
 		"a web a.example", "a web weak ^a.example full:b.c regexp:^x$ keyword:k\n- google.com", "a web v2fly:x@a@-b", "# x\n\na wbe .x *.y", "a web domain:x\r\n- ",

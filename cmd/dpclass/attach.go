@@ -43,7 +43,9 @@ type attachFlags struct {
 	noClassify      bool
 	vlan            bool
 	maxFlows        uint32
+	processes       bool
 	logFormat       string
+	noSandbox       bool
 }
 
 func newAttachCommand(g *cli.Globals) *cobra.Command {
@@ -98,7 +100,9 @@ the fields of "dpclass flows -o json"; its log goes to standard error.`,
 	flags.BoolVar(&f.persist, "persist", false, "keep programs, flows and policy in the kernel when attach ends")
 	flags.BoolVar(&f.noClassify, "no-classify", false, "count flows without classifying them; needs no ONNX Runtime")
 	flags.BoolVar(&f.vlan, "vlan", false, "treat the same addresses and ports in different VLANs as different flows")
+	flags.BoolVar(&f.processes, "processes", true, "note which process opens the socket of a local flow, where this user may")
 	flags.Uint32Var(&f.maxFlows, "max-flows", 0, "decided flows to keep for each IP version (default: 65536)")
+	flags.BoolVar(&f.noSandbox, "no-sandbox", false, "keep all rights instead of giving up those that attach does not need (see docs/security.md)")
 	flags.Var(&cli.Choice{Value: &f.logFormat, Words: sink.Names()}, "log-format", "format of the log")
 	cli.Complete(cmd, "mode", "auto", "native", "tc")
 	cli.Complete(cmd, "direction", "both", "ingress", "egress")
@@ -126,12 +130,14 @@ func attach(cmd *cobra.Command, g *cli.Globals, f *attachFlags, interfaces []str
 		return err
 	}
 	log := g.Logger(cmd.ErrOrStderr(), f.logFormat)
-	models, catalogue, engine, err := f.classifier(g)
+	box, err := f.newSandbox(g)
 	if err != nil {
 		return err
 	}
-	if engine != nil {
-		defer func() { err = errors.Join(err, engine.Close()) }()
+	defer func() { err = errors.Join(err, box.close()) }()
+	models, catalogue, err := f.load(box)
+	if err != nil {
+		return err
 	}
 	labels := model.NewLabels(models)
 	var rules *flow.Policy
@@ -146,6 +152,22 @@ func attach(cmd *cobra.Command, g *cli.Globals, f *attachFlags, interfaces []str
 			log.Info("the SSH connection is never dropped or policed", "flow", key.String())
 		}
 	}
+	var owners *processes
+	if f.processes {
+		owners = watchProcesses(log)
+		defer func() { err = errors.Join(err, owners.close()) }() // after the log, which asks for processes
+	}
+	// All that was read so far, Go code has read. What comes now is packets and networks.
+	if err := box.enter(log); err != nil {
+		return err
+	}
+	engine, err := f.classifier(box, models, catalogue)
+	if err != nil {
+		return err
+	}
+	if engine != nil {
+		defer func() { err = errors.Join(err, engine.Close()) }()
+	}
 	reload := cli.Reloads(cmd.Context()) // early: the signal must not end this process
 	defer cli.HoldSignals()()            // detaching must not be cut short
 	config := f.config(engine, append(labels, knownApps(catalogue)...))
@@ -153,7 +175,7 @@ func attach(cmd *cobra.Command, g *cli.Globals, f *attachFlags, interfaces []str
 	if err != nil || len(attached) == 0 {
 		return err
 	}
-	all, err := f.serve(g, attached, config, log)
+	all, err := f.serve(box, attached, config, owners, log)
 	if err != nil {
 		return errors.Join(err, f.finish(all, log))
 	}
@@ -168,8 +190,8 @@ func attach(cmd *cobra.Command, g *cli.Globals, f *attachFlags, interfaces []str
 		ports = append(ports, s.port())
 	}
 	a := agent.New(agent.Config{
-		Ports: ports, Log: log, Sinks: []agent.Sink{exporter}, Reload: reload, SignalReload: true,
-		Classifier: agent.NewClassifier(engine, func() ([]*model.Model, error) { return loadModels(f.models) }),
+		Ports: ports, Log: log, Sinks: []agent.Sink{owners.sink(exporter)}, Reload: reload, SignalReload: true,
+		Classifier: agent.NewClassifier(engine, box.load),
 	})
 	defer func() {
 		// Detach first: the reader of the log may be slow or gone, and a model may not return.
@@ -186,25 +208,30 @@ func attach(cmd *cobra.Command, g *cli.Globals, f *attachFlags, interfaces []str
 	return a.Run(cmd.Context())
 }
 
-// classifier loads the catalogue and the models and opens ONNX Runtime; with --no-classify
-// only the catalogue, for the names of applications.
-func (f *attachFlags) classifier(g *cli.Globals) ([]*model.Model, *names.Catalogue, *classifier.Classifier, error) {
+// load reads the catalogue and the models; with --no-classify only the catalogue, for the
+// names of applications.
+func (f *attachFlags) load(box *sandbox) ([]*model.Model, *names.Catalogue, error) {
 	catalogue, err := f.names.load()
 	if err != nil || f.noClassify {
-		return nil, catalogue, nil, err
+		return nil, catalogue, err
 	}
-	models, err := loadModels(f.models)
-	if err != nil {
-		return nil, nil, nil, err
+	models, err := box.load()
+	return models, catalogue, err
+}
+
+// classifier opens ONNX Runtime and the models, unless --no-classify is given.
+func (f *attachFlags) classifier(box *sandbox, models []*model.Model, catalogue *names.Catalogue) (*classifier.Classifier, error) {
+	if f.noClassify {
+		return nil, nil
 	}
 	engine, err := classifier.New(classifier.Options{
-		Library: g.Library, Models: models, Samples: f.samples, MinConfidence: f.minConfidence,
+		Library: box.library(), Models: models, Samples: f.samples, MinConfidence: f.minConfidence,
 		Evidence: classifier.Evidence(f.evidence), Names: catalogue,
 	})
 	if errors.Is(err, ort.ErrNoLibrary) {
-		return nil, nil, nil, fault.Advise(err, "use --no-classify to count flows without classifying them")
+		return nil, fault.Advise(err, "use --no-classify to count flows without classifying them")
 	}
-	return models, catalogue, engine, err
+	return engine, err
 }
 
 func (f *attachFlags) config(engine *classifier.Classifier, labels []string) loader.Config {

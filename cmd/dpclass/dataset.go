@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -28,11 +29,11 @@ func newDatasetCommand() *cobra.Command {
 
 // datasetFlags are the flags of "dataset build".
 type datasetFlags struct {
-	captures, manifest, root, iscx, out string
-	task                                string
-	sets                                []string
-	skipUnknown, checksums              bool
-	perFlow                             int
+	captures, root, iscx, out string
+	task                      string
+	manifests, sets           []string
+	skipUnknown, checksums    bool
+	perFlow                   int
 }
 
 func newDatasetBuildCommand() *cobra.Command {
@@ -48,7 +49,8 @@ Give one of three sources of captures:
   --captures DIR   a directory; the first name below it is a capture's label:
                    DIR/LABEL/any.pcap or DIR/LABEL.pcap
   --manifest CSV   a CSV file with the columns path, category and app, and
-                   optionally set, vpn, capture and use
+                   optionally set, vpn, capture and use; or a directory of
+                   "dpclass record" or "dplab traffic"; may be given more than once
   --iscx DIR       the files of the UNB ISCX VPN-nonVPN 2016 release, labelled by name
 
 You can use labels of your own. With --captures, put traffic without a label into
@@ -56,6 +58,8 @@ You can use labels of your own. With --captures, put traffic without a label int
 		Example: `  dpclass dataset build --captures captures --out dataset
   dpclass dataset build --captures captures --task app --out dataset
   dpclass dataset build --manifest corpus/manifest.csv --out dataset
+  dpclass dataset build --manifest corpus/manifest.csv --manifest traffic/manifest.csv --out dataset
+  dpclass dataset build --manifest recorded --out dataset
   dpclass dataset build --manifest labels.csv --root /captures --set office --out dataset
   dpclass dataset build --iscx /data/ISCX-VPN-NonVPN-2016 --out iscx
   dpclass dataset build --manifest labels.csv --checksums --per-flow 0 --out all`,
@@ -65,9 +69,9 @@ You can use labels of your own. With --captures, put traffic without a label int
 	set := command.Flags()
 	set.StringVar(&flags.captures, "captures", "", "`DIR` of captures; the first name below it is a capture's label")
 	set.Var(&cli.Choice{Value: &flags.task, Words: []string{flow.Category.String(), flow.App.String()}}, "task", "with --captures: what the labels name")
-	set.StringVar(&flags.manifest, "manifest", "", "CSV `FILE` that lists and labels the captures")
-	set.StringVar(&flags.root, "root", "", "`DIR` that relative paths in the manifest start from (default: the manifest's own)")
-	set.StringArrayVar(&flags.sets, "set", nil, "use only the manifest's rows of the set `NAME`; may be given more than once")
+	set.StringArrayVar(&flags.manifests, "manifest", nil, "CSV `FILE` that lists and labels captures, or the directory of dpclass record; may be given more than once")
+	set.StringVar(&flags.root, "root", "", "`DIR` that relative paths in the manifests start from (default: each manifest's own)")
+	set.StringArrayVar(&flags.sets, "set", nil, "use only the manifests' rows of the set `NAME`; may be given more than once")
 	set.StringVar(&flags.iscx, "iscx", "", "`DIR` of the ISCX VPN-nonVPN 2016 captures")
 	set.BoolVar(&flags.skipUnknown, "skip-unknown", false, "with --iscx: leave out files with unknown names")
 	set.StringVar(&flags.out, "out", "", "`DIR` to write, which must be empty or not exist")
@@ -79,8 +83,8 @@ You can use labels of your own. With --captures, put traffic without a label int
 
 func buildDataset(command *cobra.Command, flags *datasetFlags) error {
 	sources := 0
-	for _, source := range []string{flags.captures, flags.manifest, flags.iscx} {
-		if source != "" {
+	for _, given := range []bool{flags.captures != "", len(flags.manifests) > 0, flags.iscx != ""} {
+		if given {
 			sources++
 		}
 	}
@@ -89,7 +93,7 @@ func buildDataset(command *cobra.Command, flags *datasetFlags) error {
 		return cli.Usagef("--out is missing: name the directory to write")
 	case sources != 1:
 		return cli.Usagef("give one of --captures DIR, --manifest CSV and --iscx DIR")
-	case flags.manifest == "" && (flags.root != "" || len(flags.sets) > 0):
+	case len(flags.manifests) == 0 && (flags.root != "" || len(flags.sets) > 0):
 		return cli.Usagef("--root and --set need --manifest")
 	case flags.iscx == "" && flags.skipUnknown:
 		return cli.Usagef("--skip-unknown needs --iscx")
@@ -111,7 +115,7 @@ func buildDataset(command *cobra.Command, flags *datasetFlags) error {
 	progress := cli.NewProgress(stderr, "captures", len(captures))
 	skipped := skips{progress: progress, of: len(captures)}
 	meta, err := dataset.Build(command.Context(), flags.out, captures, dataset.BuildOptions{
-		Source:    flags.captures + flags.manifest + flags.iscx, // one of them
+		Source:    flags.captures + strings.Join(flags.manifests, ", ") + flags.iscx, // one of them
 		Checksums: flags.checksums,
 		PerFlow:   flags.perFlow,
 		Aggregation: dataset.Aggregation{
@@ -186,5 +190,8 @@ func datasetCaptures(flags *datasetFlags, task flow.Task, stderr io.Writer) ([]d
 		}
 		return dataset.ReadISCX(flags.iscx, skip)
 	}
-	return readManifest(flags.manifest, flags.root, flags.sets)
+	if len(flags.manifests) == 1 {
+		return readManifest(flags.manifests[0], flags.root, flags.sets)
+	}
+	return readManifests(flags.manifests, flags.root, flags.sets)
 }

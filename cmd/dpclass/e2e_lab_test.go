@@ -17,6 +17,7 @@ import (
 
 	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/capture"
+	"github.com/dpclass/dpclass/internal/cli"
 	"github.com/dpclass/dpclass/internal/dataset"
 	"github.com/dpclass/dpclass/lab"
 	"github.com/dpclass/dpclass/lab/traffic"
@@ -57,6 +58,7 @@ func testLab(t *testing.T, s *suite) {
 		Done: func(router *lab.Host) error {
 			maps.Copy(verdicts, s.flows(t, router, "eth0", "--ended"))
 			maps.Copy(verdicts, s.flows(t, router, "eth0"))
+			t.Run("Learn", func(t *testing.T) { s.learn(t, router, out) })
 			return nil
 		},
 	})
@@ -110,6 +112,32 @@ func testLab(t *testing.T, s *suite) {
 	if known.flows == 0 || float64(known.right) < .9*float64(known.flows) {
 		t.Errorf("%d of %d flows right of programs whose protocol is known (%s), want 90 %%", known.right, known.flows, strings.Join(mustKnow, ", "))
 	}
+}
+
+// learn is the trainer's smoke test: it makes a model of the lab's captures and attaches it
+// to the other side of the router.
+func (s *suite) learn(t *testing.T, router *lab.Host, captures string) {
+	if !haveTrainer() {
+		t.Skip(noTrainer)
+	}
+	dir := t.TempDir()
+	set, manifest := filepath.Join(dir, "dataset"), filepath.Join(captures, "manifest.csv")
+	s.run(t, router, "dataset", "build", "--manifest", manifest, "--out", set).want(t, cli.ExitDone, "packets")
+	model := trainModel(t.Context(), t, set, dir, 8)
+	s.run(t, router, "models", "verify", model).want(t, cli.ExitDone, "category", "app")
+	out := s.run(t, router, "eval", "--manifest", manifest, "--model", model, "--task", "category", "--level", "flow", "-o", "json").want(t, cli.ExitDone).out
+	var report struct {
+		N        int
+		Accuracy float64
+	}
+	if err := json.Unmarshal([]byte(out), &report); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("eval: %.2f of the %d flows right, nine in ten of which it has learnt", report.Accuracy, report.N)
+	if report.N == 0 || report.Accuracy < .8 {
+		t.Errorf("eval: %.2f of the %d flows right that it was trained on, want .8", report.Accuracy, report.N)
+	}
+	s.attach(t, router, "eth1", "--model", model)
 }
 
 // payloadFlows returns the flows of a capture that have payload.

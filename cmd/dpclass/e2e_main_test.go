@@ -28,6 +28,10 @@ func TestMain(m *testing.M) {
 	if os.Getenv(mainVariable) != "" {
 		main()
 	}
+	if file := os.Getenv(unitVariable); file != "" {
+		fmt.Fprintln(os.Stderr, runUnit(file))
+		os.Exit(1)
+	}
 	if os.Geteuid() == 0 && os.Getenv(isolatedVariable) == "" {
 		if err := isolate(); err != nil {
 			fmt.Fprintf(os.Stderr, "no mount namespace for the end-to-end tests: %v\n", err)

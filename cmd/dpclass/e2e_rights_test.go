@@ -143,6 +143,17 @@ func testRights(t *testing.T, s *suite) {
 		run(three, "detach", "--all").want(t, cli.ExitDone, "eth0: detached")
 		left()
 	}
+	const record = three + ",+net_raw,+sys_ptrace,+dac_read_search"
+	if err := os.Chown(home, user, user); err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(home, "recorded")
+	run(three, "record", "eth0", "--out", out).want(t, cli.ExitFailed, "CAP_NET_RAW")
+	run("+net_raw", "record", "eth0", "--out", out).want(t, cli.ExitFailed, "CAP_BPF")
+	run("+net_raw", "record", "eth0", "--out", out, "--by", "name", "--duration", "10ms").want(t, cli.ExitDone)
+	if got := run(record, "record", "eth0", "--out", out, "--duration", "10ms").want(t, cli.ExitDone); strings.Contains(got.err, "not all sockets") {
+		t.Errorf("older sockets are not known: %s", got.err)
+	}
 	s.attach(t, near, "eth0", "--no-classify")
 	run(three, "detach", "eth0").want(t, cli.ExitFailed, "permission denied")
 	s.run(t, near, "status", "eth0").want(t, cli.ExitDone)

@@ -59,6 +59,7 @@ func TestEndToEnd(t *testing.T) {
 		{"Life", testLife},
 		{"Died", testDied},
 		{"Rights", testRights},
+		{"Sandbox", testSandbox},
 		{"Start", testStart},
 		{"End", testEnd},
 		{"Hung", testHung},
@@ -74,6 +75,8 @@ func TestEndToEnd(t *testing.T) {
 		{"Swap", testSwap},
 		{"Train", testTrain},
 		{"Lab", testLab},
+		{"Record", testRecord},
+		{"Processes", testProcesses},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, s) })
 	}

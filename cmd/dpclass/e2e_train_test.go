@@ -88,12 +88,8 @@ func callOf(ctx context.Context, r *lab.Routed, port int) (*lab.Call, error) {
 // know, by the commands of the README, and has it decide live traffic and rule it.
 func testTrain(t *testing.T, s *suite) {
 	s.needLibrary(t)
-	trainer, err := filepath.Abs("../../scripts/dptrain.sh")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat("../../.venv/bin/python"); err != nil {
-		t.Skip("SKIPPED, no .venv: make train-deps makes the trainer's environment")
+	if !haveTrainer() {
+		t.Skip(noTrainer)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	t.Cleanup(cancel)
@@ -118,22 +114,9 @@ func testTrain(t *testing.T, s *suite) {
 	}
 
 	t.Logf("captures: %.0f s", time.Since(began).Seconds())
-	set, run := filepath.Join(dir, "dataset"), filepath.Join(dir, "run")
+	set := filepath.Join(dir, "dataset")
 	s.run(t, r.Router, "dataset", "build", "--captures", captures, "--out", set).want(t, cli.ExitDone, names...)
-	for _, args := range [][]string{
-		{"train", "default", "--data", set, "--run", run, "--epochs", "12"},
-		{"export", "--data", set, "--run", run, "--name", "mine", "--out", dir},
-	} {
-		command := exec.CommandContext(ctx, trainer, args...)
-		command.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1") // root's files in the user's tree
-		out, err := command.CombinedOutput()
-		if err != nil {
-			t.Fatalf("%v: %v\n%s", command, err, out)
-		}
-		t.Logf("%s, %.0f s: %s", args[0], time.Since(began).Seconds(), lastLine(string(out)))
-	}
-
-	model := filepath.Join(dir, "mine.onnx")
+	model := trainModel(ctx, t, set, dir, 12)
 	s.run(t, r.Router, "models", "verify", model).want(t, cli.ExitDone, "category")
 	s.run(t, r.Router, "models", "show", model).want(t, cli.ExitDone, append(names, "captures")...)
 	right, flows := 0, 0
@@ -171,6 +154,37 @@ func testTrain(t *testing.T, s *suite) {
 	if _, err := call.Stop(); err != nil {
 		t.Error(err)
 	}
+}
+
+const noTrainer = "SKIPPED, no .venv: make train-deps makes the trainer's environment"
+
+func haveTrainer() bool {
+	_, err := os.Stat("../../.venv/bin/python")
+	return err == nil
+}
+
+// trainModel trains on a dataset and exports the model to dir/mine.onnx, whose path it
+// returns.
+func trainModel(ctx context.Context, t *testing.T, set, dir string, epochs int) string {
+	t.Helper()
+	trainer, err := filepath.Abs("../../scripts/dptrain.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	run, began := filepath.Join(dir, "run"), time.Now()
+	for _, args := range [][]string{
+		{"train", "default", "--data", set, "--run", run, "--epochs", fmt.Sprint(epochs)},
+		{"export", "--data", set, "--run", run, "--name", "mine", "--out", dir},
+	} {
+		command := exec.CommandContext(ctx, trainer, args...)
+		command.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1") // root's files in the user's tree
+		out, err := command.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %v\n%s", command, err, out)
+		}
+		t.Logf("%s, %.0f s: %s", args[0], time.Since(began).Seconds(), lastLine(string(out)))
+	}
+	return filepath.Join(dir, "mine.onnx")
 }
 
 func lastLine(text string) string {

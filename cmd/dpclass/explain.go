@@ -51,6 +51,16 @@ either end first. To explain flows of a capture file, use classify --explain.`,
 				if err != nil {
 					return err
 				}
+				finder, err := openProcesses(iface)
+				if err != nil {
+					return err
+				}
+				if finder != nil {
+					setProcess(finder, record)
+					if err := finder.Close(); err != nil {
+						return err
+					}
+				}
 				reader, err := openModels(g, models, &names, classifier.Options{})
 				if err != nil {
 					return err

@@ -14,6 +14,7 @@ import (
 	"github.com/dpclass/dpclass/internal/cli"
 	"github.com/dpclass/dpclass/internal/flowlist"
 	"github.com/dpclass/dpclass/loader"
+	"github.com/dpclass/dpclass/loader/owner"
 )
 
 // flowsFlags are the flags of dpclass flows.
@@ -37,7 +38,8 @@ first. Elsewhere it has all of them, or what fits $COLUMNS if that is set.
 
 A label with a question mark is provisional: it may still change. Rates come from
 two reads, --interval apart. --ended shows the newest flows that have ended
-instead. RATE is what passes; DROP RATE is what the policy drops of the flow. -o json
+instead. RATE is what passes; DROP RATE is what the policy drops of the flow. PROCESS is the
+process on this machine that opened the flow's socket. -o json
 prints one object a line; it reads once and has no rates, unless it sorts by rate.
 
 ` + flowlist.FilterHelp,
@@ -56,11 +58,24 @@ prints one object a line; it reads once and has no rates, unless it sorts by rat
 			if err != nil {
 				return err
 			}
-			return withInterfaces(g, args, func(all []*loader.Pins) error {
+			return withInterfaces(g, args, func(all []*loader.Pins) (err error) {
 				if view.Keep, err = flowlist.ParseFilter(f.filter, labelsOf(all)); err != nil {
 					return cli.Usage(err)
 				}
-				view.Source = f.source(all)
+				finders := make([]*owner.Finder, len(all))
+				defer func() {
+					for _, finder := range finders {
+						if finder != nil {
+							err = errors.Join(err, finder.Close())
+						}
+					}
+				}()
+				for n, iface := range all {
+					if finders[n], err = openProcesses(iface); err != nil {
+						return err
+					}
+				}
+				view.Source = f.source(all, finders)
 				return f.show(cmd, g, view)
 			})
 		},
@@ -106,12 +121,16 @@ func labelsOf(all []*loader.Pins) (labels []string) {
 	return labels
 }
 
-// source reads the flows of the interfaces.
-func (f *flowsFlags) source(all []*loader.Pins) flowlist.Source {
+// source reads the flows of the interfaces. finders know the processes of each.
+func (f *flowsFlags) source(all []*loader.Pins, finders []*owner.Finder) flowlist.Source {
 	return func(each func(*flow.Record) bool) error {
-		for _, iface := range all {
+		for n, iface := range all {
+			named := func(r *flow.Record) bool {
+				setProcess(finders[n], r)
+				return each(r)
+			}
 			if !f.ended {
-				if err := iface.Table().Each(each); err != nil {
+				if err := iface.Table().Each(named); err != nil {
 					return err
 				}
 				continue
@@ -121,7 +140,7 @@ func (f *flowsFlags) source(all []*loader.Pins) flowlist.Source {
 				return err
 			}
 			for i := range ended {
-				each(&ended[i]) // the list takes all
+				named(&ended[i]) // the list takes all
 			}
 		}
 		return nil

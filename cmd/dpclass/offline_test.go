@@ -307,6 +307,15 @@ func TestDatasetBuild(t *testing.T) {
 	if code, text, errOut := offlineRun(t, "dataset", "build", "--manifest", manifest, "--out", out); code != 0 || !strings.Contains(text, "4 packets of 2 flows in 1 captures") {
 		t.Errorf("exit %d, %q, %q", code, text, errOut)
 	}
+	// Two manifests; their relative paths start from different directories.
+	if err := os.Mkdir(filepath.Join(dir, "lab"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	offlineSave(t, filepath.Join(dir, "lab", "two.pcap"), twoFlows())
+	lab := offlineSave(t, filepath.Join(dir, "lab", "manifest.csv"), []byte("path,category,app,set,use\ntwo.pcap,voip,sip,lab,evaluate\n"))
+	if code, text, errOut := offlineRun(t, "dataset", "build", "--manifest", manifest, "--manifest", lab, "--out", out+"-both"); code != 0 || !strings.Contains(text, "8 packets of 4 flows in 2 captures") {
+		t.Errorf("exit %d, %q, %q", code, text, errOut)
+	}
 	own := filepath.Join(dir, "own")
 	for _, label := range []string{"call", "gaming"} {
 		if err := os.MkdirAll(filepath.Join(own, label), 0o755); err != nil {
@@ -328,6 +337,7 @@ func TestDatasetBuild(t *testing.T) {
 		{[]string{"--manifest", manifest}, 2, "--out is missing"},
 		{[]string{"--out", out}, 2, "--manifest"},
 		{[]string{"--manifest", manifest, "--iscx", dir, "--out", out}, 2, "one of"},
+		{[]string{"--manifest", manifest, "--manifest", manifest, "--out", out + "2"}, 1, "already in manifest"},
 		{[]string{"--manifest", manifest, "--out", out}, 1, "not empty"},
 		{[]string{"--manifest", manifest, "--out", out + "2"}, 1, "missing.pcap"},
 		{[]string{"--manifest", manifest, "--out", out + "2", "--per-flow", "-1"}, 2, "--per-flow"},

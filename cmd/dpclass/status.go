@@ -204,6 +204,9 @@ func agentText(add func(title, format string, args ...any), s loader.Status, now
 	case loader.StateEnding:
 		add("", "%s", tui.Paint("it is ending", tui.Yellow, color))
 	}
+	if a.Rights != nil {
+		add("sandbox", "%s", sandboxText(a, color))
+	}
 	defer func() {
 		if a.ReloadError != "" {
 			add("reload", "%s", tui.Paint("the models were not changed: "+tui.Printable(a.ReloadError), tui.Red, color))
@@ -223,6 +226,24 @@ func agentText(add func(title, format string, args ...any), s loader.Status, now
 	if a.RingBytes > 0 {
 		add("ring", "%.1f %% of %s", 100*float64(a.RingUsed)/float64(a.RingBytes), tui.Bytes(a.RingBytes))
 	}
+}
+
+// sandboxText says what rights an agent has.
+func sandboxText(a *loader.AgentStats, color bool) string {
+	r := a.Rights
+	if !r.NoNewPrivs {
+		return tui.Paint(fmt.Sprintf("none: the agent keeps all rights that it was started with, %d capabilities", len(r.Capabilities)), tui.Yellow, color)
+	}
+	parts := []string{strings.Join(r.Capabilities, ", "), "no new privileges"}
+	if a.Landlock > 0 {
+		parts = append(parts, fmt.Sprintf("Landlock %d", a.Landlock))
+	} else {
+		parts = append(parts, tui.Paint("no Landlock", tui.Yellow, color))
+	}
+	if r.Seccomp {
+		parts = append(parts, "seccomp filter")
+	}
+	return strings.Join(parts, "; ")
 }
 
 // fill shows how full a table is.

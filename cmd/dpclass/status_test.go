@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dpclass/dpclass/internal/capabilities"
 	"github.com/dpclass/dpclass/loader"
 )
 
@@ -72,6 +73,20 @@ func TestStatusText(t *testing.T) {
 			}
 		}
 	}
+	for want, change := range map[string]func(*loader.AgentStats){
+		"sandbox   CAP_BPF, CAP_PERFMON; no new privileges; Landlock 7; seccomp filter": func(a *loader.AgentStats) {
+			a.Landlock, a.Rights.Seccomp = 7, true
+		},
+		"sandbox   CAP_BPF, CAP_PERFMON; no new privileges; no Landlock\n": func(*loader.AgentStats) {},
+		"sandbox   none: the agent keeps all rights":                       func(a *loader.AgentStats) { a.Rights.NoNewPrivs = false },
+	} {
+		s := served(now)
+		s.Agent.Rights = &capabilities.Rights{Capabilities: []string{"CAP_BPF", "CAP_PERFMON"}, NoNewPrivs: true}
+		change(s.Agent)
+		if text := strings.Join(statusText(s, now, false), "\n"); !strings.Contains(text, want) {
+			t.Errorf("%q is missing in\n%s", want, text)
+		}
+	}
 	loop := served(now)
 	loop.Loopback, loop.Hooks = true, loop.Hooks[:1]
 	if got := strings.Join(statusText(loop, now, false), "\n"); !strings.Contains(got, "packets   a loopback device: each is sent and received, and is seen once, at ingress") {
@@ -106,7 +121,7 @@ func TestStatusJSON(t *testing.T) {
 	}{
 		{fields, "agent attached clsact counters driver ended evicted flows flows_max hooks iface loopback mode netns pending pending_max ready rules samples state vlan"},
 		{fields["hooks"].([]any)[0], "link_id name prog_id program state"},
-		{fields["agent"], "batch_mean batches classify last_error model p50_ms p99_ms pid ready reload_error reloads ring_bytes ring_used samples samples_per_s " +
+		{fields["agent"], "batch_mean batches classify landlock last_error model p50_ms p99_ms pid ready reload_error reloads rights ring_bytes ring_used samples samples_per_s " +
 			"shed started updated verdicts verdicts_per_s"},
 	} {
 		if got := strings.Join(slices.Sorted(maps.Keys(test.of.(map[string]any))), " "); got != test.want {

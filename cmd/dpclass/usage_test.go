@@ -26,6 +26,39 @@ func TestFlowsUsage(t *testing.T) {
 	}
 }
 
+func TestRecordUsage(t *testing.T) {
+	for _, args := range []string{
+		"record --out x", "record eth0", "record eth0 eth1 --out x", "record eth0 --out x --by pid", "record eth0 --out x --snap 10",
+		"record eth0 --out x --packets -1", "record eth0 --out x --duration -1s", "record eth0 --out x --max-size 10parsecs",
+		"record eth0 --out x --max-size 0", "record eth0 --out x --task both", "record eth0 --out x --names y",
+	} {
+		code, out, errOut := call(t, "", strings.Fields(args)...)
+		if code != cli.ExitUsage || out != "" {
+			t.Errorf("%s: exit %d: %s%s", args, code, out, errOut)
+		}
+		checkError(t, errOut)
+	}
+	bad := write(t, "map.yaml", "firefox: web\nssh remote\n")
+	code, _, errOut := call(t, "", "record", "eth0", "--out", t.TempDir(), "--map", bad)
+	if code != cli.ExitFailed || !strings.Contains(errOut, `line 2: "ssh remote" is not PATTERN: LABEL`) {
+		t.Errorf("exit %d: %s", code, errOut)
+	}
+	checkError(t, errOut)
+}
+
+func TestParseSize(t *testing.T) {
+	for text, want := range map[string]int64{"": 0, "1": 1, "500MB": 500e6, "2GB": 2e9, "1GiB": 1 << 30, "1.5k": 1500, "10 kB": 10e3} {
+		if got, err := parseSize(text); err != nil || got != want {
+			t.Errorf("%q: %d %v, want %d", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"-1", "0", "x", "1XB", "MB", "1e30GB", "NaN"} {
+		if got, err := parseSize(text); err == nil {
+			t.Errorf("%q: %d", text, got)
+		}
+	}
+}
+
 func TestAttachUsage(t *testing.T) {
 	for _, args := range []string{
 		"attach", "attach lo lo", "attach lo --mode generic", "attach lo --direction up", "attach lo --samples 300", "attach lo --samples -1",

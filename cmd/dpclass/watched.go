@@ -12,7 +12,6 @@ import (
 
 	"github.com/dpclass/dpclass/agent"
 	"github.com/dpclass/dpclass/flow"
-	"github.com/dpclass/dpclass/internal/cli"
 	"github.com/dpclass/dpclass/internal/netns"
 	"github.com/dpclass/dpclass/loader"
 )
@@ -22,8 +21,10 @@ type watched struct {
 	name      string
 	config    loader.Config
 	log       *slog.Logger
+	landlock  int          // version that is in force, see loader.AgentStats
 	namespace netns.Handle // of the interface
 	netns     string       // its name, "" if --netns was not given
+	processes *processes
 
 	mu         sync.Mutex
 	attachment *loader.Attachment // nil while the interface is lost
@@ -32,9 +33,10 @@ type watched struct {
 
 // serve returns the attached interfaces as ones that can be lost. It runs in their network
 // namespace.
-func (f *attachFlags) serve(g *cli.Globals, attached []*loader.Attachment, config loader.Config, log *slog.Logger) (all []*watched, err error) {
+func (f *attachFlags) serve(box *sandbox, attached []*loader.Attachment, config loader.Config, owners *processes, log *slog.Logger) (all []*watched, err error) {
 	for _, a := range attached {
-		s := &watched{name: a.Name(), config: config, log: log, netns: g.Netns, attachment: a, namespace: netns.None()}
+		s := &watched{name: a.Name(), config: config, log: log, netns: box.g.Netns, landlock: box.level, processes: owners, attachment: a, namespace: netns.None()}
+		owners.pin(a)
 		all = append(all, s)
 		namespace, problem := netns.Current()
 		if problem != nil {
@@ -50,6 +52,11 @@ func (f *attachFlags) serve(g *cli.Globals, attached []*loader.Attachment, confi
 func (s *watched) port() agent.Port {
 	p := agent.NewPort(s.attachment)
 	p.Lost, p.Release, p.Again = s.lost, s.release, s.again
+	publish := p.Publish
+	p.Publish = func(stats loader.AgentStats) error {
+		stats.Landlock = s.landlock
+		return publish(stats)
+	}
 	return p
 }
 
@@ -68,7 +75,7 @@ func (s *watched) release() error {
 	defer s.mu.Unlock()
 	var err error
 	s.policy, _, err = inForce(s.attachment.Pins)
-	err = errors.Join(err, s.attachment.Detach())
+	err = errors.Join(err, s.processes.unpin(s.attachment), s.attachment.Detach())
 	s.attachment = nil
 	return err
 }
@@ -83,8 +90,12 @@ func (s *watched) again(ctx context.Context) (port agent.Port, err error) {
 			return agent.ErrNotYet
 		}
 		s.attachment, err = loader.Attach(ctx, s.name, s.config, s.log)
-		if err != nil || s.policy == nil {
+		if err != nil {
 			return err
+		}
+		s.processes.pin(s.attachment)
+		if s.policy == nil {
+			return nil
 		}
 		if err := s.attachment.Rules().Set(s.policy); err != nil {
 			return fmt.Errorf("policy on %q: %w", s.name, err)
@@ -108,15 +119,16 @@ func (s *watched) finish(persist bool, log *slog.Logger) (err error) {
 	if s.namespace.IsOpen() {
 		defer func() { err = errors.Join(err, s.namespace.Close()) }()
 	}
-	switch {
-	case s.attachment == nil: // lost
+	if s.attachment == nil { // lost
 		return nil
-	case persist:
-		err := s.attachment.Close()
+	}
+	unpinned := s.processes.unpin(s.attachment)
+	if persist {
+		err := errors.Join(unpinned, s.attachment.Close())
 		log.Info("the agent ended; programs, flows and policy stay", "iface", s.name)
 		return err
 	}
-	if err := s.attachment.Detach(); err != nil {
+	if err := errors.Join(unpinned, s.attachment.Detach()); err != nil {
 		return fmt.Errorf("detach %q: %w", s.name, err)
 	}
 	log.Info("detached", "iface", s.name)

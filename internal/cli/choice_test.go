@@ -40,3 +40,21 @@ func TestModelChoice(t *testing.T) {
 		t.Errorf("named models give %q, %v", named, err)
 	}
 }
+
+// TestRootsChoice: with sudo, HOME and XDG_CONFIG_HOME may be those of the user. Root does not look there.
+func TestRootsChoice(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("XDG_CONFIG_HOME", dir)
+	if err := writeChoice(filepath.Join(dir, "dpclass", "model"), []string{"/tmp/hostile.onnx"}); err != nil {
+		t.Fatal(err)
+	}
+	file, err := choiceFile()
+	choice, choiceErr := ChosenModels()
+	if err != nil || choiceErr != nil {
+		t.Fatal(err, choiceErr)
+	}
+	takes := slices.Contains(choice.Models, "/tmp/hostile.onnx")
+	if root := os.Geteuid() == 0; root == takes || root != (file == systemChoice) {
+		t.Errorf("root %v: file %q, %+v", root, file, choice)
+	}
+}

@@ -33,6 +33,10 @@ type Globals struct {
 	Output  string // table or json
 	Verbose bool
 
+	// Alone says that this process runs nothing else than the verb, which may so take away
+	// rights from the whole process.
+	Alone bool
+
 	// started is set once a verb's own code runs. An error before that is a usage
 	// error.
 	started bool
@@ -135,6 +139,7 @@ func (g *Globals) Execute(ctx context.Context, root *cobra.Command, args []strin
 // Main runs a program with the process's arguments, streams and signals, and ends
 // the process.
 func (g *Globals) Main(root *cobra.Command) {
+	g.Alone = true
 	ctx, stop := untilSignal()
 	code := g.Execute(ctx, root, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	stop()

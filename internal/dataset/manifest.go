@@ -56,6 +56,11 @@ func ReadManifest(name, root string) ([]Capture, error) {
 	if err != nil {
 		return nil, fmt.Errorf("manifest %q: %w", name, bounded.Bare(err))
 	}
+	return parseManifest(name, root, text)
+}
+
+// parseManifest reads the text of a manifest; the name is for messages.
+func parseManifest(name, root string, text []byte) ([]Capture, error) {
 	reader := csv.NewReader(bytes.NewReader(text))
 	reader.ReuseRecord = true
 	header, err := reader.Read()

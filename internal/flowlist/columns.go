@@ -27,6 +27,7 @@ const (
 	leaveAge
 	leaveState // a question mark says that a label is provisional
 	leaveAppPercent
+	leaveProcess
 	leaveRate
 	leaveApp // the name usually says it too
 	leavePercent
@@ -52,6 +53,14 @@ func VerdictColumns() []Column {
 	}
 }
 
+// processCell shows the process that opened a flow's socket.
+func processCell(r Row) tui.Cell {
+	if r.Process == "" {
+		return tui.Cell{Text: "-", Style: tui.Dim}
+	}
+	return tui.Cell{Text: tui.Printable(r.Process)}
+}
+
 // PacketsColumn and BytesColumn show what a flow has carried.
 var (
 	PacketsColumn = Column{Title: "PACKETS", Right: true, Leaves: leavePackets, Cell: func(r Row) tui.Cell { return tui.Cell{Text: tui.Count(r.Packets)} }}
@@ -61,6 +70,7 @@ var (
 // liveColumns returns the columns of flows on an interface, from left to right.
 func liveColumns(now time.Time) []Column {
 	return append(VerdictColumns(),
+		Column{Title: "PROCESS", Leaves: leaveProcess, Wanted: func(r Row) bool { return r.Process != "" }, Cell: processCell},
 		Column{Title: "STATE", Leaves: leaveState, Cell: stateCell},
 		Column{Title: "RATE", Right: true, Leaves: leaveRate, Cell: func(r Row) tui.Cell { return rateCell(r.Rate, tui.Plain) }},
 		Column{Title: "DROP RATE", Right: true, Leaves: leaveRate, Wanted: func(r Row) bool { return r.DropRate >= 1 },

@@ -26,12 +26,13 @@ alternatives, and ! in front of a word negates it:
   proto:tcp  iface:eth0                transport protocol, interface
   protocol:tls,ssh                     application protocol (none: not recognised)
   name:netflix.com                     server name: this one and all below it
+  process:firefox                      process on this machine (none: not known)
   category:voip,chat  app:youtube      verdicts (none: undecided)
   vpn:true final:true midstream:false  properties
   source:operator  model:default       what decided the category or the app: name, protocol,
                                        model, operator
   ended:fin,rst,idle                   how the flow ended (none: it has not)
-  skype                                any other word: part of an address, name or label`
+  skype                                any other word: part of an address, name, process or label`
 
 // Filter reports whether to show a flow.
 type Filter func(*flow.Record) bool
@@ -48,6 +49,7 @@ var filterKeys = map[string]func(value string) (Filter, error){
 	"iface":     wordFilter(func(r *flow.Record) string { return r.Iface }),
 	"protocol":  protocolFilter,
 	"name":      nameFilter,
+	"process":   wordFilter(func(r *flow.Record) string { return r.Process }),
 	"category":  wordFilter(func(r *flow.Record) string { return r.Category }),
 	"app":       wordFilter(func(r *flow.Record) string { return r.App }),
 	"source":    sourceFilter,
@@ -252,11 +254,11 @@ func boolFilter(of func(*flow.Record) bool) func(string) (Filter, error) {
 	}
 }
 
-// textFilter looks for a part of an address, a name or a label.
+// textFilter looks for a part of an address, a name, a process or a label.
 func textFilter(part string) Filter {
 	part = strings.ToLower(part)
 	return func(r *flow.Record) bool {
-		for _, text := range []string{r.Src.String(), r.Dst.String(), r.Category, r.App, r.Proto, r.Protocol, r.Name} {
+		for _, text := range []string{r.Src.String(), r.Dst.String(), r.Category, r.App, r.Proto, r.Protocol, r.Name, strings.ToLower(r.Process)} {
 			if strings.Contains(text, part) {
 				return true
 			}

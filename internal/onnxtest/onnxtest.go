@@ -43,6 +43,9 @@ type Output struct {
 	// Endless is a byte: the network never returns if a packet of its batch begins with
 	// it. 0 takes that away.
 	Endless byte
+	// External has the network take its weights from this file, 4 bytes for each byte of
+	// the input and label.
+	External string
 }
 
 // Network is a network whose outputs all come from its first input.
@@ -87,7 +90,11 @@ func (n Network) Encode() []byte {
 			if out.Flat {
 				dims, size = dims[:1], length
 			}
-			graph = slices.Concat(graph, weight("weights of "+out.Name, Float, dims, make([]byte, 4*size)),
+			weights := weight("weights of "+out.Name, Float, dims, make([]byte, 4*size))
+			if out.External != "" {
+				weights = external("weights of "+out.Name, dims, out.External)
+			}
+			graph = slices.Concat(graph, weights,
 				node("MatMul", []string{"float", "weights of " + out.Name}, "sums of "+out.Name),
 				loop(&out), node("Softmax", []string{"looped sums of " + out.Name}, last))
 		}
@@ -161,6 +168,16 @@ func weight(name string, elements Type, dims []int64, raw []byte) []byte {
 		fields = append(fields, number(1, uint64(dim))...)
 	}
 	return message(5, slices.Concat(fields, number(2, uint64(elements)), message(8, []byte(name)), message(9, raw)))
+}
+
+// external is a weight that is in another file.
+func external(name string, dims []int64, file string) []byte {
+	var fields []byte
+	for _, dim := range dims {
+		fields = append(fields, number(1, uint64(dim))...)
+	}
+	location := slices.Concat(message(1, []byte("location")), message(2, []byte(file)))
+	return message(5, slices.Concat(fields, number(2, uint64(Float)), message(8, []byte(name)), message(13, location), number(14, 1)))
 }
 
 func valueInfo(v Value) []byte {

@@ -32,13 +32,14 @@ var rooms = []room{
 	{"flow", nil, nil},
 	{"models", nil, nil},
 	{"loader", []string{"flow", "internal"}, []string{"lab"}},
+	{"loader/owner", []string{"flow", "internal"}, []string{"lab"}},
 	{"classifier", []string{"classifier/wire", "flow", "models", "internal"}, nil},
 	{"classifier/wire", []string{"flow", "internal"}, []string{"lab"}},
 	{"policy", []string{"flow", "internal"}, nil},
 	{"agent", []string{"loader", "classifier", "policy", "flow", "internal"}, []string{"lab"}},
 	{"internal", []string{"flow"}, nil},
 	{"lab", []string{"flow", "models", "loader", "classifier", "policy", "agent", "internal"}, nil},
-	{"cmd/dpclass", []string{"flow", "models", "loader", "classifier", "policy", "agent",
+	{"cmd/dpclass", []string{"flow", "models", "loader", "loader/owner", "classifier", "classifier/wire", "policy", "agent",
 		"internal"}, []string{"lab"}},
 	{"cmd/dplab", []string{"flow", "models", "loader", "classifier", "policy", "agent",
 		"internal", "lab"}, nil},
@@ -46,11 +47,13 @@ var rooms = []room{
 	{"docs/examples", nil, nil},
 }
 
-// kept says which packages of other modules stay inside one folder.
-var kept = map[string]string{
-	"github.com/yalue/onnxruntime_go": "classifier/ort", // the only cgo
-	"github.com/google/gopacket":      "internal/capture",
-	"github.com/quic-go/quic-go":      "classifier/wire", // in tests only
+// kept says which packages of other modules stay inside some folders.
+var kept = map[string][]string{
+	"github.com/yalue/onnxruntime_go": {"classifier/ort"}, // the only cgo
+	"github.com/google/gopacket":      {"internal/capture"},
+	"github.com/landlock-lsm":         {"internal/confine"},
+	"github.com/coder/websocket":      {"lab/traffic"},
+	"github.com/quic-go/quic-go":      {"classifier/wire", "lab/traffic"}, // in tests, and as a peer in the lab
 }
 
 // goPackage is what "go list -json" prints for a package.
@@ -99,9 +102,9 @@ func roomOf(folder string) (room, bool) {
 func forbidden(from room, folder, imported string, inTest bool) string {
 	to, ours := strings.CutPrefix(imported, module+"/")
 	if !ours {
-		for other, home := range kept {
-			if within(imported, other) && !within(folder, home) {
-				return "only " + home + " may import it"
+		for other, homes := range kept {
+			if within(imported, other) && !slices.ContainsFunc(homes, func(home string) bool { return within(folder, home) }) {
+				return "only " + strings.Join(homes, " and ") + " may import it"
 			}
 		}
 		if first, _, _ := strings.Cut(imported, "/"); from.folder == "flow" && strings.Contains(first, ".") {

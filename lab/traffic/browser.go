@@ -5,8 +5,8 @@ package traffic
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
+	"regexp"
 	"time"
 )
 
@@ -22,6 +22,12 @@ var _ = register(
 		Needs: []Need{needNGINX, {"chromium", "chromium"}}, Start: startChromiumUpload},
 )
 
+// failed is how a page says in the browser's console that it does not work.
+const failed = "lab page: "
+
+// pageProblem matches that, and what the browser says about a script that is no JavaScript.
+var pageProblem = regexp.MustCompile(failed + ".*|Uncaught (Syntax|Reference|Type)Error.*")
+
 // visit lets a browser visit a page and go on from there as the pages say, for a while.
 // Browsers do not end by themselves.
 func visit(ctx context.Context, c *Client, least, most float64, command ...string) error {
@@ -31,8 +37,19 @@ func visit(ctx context.Context, c *Client, least, most float64, command ...strin
 	}
 	limited, cancel := context.WithTimeout(ctx, time.Duration(seconds*float64(time.Second)))
 	defer cancel()
-	if _, err := c.Run(limited, command[0], command[1:]...); err != nil && limited.Err() == nil {
+	p, err := c.Start(ctx, command[0], command[1:]...)
+	if err != nil {
 		return err
+	}
+	select {
+	case <-p.Done():
+		return fmt.Errorf("%s has ended: %s", command[0], p.Output())
+	case <-limited.Done():
+	}
+	output := p.Output() // before the page notices that the browser ends
+	_ = p.Stop()
+	if problem := pageProblem.FindString(output); problem != "" {
+		return fmt.Errorf("the page in %s: %s", command[0], problem)
 	}
 	return nil
 }
@@ -41,7 +58,7 @@ func visit(ctx context.Context, c *Client, least, most float64, command ...strin
 // page.
 func chromium(n *Node, profile uint32, url string) []string {
 	return []string{"chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--ignore-certificate-errors",
-		"--autoplay-policy=no-user-gesture-required", "--mute-audio", "--remote-debugging-port=0", "--user-data-dir=" + filepath.Join(n.Dir, fmt.Sprintf("chromium%d", profile)), url}
+		"--autoplay-policy=no-user-gesture-required", "--mute-audio", "--enable-logging=stderr", "--remote-debugging-port=0", "--user-data-dir=" + filepath.Join(n.Dir, fmt.Sprintf("chromium%d", profile)), url}
 }
 
 func startChromium(ctx context.Context, r *Round) (Session, error) {
@@ -49,9 +66,23 @@ func startChromium(ctx context.Context, r *Round) (Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	return func(ctx context.Context, c *Client) error {
-		return visit(ctx, c, 10, 60, chromium(c.Node, c.Uint32(), site.URL+"/"+pick(c.draw, site.pages...).path)...)
-	}, nil
+	return site.browse, nil
+}
+
+// browse visits the site with Chromium.
+func (s *site) browse(ctx context.Context, c *Client) error {
+	return s.visit(ctx, c, 10, 60, pick(c.draw, s.pages...).path)
+}
+
+// visit visits a page of the server with Chromium, over QUIC if the server speaks nothing
+// else.
+func (w *web) visit(ctx context.Context, c *Client, least, most float64, page string) error {
+	command := chromium(c.Node, c.Uint32(), w.URL+"/"+page)
+	if w.Pin != "" {
+		// Over QUIC, Chromium ignores the errors of listed certificates only.
+		command = append(command, "--origin-to-force-quic-on="+w.Host, "--ignore-certificate-errors-spki-list="+w.Pin)
+	}
+	return visit(ctx, c, least, most, command...)
 }
 
 func startChromiumVideo(ctx context.Context, r *Round) (Session, error) {
@@ -59,20 +90,24 @@ func startChromiumVideo(ctx context.Context, r *Round) (Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(filepath.Join(w.Root, "film.html"), []byte("<!doctype html><video src=film.mp4 autoplay muted loop></video>"), 0o644); err != nil {
+	if err := w.write("film.html", "<!doctype html><video src=film.mp4 autoplay muted loop></video>"); err != nil {
 		return nil, err
 	}
 	return func(ctx context.Context, c *Client) error {
-		return visit(ctx, c, 15, 70, chromium(c.Node, c.Uint32(), w.URL+"/film.html")...)
+		return w.visit(ctx, c, 15, 70, "film.html")
 	}, nil
 }
 
-// startChromiumUpload: a page that stores files at the server and fetches files.
 func startChromiumUpload(ctx context.Context, r *Round) (Session, error) {
 	w, err := r.NGINX(ctx)
 	if err != nil {
 		return nil, err
 	}
+	return r.drive(w)
+}
+
+// drive is the session with a page that stores files at the server and fetches files.
+func (r *Round) drive(w *web) (Session, error) {
 	html := fmt.Sprintf(`<!doctype html><script>
 const pause = ms => new Promise(r => setTimeout(r, ms*(.2+2*Math.random())));
 (async () => {
@@ -84,12 +119,12 @@ const pause = ms => new Promise(r => setTimeout(r, ms*(.2+2*Math.random())));
 		await (await fetch(name)).blob();
 		await pause(%[1]d);
 	}
-})()</script>`, map[bool]int{false: 3000, true: 400}[r.Quick])
-	if err := os.WriteFile(filepath.Join(w.Root, "drive.html"), []byte(html), 0o644); err != nil {
+})().catch(e => console.error('%[2]s' + e))</script>`, map[bool]int{false: 3000, true: 400}[r.Quick], failed)
+	if err := w.write("drive.html", html); err != nil {
 		return nil, err
 	}
 	return func(ctx context.Context, c *Client) error {
-		return visit(ctx, c, 10, 60, chromium(c.Node, c.Uint32(), w.URL+"/drive.html")...)
+		return w.visit(ctx, c, 10, 60, "drive.html")
 	}, nil
 }
 

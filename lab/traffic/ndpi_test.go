@@ -33,8 +33,8 @@ type speaks struct {
 }
 
 // spoken is what the programs and tunnels speak. Those that are not in it speak what nDPI
-// 4.2 does not know: teeworlds, Shadowsocks, OpenVPN over TCP, IKE (which it guesses by the
-// port alone).
+// 4.2 does not know: teeworlds, Minetest, Shadowsocks, OpenVPN over TCP, IKE (which it
+// guesses by the port alone).
 var spoken = map[string]speaks{
 	"curl": {names: []string{"TLS"}}, "curl-files": {names: []string{"TLS"}}, "lftp": {names: []string{"TLS", "FTP_CONTROL"}},
 	"chromium": {names: []string{"TLS", "QUIC"}}, "chromium-upload": {names: []string{"TLS", "QUIC"}}, "chromium-video": {names: []string{"TLS", "QUIC"}},
@@ -46,13 +46,18 @@ var spoken = map[string]speaks{
 	"telnet": {names: []string{"Telnet"}}, "rdp": {names: []string{"RDP"}}, "vnc": {names: []string{"VNC"}}, "smbclient": {[]string{"SMBv23"}, 445},
 	"dns": {[]string{"DNS"}, 53}, "ntp": {[]string{"NTP"}, 123}, "snmp": {[]string{"SNMP"}, 161},
 	"baresip": {names: []string{"SIP", "RTP"}}, "rtp": {names: []string{"RTP"}}, "webrtc": {names: []string{"STUN", "DTLS"}},
+	"webrtc-turn": {names: []string{"STUN", "TLS"}}, "mumble": {names: []string{"TLS"}}, "apt": {names: []string{"HTTP", "TLS"}},
+	"avahi": {names: []string{"MDNS"}}, "dhcp": {names: []string{"DHCP", "DHCPV6"}}, "upnp": {names: []string{"SSDP"}}, "qbittorrent": {names: []string{"BitTorrent"}},
 	"aria2": {names: []string{"BitTorrent"}}, "transmission": {names: []string{"BitTorrent"}},
 	"wireguard": {names: []string{"WireGuard"}}, "openconnect": {names: []string{"TLS"}}, "stunnel": {names: []string{"TLS"}}, "tor": {names: []string{"TLS", "Tor"}},
+	"quic-go": {names: []string{"QUIC"}}, "chromium-h3": {names: []string{"QUIC"}}, "chromium-h3-upload": {names: []string{"QUIC"}},
+	"chromium-h3-hls": {names: []string{"QUIC"}}, "chromium-h3-dash": {names: []string{"QUIC"}},
+	"ffmpeg-rtsp": {names: []string{"RTSP"}}, "chromium-hls": {names: []string{"TLS"}}, "chromium-dash": {names: []string{"TLS"}}, "chromium-chat": {names: []string{"TLS"}},
 }
 
 // seldom are protocols that only some rounds of a program have: SIP in the clear, OpenVPN
 // with tls-auth, which is all that nDPI knows of it. With so many captures, one must.
-var seldom = map[string][]string{"SIP": {"baresip"}, "OpenVPN": {"openvpn-udp"}, "IMAPS": {"mbsync"}, "SMTPS": {"msmtp"}, "STUN": {"webrtc"}}
+var seldom = map[string][]string{"SIP": {"baresip"}, "OpenVPN": {"openvpn-udp"}, "IMAPS": {"mbsync"}, "SMTPS": {"msmtp"}, "STUN": {"webrtc"}, "Syslog": {"rsyslog"}}
 
 const seldomCaptures = 8
 
@@ -128,11 +133,11 @@ func TestNDPI(t *testing.T) {
 	}
 	checkNDPI(t, dir, captures)
 	// HTTP/3, where a program has any: QUIC is what its UDP flows are.
-	t.Run("QUIC", func(t *testing.T) { checkQUIC(t, dir, captures) })
+	t.Run("QUIC", func(t *testing.T) { checkNDPIQUIC(t, dir, captures) })
 }
 
-// checkQUIC: what begins like an Initial packet of QUIC (RFC 9000, section 17.2.2) is QUIC for nDPI.
-func checkQUIC(t *testing.T, dir string, captures []*Capture) {
+// checkNDPIQUIC: what begins like an Initial packet of QUIC (RFC 9000, section 17.2.2) is QUIC for nDPI.
+func checkNDPIQUIC(t *testing.T, dir string, captures []*Capture) {
 	reader, err := exec.LookPath("ndpiReader")
 	if err != nil {
 		t.Skipf("SKIPPED: %v; apt-get install libndpi-bin", err)

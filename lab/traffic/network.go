@@ -143,11 +143,8 @@ func (n *network) attach(ctx context.Context, host *lab.Host, s stack, far bool)
 	}); err != nil {
 		return "", err
 	}
-	settings := s.sysctls()
-	for _, name := range slices.Sorted(maps.Keys(settings)) {
-		if err := host.Sysctl(name, settings[name]); err != nil {
-			return "", err
-		}
+	if err := s.apply(host); err != nil {
+		return "", err
 	}
 	if err := batch(ctx, host,
 		fmt.Sprintf("route add %s dev eth0", gateway4),
@@ -169,6 +166,17 @@ func (n *network) attach(ctx context.Context, host *lab.Host, s stack, far bool)
 		}
 	}
 	return link, nil
+}
+
+// apply gives a host the settings of a stack.
+func (s stack) apply(host *lab.Host) error {
+	settings := s.sysctls()
+	for _, name := range slices.Sorted(maps.Keys(settings)) {
+		if err := host.Sysctl(name, settings[name]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // detach removes the routes to a host. Its link goes with its namespace.

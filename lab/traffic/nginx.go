@@ -12,11 +12,13 @@ import (
 
 var needNGINX = Need{"nginx", "nginx"}
 
-// web is a running NGINX with a directory of files.
+// web is a running web server with a directory of files.
 type web struct {
 	URL  string // https://NAME:PORT
+	Host string // NAME:PORT
 	Root string // the directory
 	CA   string // the certificate of the CA
+	Pin  string // SHA-256 of its key in base64, if it speaks HTTP/3 and nothing else
 }
 
 // NGINX starts NGINX with TLS on the round's server. It speaks TLS 1.2 or 1.3 and HTTP/1.1
@@ -27,8 +29,8 @@ func (r *Round) NGINX(ctx context.Context) (*web, error) {
 		return nil, err
 	}
 	s, port := r.Server(), r.Port()
-	w := &web{URL: fmt.Sprintf("https://%s:%d", s.Name, port), Root: filepath.Join(s.Dir, "www"), CA: ca}
-	if err := os.MkdirAll(w.Root, 0o755); err != nil {
+	w, err := s.web(port, ca)
+	if err != nil {
 		return nil, err
 	}
 	protocols, http2 := pick(r.draw, "TLSv1.2", "TLSv1.3", "TLSv1.2 TLSv1.3"), pick(r.draw, "", " http2", " http2")
@@ -59,6 +61,18 @@ http {
 	return w, s.WaitTCP(ctx, p, port)
 }
 
+// web returns the addresses and the directory of a web server that is going to run.
+func (n *Node) web(port int, ca string) (*web, error) {
+	host := fmt.Sprintf("%s:%d", n.Name, port)
+	w := &web{URL: "https://" + host, Host: host, Root: filepath.Join(n.Dir, "www"), CA: ca}
+	return w, os.MkdirAll(w.Root, 0o755)
+}
+
+// write adds a file to the server's directory.
+func (w *web) write(name, content string) error {
+	return os.WriteFile(filepath.Join(w.Root, name), []byte(content), 0o644)
+}
+
 // Curl runs curl against the server, with more arguments.
 func (w *web) Curl(ctx context.Context, c *Client, args ...string) error {
 	_, err := c.Run(ctx, "curl", append([]string{"--silent", "--show-error", "--fail", "--cacert", w.CA}, args...)...)
@@ -76,14 +90,19 @@ type page struct {
 	assets []string
 }
 
-// Site starts NGINX with a generated site: pages of text with style sheets, scripts and
-// pictures, some of which all pages share. In a browser, each page leads to another one
-// after a while.
+// Site starts NGINX with a generated site.
 func (r *Round) Site(ctx context.Context) (*site, error) {
 	w, err := r.NGINX(ctx)
 	if err != nil {
 		return nil, err
 	}
+	return r.siteOn(w)
+}
+
+// siteOn writes a site for a server: pages of text with style sheets, scripts and
+// pictures, some of which all pages share. In a browser, each page leads to another one
+// after a while.
+func (r *Round) siteOn(w *web) (*site, error) {
 	s := &site{web: w}
 	write := func(path string, content []byte) error {
 		return os.WriteFile(filepath.Join(w.Root, path), content, 0o644)

@@ -18,7 +18,7 @@ import (
 
 // Node is a host of a round. Each program that is started has a process tree, a host name,
 // /etc/hosts, /etc/resolv.conf, /tmp and /run of its own, so it leaves nothing behind. Its
-// children end with it, and it ends with the lab.
+// children end with it, and it ends with the lab, however that ends.
 type Node struct {
 	*lab.Host
 	Dir   string // home directory of the programs; the round removes it
@@ -33,7 +33,15 @@ type Node struct {
 // private gives a program its own view of the machine: $1 is the node's directory, $2
 // its name. The shell is the first process of the namespace; it waits for the program,
 // because a first process ignores SIGTERM.
-const private = `dir=$1; lab=${dir%/*}; here=$(pwd); hostname "$2"; shift 2
+//
+// unshare asks the kernel to kill the shell when it dies, but only after the fork. If it is
+// killed in between, which takes longer on a busy machine, the shell and all that it starts
+// would run for ever. So the shell looks whether unshare is still its parent. /proc is still
+// that of the machine then.
+const private = `read -r _ _ _ parent _ < /proc/self/stat
+read -r parent < "/proc/$parent/comm" && [ "$parent" = unshare ] || exit 1
+mount -t proc proc /proc
+dir=$1; lab=${dir%/*}; here=$(pwd); hostname "$2"; shift 2
 mount -t tmpfs tmpfs /run && mkdir -p /run/sshd /run/lock /run/lab
 mount --bind "$lab" /run/lab && mount -t tmpfs tmpfs /tmp && mkdir -p "$lab" && mount --move /run/lab "$lab"
 cd "$here"
@@ -44,7 +52,7 @@ exit $?`
 
 // Command is like that of [lab.Host], in the node's private view of the machine.
 func (n *Node) Command(ctx context.Context, name string, args ...string) (*exec.Cmd, error) {
-	cmd, err := n.Host.Command(ctx, "unshare", append([]string{"--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc",
+	cmd, err := n.Host.Command(ctx, "unshare", append([]string{"--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child",
 		"/bin/sh", "-c", private, "sh", n.Dir, n.Name, name}, args...)...)
 	if err != nil {
 		return nil, err

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -23,10 +24,11 @@ type Program struct {
 	Category string // a category of flow/labels.txt
 	App      string // the corpus's column app
 	Needs    []Need // what must be installed
-	Version  string // command that prints the version of the client, for example "curl --version"
+	Version  string // command that prints the version of the client, for example "curl --version"; "module PATH" for a Go module
 	Quick    bool   // part of a quick run; each category should have a program that is
 	Clients  int    // most clients of a round; 0: three
 	Peers    int    // hosts on the servers' side; 0: one
+	OneLink  bool   // no router is between clients and servers, and there are no tunnels
 
 	// Start starts the servers and returns what a client does in one session. It returns
 	// when the servers accept connections.
@@ -150,6 +152,9 @@ func version(ctx context.Context, command string) string {
 	if len(words) == 0 {
 		return ""
 	}
+	if words[0] == "module" {
+		return moduleVersion(words[1])
+	}
 	path := installed(words[0])
 	if path == "" {
 		return ""
@@ -157,4 +162,16 @@ func version(ctx context.Context, command string) string {
 	// Some programs print their version and fail.
 	out, _ := exec.CommandContext(ctx, path, words[1:]...).CombinedOutput()
 	return versionNumber.FindString(string(out))
+}
+
+// moduleVersion returns the version of a Go module that is part of this program, or "".
+func moduleVersion(module string) string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, dependency := range info.Deps {
+			if dependency.Path == module {
+				return strings.TrimPrefix(dependency.Version, "v")
+			}
+		}
+	}
+	return ""
 }

@@ -34,6 +34,7 @@ type Round struct {
 	lab     *lab.Lab
 	tunnel  *tunnel // nil: none
 	gateway *Node   // of the tunnel
+	link    *link   // nil: the hosts are on both sides of the router
 	relays  []*Node // more hosts of the tunnel on the far side
 	ca      *lab.Authority
 	dumps   []*dump
@@ -132,8 +133,15 @@ func (r *Round) run(ctx context.Context, length, setup time.Duration, clients in
 		if err != nil {
 			return nil, err
 		}
-		stacks = append(stacks, n.stack)
+		if r.link == nil {
+			stacks = append(stacks, n.stack)
+		}
 		return n, nil
+	}
+	if r.Program.OneLink {
+		if err := r.newLink(ctx); err != nil {
+			return nil, err
+		}
 	}
 	for i := range max(1, r.Program.Peers) {
 		n, err := node(fmt.Sprintf("server%d", i), true)
@@ -189,6 +197,9 @@ const setupTime = 60 * time.Second
 
 // openTunnel begins the captures, and opens the tunnel if there is one.
 func (r *Round) openTunnel(ctx context.Context) error {
+	if r.link != nil {
+		return r.capture(ctx, r.link.bridge, bridgeDevice, "udp or tcp") // nobody else is there
+	}
 	if r.tunnel == nil {
 		return r.capture(ctx, r.net.router, "eth0", r.clientHosts()+" and "+hosts(r.Servers))
 	}
@@ -227,19 +238,17 @@ func (r *Round) clientHosts() string {
 	return hosts(clients)
 }
 
-// capture begins a capture of whole packets. The snapshot length is that of a packet on
-// these wires: tcpdump's buffer has a place of that size for each.
+// frameSize is more than any frame of the lab has: MTU is 1500, and offloads are off.
+const frameSize = 2048
+
+// capture begins a capture.
 func (r *Round) capture(ctx context.Context, host *lab.Host, device, filter string) error {
 	file := filepath.Join(r.net.lab.Dir(), fmt.Sprintf("%s-%d.pcap", r.id, len(r.dumps)))
-	process, err := host.Start(context.WithoutCancel(ctx), "tcpdump", "--interface", device, "-n", "--immediate-mode", "--snapshot-length", "2000",
-		"--buffer-size", "65536", "-Z", "root", "-w", file, filter)
-	if err == nil {
-		err = process.WaitOutput(ctx, "listening on")
-	}
+	process, err := host.CaptureFrames(context.WithoutCancel(ctx), device, file, frameSize, filter)
 	if err != nil {
 		return err
 	}
-	d := &dump{process: process, file: file, tunnel: r.tunnel, inside: host != r.net.router}
+	d := &dump{process: process, file: file, tunnel: r.tunnel, inside: r.tunnel != nil && host != r.net.router}
 	for _, c := range r.Clients {
 		d.clients = append(d.clients, c.stack.addr4, c.stack.addr6, c.Addr4, c.Addr6)
 	}
@@ -283,20 +292,28 @@ func (d *dump) stop(ctx context.Context) error {
 
 // node creates a host of the round.
 func (r *Round) node(ctx context.Context, name string, far bool) (*Node, error) {
-	s := r.net.claim(r.draw)
+	var s stack
+	if r.link != nil {
+		s = r.link.stack(r.draw)
+	} else {
+		s = r.net.claim(r.draw)
+	}
 	n := &Node{Dir: filepath.Join(r.Dir, name), Name: r.name(), stack: s, ports: map[int]bool{}, Addr4: s.addr4, Addr6: s.addr6}
 	err := os.Mkdir(n.Dir, 0o755)
 	if err == nil {
 		n.Host, err = r.lab.Host(name)
 	}
-	if err == nil {
+	switch {
+	case err != nil:
+	case r.link != nil:
+		err = r.link.attach(ctx, r.net, n.Host, s)
+	default:
 		n.link, err = r.net.attach(ctx, n.Host, s, far)
 	}
-	if err != nil {
+	if err != nil && r.link == nil {
 		r.net.release(s)
-		return nil, err
 	}
-	return n, nil
+	return n, err
 }
 
 // writeHosts gives each node its /etc/hosts and an /etc/resolv.conf that asks nobody.

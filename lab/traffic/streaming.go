@@ -12,7 +12,7 @@ var videoNeeds = []Need{needNGINX, {"ffmpeg", "ffmpeg"}}
 var _ = register(
 	&Program{Name: "ffmpeg-hls", Category: "streaming", App: "hls", Quick: true, Clients: 2, Version: "ffmpeg -version", Needs: videoNeeds,
 		Start: startHLS},
-	&Program{Name: "ffmpeg-dash", Category: "streaming", App: "dash", Clients: 2, Version: "ffmpeg -version", Needs: videoNeeds, Start: startDASH},
+	&Program{Name: "ffmpeg-dash", Category: "streaming", App: "mpegdash", Clients: 2, Version: "ffmpeg -version", Needs: videoNeeds, Start: startDASH},
 	&Program{Name: "mpv-hls", Category: "streaming", App: "hls", Clients: 2, Version: "mpv --version", Needs: append([]Need{{"mpv", "mpv"}}, videoNeeds...),
 		Start: startMPV},
 	&Program{Name: "ffmpeg-mp4", Category: "streaming", App: "mp4", Clients: 2, Version: "ffmpeg -version", Needs: videoNeeds, Start: startMP4},
@@ -24,6 +24,11 @@ func (r *Round) video(ctx context.Context, options ...string) (*web, error) {
 	if err != nil {
 		return nil, err
 	}
+	return w, r.film(ctx, w.Root, options...)
+}
+
+// film lets ffmpeg make a video in a directory, in the form of the options.
+func (r *Round) film(ctx context.Context, dir string, options ...string) error {
 	seconds := 90
 	if r.Quick {
 		seconds = 16
@@ -35,17 +40,17 @@ func (r *Round) video(ctx context.Context, options ...string) (*web, error) {
 		"-c:a", "aac", "-b:a", pick(r.draw, "64k", "128k")}, options...)
 	cmd, err := r.Server().Command(ctx, "ffmpeg", args...)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	cmd.Dir = w.Root
+	cmd.Dir = dir
 	p, err := r.Server().StartCommand(cmd)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := p.Wait(); err != nil {
-		return nil, fmt.Errorf("ffmpeg makes a video: %w: %s", err, p.Output())
+		return fmt.Errorf("ffmpeg makes a video: %w: %s", err, p.Output())
 	}
-	return w, nil
+	return nil
 }
 
 // play plays a video at the speed of a person who watches, for a while.

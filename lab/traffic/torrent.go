@@ -62,8 +62,10 @@ type swarm struct {
 }
 
 // Swarm starts a tracker on the first server, and makes torrents whose files all servers
-// have. start starts a peer of a torrent with its files in a directory.
-func (r *Round) Swarm(ctx context.Context, start func(ctx context.Context, n *Node, d draw, torrent, dir string) (*lab.Process, error)) (*swarm, error) {
+// have. start starts a peer of a torrent with its files in a directory. If node is not 0,
+// the torrents name that port of the first server as a node of the DHT (BEP 5), and some
+// have no tracker.
+func (r *Round) Swarm(ctx context.Context, node int, start func(ctx context.Context, n *Node, d draw, torrent, dir string) (*lab.Process, error)) (*swarm, error) {
 	s, port := r.Server(), r.Port()
 	listener, err := s.Listen(ctx, fmt.Sprintf("[::]:%d", port))
 	if err != nil {
@@ -80,8 +82,17 @@ func (r *Round) Swarm(ctx context.Context, start func(ctx context.Context, n *No
 			return nil, err
 		}
 		torrent := filepath.Join(r.Dir, name+".torrent")
-		if _, err := s.Run(ctx, "transmission-create", "-o", torrent, "-t", fmt.Sprintf("http://%s:%d/announce", s.Name, port), filepath.Join(s.Dir, "seed", name)); err != nil {
+		create := []string{"-o", torrent}
+		if node == 0 || r.Chance(.7) {
+			create = append(create, "-t", fmt.Sprintf("http://%s:%d/announce", s.Name, port))
+		}
+		if _, err := s.Run(ctx, "transmission-create", append(create, filepath.Join(s.Dir, "seed", name))...); err != nil {
 			return nil, err
+		}
+		if node != 0 {
+			if err := nameNode(torrent, s.Name, node); err != nil {
+				return nil, err
+			}
 		}
 		swarm.torrents = append(swarm.torrents, torrent)
 		swarm.size[torrent] = size
@@ -98,6 +109,17 @@ func (r *Round) Swarm(ctx context.Context, start func(ctx context.Context, n *No
 		}
 	}
 	return swarm, nil
+}
+
+// nameNode adds a node of the DHT to a torrent. The key is the last one: transmission-create
+// writes none that sorts after it.
+func nameNode(torrent, host string, port int) error {
+	data, err := os.ReadFile(torrent)
+	if err != nil {
+		return err
+	}
+	data = fmt.Appendf(data[:len(data)-1], "5:nodesll%d:%si%deeee", len(host), host, port)
+	return os.WriteFile(torrent, data, 0o644)
 }
 
 // session returns the session of a peer that downloads a torrent, and stays for a while.
@@ -156,7 +178,7 @@ func startTransmission(ctx context.Context, r *Round) (Session, error) {
 		cmd.Stdout = io.Discard // it prints its progress five times a second
 		return n.StartCommand(cmd)
 	}
-	s, err := r.Swarm(ctx, start)
+	s, err := r.Swarm(ctx, 0, start)
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +197,7 @@ func startAria2(ctx context.Context, r *Round) (Session, error) {
 		return n.Start(ctx, "aria2c", append([]string{"--no-conf", "--bt-enable-lpd=false", "--file-allocation=none", "--console-log-level=warn", "--summary-interval=0",
 			"--seed-ratio=0", "--check-integrity=true", "--enable-dht6=false", "--async-dns=false", "--dir=" + dir, "--listen-port=" + port, "--dht-listen-port=" + port, torrent}, crypto...)...)
 	}
-	s, err := r.Swarm(ctx, start)
+	s, err := r.Swarm(ctx, 0, start)
 	if err != nil {
 		return nil, err
 	}

@@ -278,7 +278,7 @@ func (w *work) pass(programs []*Program, usable []*tunnel, pass int) []job {
 			all = append(all, j)
 		}
 		fitting := slices.DeleteFunc(slices.Clone(usable), func(t *tunnel) bool { return !t.carries(p) })
-		if len(fitting) == 0 {
+		if len(fitting) == 0 || p.OneLink {
 			continue
 		}
 		t := fitting[(pass+i)%len(fitting)]

@@ -4,11 +4,10 @@ package traffic
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"io"
-	"log"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,18 +18,20 @@ var _ = register(&Program{Name: "webrtc", Category: "voip", App: "webrtc", Clien
 	Needs: []Need{{"chromium", "chromium"}}, Start: startWebRTC})
 
 // meeting is the page of both ends of a call. They find each other through the site: POST
-// leaves a message for the other end, GET waits for one.
+// leaves a message for the other end, GET waits for one. RELAY is the RTCConfiguration of
+// the end that calls.
 const meeting = `<!doctype html><title>meeting</title><script>
 const me = location.hash.slice(1), other = me == 'a' ? 'b' : 'a', video = location.search == '?video';
 const say = message => fetch('/' + other, {method: 'POST', body: JSON.stringify(message)});
 const hear = async () => { for (;;) { const r = await fetch('/' + me); if (r.status == 200) return r.json(); } };
 const gathered = c => new Promise(r => { c.onicegatheringstatechange = () => c.iceGatheringState == 'complete' && r();
-	setTimeout(r, 2000); });
+	setTimeout(r, 5000); });
 (async () => {
 	const media = await navigator.mediaDevices.getUserMedia({audio: true, video: video && {width: 320, height: 240, frameRate: 15}});
 	for (;;) {
-		const call = new RTCPeerConnection();
+		const call = new RTCPeerConnection(me == 'a' ? RELAY : {});
 		media.getTracks().forEach(t => call.addTrack(t, media));
+		call.onconnectionstatechange = () => me == 'a' && call.connectionState == 'failed' && fetch('/failed', {method: 'POST', body: 'no connection'});
 		call.ontrack = () => fetch('/connected', {method: 'POST'});
 		if (me == 'a') {
 			await call.setLocalDescription(await call.createOffer());
@@ -49,6 +50,7 @@ const gathered = c => new Promise(r => { c.onicegatheringstatechange = () => c.i
 
 // mailboxes is the site that serves the page and passes messages on.
 type mailboxes struct {
+	page   string
 	mu     sync.Mutex
 	boxes  map[string]chan []byte
 	failed string // what a page has reported
@@ -57,7 +59,7 @@ type mailboxes struct {
 func (m *mailboxes) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	if request.URL.Path == "/meet" {
 		w.Header().Set("Content-Type", "text/html")
-		_, _ = io.WriteString(w, meeting)
+		_, _ = io.WriteString(w, m.page)
 		return
 	}
 	m.mu.Lock()
@@ -92,26 +94,18 @@ func (m *mailboxes) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 
 // startWebRTC: two browsers call each other, with sound or with video too, as the pages of
 // meeting services let them. The page that waits for calls is on the server's host.
-func startWebRTC(ctx context.Context, r *Round) (Session, error) {
-	cert, _, err := r.Certificate()
+func startWebRTC(ctx context.Context, r *Round) (Session, error) { return r.meeting(ctx, "{}") }
+
+// meeting starts the site and the page that waits for calls. relay is the configuration of
+// the end that calls.
+func (r *Round) meeting(ctx context.Context, relay string) (Session, error) {
+	site := &mailboxes{page: strings.Replace(meeting, "RELAY", relay, 1), boxes: map[string]chan []byte{}}
+	url, err := r.HTTPS(ctx, site)
 	if err != nil {
 		return nil, err
 	}
-	pair, err := tls.LoadX509KeyPair(cert.Cert, cert.Key)
-	if err != nil {
-		return nil, err
-	}
-	s, port := r.Server(), r.Port()
-	listener, err := s.Listen(ctx, fmt.Sprintf("[::]:%d", port))
-	if err != nil {
-		return nil, err
-	}
-	site := &mailboxes{boxes: map[string]chan []byte{}}
-	server := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: site, ErrorLog: log.New(io.Discard, "", 0),
-		TLSConfig: &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}}
-	go func() { _ = server.ServeTLS(listener, "", "") }()
-	context.AfterFunc(ctx, func() { _ = server.Close() })
-	page := fmt.Sprintf("https://%s:%d/meet%s", s.Name, port, pick(r.draw, "", "?video"))
+	s := r.Server()
+	page := url + "/meet" + pick(r.draw, "", "?video")
 	browse := func(ctx context.Context, n *Node, d draw, end string) (*lab.Process, error) {
 		command := append(chromium(n, d.Uint32(), page+end), "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
 			"--disable-features=WebRtcHideLocalIpsWithMdns")

@@ -50,6 +50,7 @@ def _train(verbs):
         options = train.Options(
             seed=o.seed,
             sets=o.sets,
+            beside=o.beside,
             labels=_read(o.labels)["labels"] if o.labels else None,
             epochs=o.epochs,
             batch=o.batch,
@@ -87,6 +88,13 @@ def _train(verbs):
     )
     parser.add_argument(
         "--set", action="append", dest="sets", help="use only this set; may be given more than once"
+    )
+    parser.add_argument(
+        "--beside",
+        action="append",
+        metavar="SET",
+        help="learn from this set, but do not calibrate on it: for traffic that was made for the "
+        "training, such as dplab's; may be given more than once",
     )
 
 

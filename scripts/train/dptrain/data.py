@@ -154,11 +154,14 @@ def rows_for(ds, use, sets=None):
     """Numbers of the rows whose capture has this use ("train", "evaluate"), in order."""
     keep = ds.capture_column("use") == use
     if sets:
-        known = set(ds.meta["sets"])
-        missing = [s for s in sets if s not in known]
-        if missing:
-            raise DatasetError(
-                f"no set {missing[0]!r} in the dataset; it has {', '.join(sorted(known))}"
-            )
+        known_sets(ds, sets)
         keep &= np.isin(ds.capture_column("set"), sets)
     return np.flatnonzero(keep)
+
+
+def known_sets(ds, sets):
+    """Rejects a set that the dataset does not have."""
+    missing = [s for s in sets or [] if s not in ds.meta["sets"]]
+    if missing:
+        known = ", ".join(sorted(ds.meta["sets"]))
+        raise DatasetError(f"no set {missing[0]!r} in the dataset; it has {known}")

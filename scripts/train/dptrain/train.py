@@ -29,6 +29,7 @@ class Options:
 
     seed: int = 0
     sets: list | None = None
+    beside: list | None = None  # sets that every network learns from, and none is judged on
     labels: dict | None = None  # by task
     folds: int = 0  # networks that calibrate it, each trained without a part of the captures
     epochs: int = 0
@@ -74,7 +75,9 @@ def folds(ds, options, tasks, parts):
     if not options.folds:
         return []
     rows = parts.train
-    fold = split.folds(ds, rows, strata(tasks), options.folds)
+    judged = ~besides(ds, rows, options)
+    fold = np.full(len(rows), options.folds)  # no part leaves out a row with this number
+    fold[judged] = split.folds(ds, rows[judged], strata(tasks), options.folds)
     none = rows[:0]
     return [split.Split(rows[fold != f], rows[fold == f], none) for f in range(options.folds)]
 
@@ -82,11 +85,18 @@ def folds(ds, options, tasks, parts):
 def problem(ds, options):
     """(tasks, split) of a training, checked; the export computes the same again."""
     tasks, rows = labelled(ds, options.sets, options.labels)
-    parts = split.hold_out(ds, rows, strata(tasks), 0)
+    beside = besides(ds, rows, options)
+    parts = split.hold_out(ds, rows[~beside], strata(tasks), 0)
     check(ds, rows, tasks, parts)
     if options.folds:
-        parts = split.Split(rows, rows[:0], rows[:0])
-    return tasks, parts
+        return tasks, split.Split(rows, rows[:0], rows[:0])
+    return tasks, split.Split(np.union1d(parts.train, rows[beside]), parts.validation, parts.test)
+
+
+def besides(ds, rows, options):
+    """Which rows are of the sets that no network is judged on."""
+    data.known_sets(ds, options.beside)
+    return np.isin(ds.capture_column("set")[rows], options.beside or [])
 
 
 def labelled(ds, sets=None, labels=None):
@@ -197,6 +207,7 @@ def fit(ds, options, directory, tasks, parts, log=print):
         "split": options.split,
         "seed": options.seed,
         "sets": options.sets,
+        "beside": options.beside,
         "given_labels": options.labels,
         "folds": options.folds,
         "labels": shape.labels,
@@ -228,8 +239,8 @@ def finished(ds, directory):
     spec, model, epoch = load(directory)
     if spec["split"] != Options.split:
         raise Error(f"{directory}: trained for a test on the split {spec['split']!r}, not for use")
-    names = {"seed": "seed", "sets": "sets", "labels": "given_labels", "folds": "folds"}
-    options = Options(**{name: spec[key] for name, key in names.items()})
+    names = {k: k for k in ("seed", "sets", "beside", "folds")} | {"labels": "given_labels"}
+    options = Options(**{name: spec.get(key) for name, key in names.items()})
     tasks, parts = problem(ds, options)
     judges = [
         (load(fold_directory(directory, number))[1], part.validation)

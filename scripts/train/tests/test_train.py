@@ -206,6 +206,26 @@ def test_folds_calibrate_a_network_of_all_flows(dataset, tmp_path):
     assert [p["min_confidence"] for p in manifest["operating_points"]["app"]] == [0.5, 0.8, 0.95]
 
 
+@pytest.mark.parametrize("folds", [0, 2])
+def test_a_set_beside_is_learnt_by_all_and_judged_by_none(dataset, folds):
+    ds = data.Dataset(dataset)
+    ds.meta["sets"] = ["iscx", "lab"]
+    for i, capture in enumerate(ds.captures):
+        capture["set"] = ds.meta["sets"][i % 2]
+    lab = set(np.flatnonzero(ds.capture_column("set") == "lab").tolist())
+    options = train.Options(beside=["lab"], folds=folds)
+    tasks, parts = train.problem(ds, options)
+    every = [parts, *train.folds(ds, options, tasks, parts)]
+    assert len(every) == 1 + folds
+    for part in every:
+        assert lab <= set(part.train.tolist())
+        assert not lab & set(part.validation.tolist())
+    judged = np.concatenate([part.validation for part in every])
+    assert len(judged) == (len(ds) - len(lab) if folds else 36)
+    with pytest.raises(data.DatasetError, match="no set 'labs'"):
+        train.problem(ds, train.Options(beside=["labs"]))
+
+
 def test_held_out_flows_are_a_tenth_of_each_class(dataset):
     ds = data.Dataset(dataset)
     task = data.category_task(ds)

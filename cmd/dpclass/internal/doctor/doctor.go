@@ -19,8 +19,10 @@ import (
 	"github.com/dpclass/dpclass/classifier/ort"
 	"github.com/dpclass/dpclass/internal/bpffs"
 	"github.com/dpclass/dpclass/internal/capabilities"
+	"github.com/dpclass/dpclass/internal/confine"
 	"github.com/dpclass/dpclass/internal/fault"
 	"github.com/dpclass/dpclass/loader"
+	"github.com/dpclass/dpclass/loader/owner"
 )
 
 // The states of a finding: OK, Warn if dpclass works without what is missing, and
@@ -46,7 +48,7 @@ func Examine(library string, models []string) []Finding {
 	findings := []Finding{examineKernel(), examinePrivileges()}
 	privileged := findings[1].State == OK
 	findings = append(findings, examineNeeds(privileged)...)
-	findings = append(findings, examineBTF(), examineJIT(), examineBPFFS(), examineLibrary(library))
+	findings = append(findings, sandboxFinding(confine.Landlock()), examineBTF(), examineJIT(), examineBPFFS(), examineSockets(), examineLibrary(library))
 	return append(findings, examineModels(models)...)
 }
 
@@ -134,6 +136,20 @@ func feature(n loader.Need) Finding {
 	return Finding{n.Name, Fail, "missing", n.Advice}
 }
 
+// sandboxFinding says what of the sandbox of attach the kernel has.
+func sandboxFinding(landlock int) Finding {
+	f := Finding{Check: "sandbox", State: OK, Found: fmt.Sprintf("capabilities, no new privileges, Landlock %d", landlock)}
+	switch {
+	case landlock == 0:
+		f.State, f.Found = Warn, "capabilities and no new privileges, no Landlock"
+		f.Advice = "attach may still use the files of its user; Linux 5.13 and later have Landlock, if it is in CONFIG_LSM or in lsm= of the boot line"
+	case landlock < confine.LandlockTCP:
+		f.State, f.Found = Warn, f.Found+", for files alone"
+		f.Advice = "on Linux 6.7 and later attach gives up TCP too"
+	}
+	return f
+}
+
 func examineBTF() Finding {
 	if _, err := btf.LoadKernelSpec(); err != nil {
 		return Finding{"BTF", Warn, "the kernel has none", "dpclass works without it; bpftool may show less"}
@@ -164,6 +180,20 @@ func examineBPFFS() Finding {
 		}
 	}
 	return bpffsFinding(state, capabilities.Admin())
+}
+
+// examineSockets checks what the processes of flows need: dpclass record and the column
+// PROCESS of dpclass flows.
+func examineSockets() Finding {
+	if err := owner.Missing(); err != nil {
+		return Finding{"processes", Warn, err.Error(),
+			strings.Join(append(fault.Advice(err), "without it dpclass flows shows no processes, and dpclass record needs --by name"), "; ")}
+	}
+	if missing := capabilities.MissingFor(capabilities.Record); len(missing) > 0 {
+		return Finding{"processes", Warn, "missing: " + strings.Join(missing, ", "),
+			"run as root for dpclass record, and for dpclass flows to know sockets that are older than the agent"}
+	}
+	return Finding{"processes", OK, "sockets can be watched", ""}
 }
 
 // bpffsFinding is the finding if the user may write to what is there.

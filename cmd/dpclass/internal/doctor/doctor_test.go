@@ -62,6 +62,22 @@ func TestBPFFS(t *testing.T) {
 	}
 }
 
+func TestSandbox(t *testing.T) {
+	for landlock, want := range map[int]Finding{
+		0: {"sandbox", Warn, "capabilities and no new privileges, no Landlock", ""},
+		3: {"sandbox", Warn, "capabilities, no new privileges, Landlock 3, for files alone", ""},
+		7: {"sandbox", OK, "capabilities, no new privileges, Landlock 7", ""},
+	} {
+		got := sandboxFinding(landlock)
+		if (got.Advice == "") != (want.State == OK) {
+			t.Errorf("%d: advice %q", landlock, got.Advice)
+		}
+		if got.Advice = ""; got != want {
+			t.Errorf("%d: %+v", landlock, got)
+		}
+	}
+}
+
 func TestFailure(t *testing.T) {
 	got := failure("models", fmt.Errorf("load: %w", fault.New("no such file", "copy it")), "choose others")
 	if want := (Finding{"models", Fail, "load: no such file", "copy it; choose others"}); got != want {

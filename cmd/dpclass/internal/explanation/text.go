@@ -38,6 +38,9 @@ func (p *Page) Text(color bool) []string {
 		row("protocol", r.Protocol+p.signature())
 	}
 	row("name", p.name())
+	if r.Process != "" {
+		row("process", r.Process)
+	}
 	if r.ALPN != "" {
 		row("alpn", r.ALPN)
 	}

@@ -1,0 +1,387 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package recorder
+
+import (
+	"bytes"
+	"context"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dpclass/dpclass/flow"
+	"github.com/dpclass/dpclass/internal/bounded"
+	"github.com/dpclass/dpclass/internal/capture"
+	"github.com/dpclass/dpclass/internal/dataset"
+	"github.com/dpclass/dpclass/internal/fault"
+)
+
+// Limits of the files.
+const (
+	maxOpen     = 128     // files that are open at a time
+	writeAt     = 1 << 18 // bytes of a file that wait to be written
+	reserveSize = 1 << 19 // bytes kept free for what waits when the disk is full,
+	reserveLast = 1 << 16 // and of these for the manifest
+)
+
+// The files of a directory besides captures.
+const (
+	manifestName = "manifest.csv"
+	reserveName  = ".dpclass-record"
+)
+
+// columns are those of a manifest, as dplab traffic writes them, without those that only
+// generated traffic has.
+var columns = []string{"path", "set", "category", "app", "vpn", "capture", "linktype", "packets", "payload_packets", "flows", "source", "label_how",
+	"use", "program"}
+
+// files are the captures of one run and the manifest of the directory.
+type files struct {
+	dir      string
+	session  string // name of the run
+	header   []byte
+	linkType int
+	earlier  []byte // manifest of earlier runs
+	lock     *os.File
+	labels   map[string]*label
+	order    []*label // by their last use, the newest last; open files only
+	written  int64
+	max      int64 // 0: no limit
+}
+
+// label is a capture file and what is in it.
+type label struct {
+	name    string
+	path    string // below the directory, with slashes
+	file    *os.File
+	waiting []byte
+	size    int64 // complete blocks in the file
+	cut     bool  // the disk was full: the counts are too high
+
+	Flows, PayloadFlows int
+	Packets, Payload    int
+	Bytes               int64
+	programs            map[string]bool
+}
+
+// Errors that end a run.
+var (
+	errFull = errors.New("the disk is full")
+	errSize = errors.New("the size limit is reached")
+)
+
+// openFiles prepares a directory: a new one, an empty one, or one of earlier runs.
+func openFiles(dir, session string) (f *files, err error) {
+	f = &files{dir: dir, session: session, labels: map[string]*label{}}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("directory %q: %w", dir, bounded.Bare(err))
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("directory %q: %w", dir, bounded.Bare(err))
+	}
+	f.earlier, err = os.ReadFile(filepath.Join(dir, manifestName))
+	others := slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() != reserveName && e.Name() != "lost+found" })
+	switch {
+	case errors.Is(err, os.ErrNotExist) && others:
+		return nil, fault.Advise(fmt.Errorf("directory %q: it is not empty and has no %s of an earlier run", dir, manifestName), "name another directory")
+	case err != nil && !errors.Is(err, os.ErrNotExist):
+		return nil, fmt.Errorf("directory %q: %w", dir, bounded.Bare(err))
+	case err == nil:
+		first, _, _ := bytes.Cut(f.earlier, []byte("\n"))
+		if strings.TrimRight(string(first), "\r") != strings.Join(columns, ",") {
+			return nil, fault.Advise(fmt.Errorf("directory %q: its %s is not one of dpclass record", dir, manifestName), "name another directory")
+		}
+		if !bytes.HasSuffix(f.earlier, []byte("\n")) {
+			f.earlier = append(f.earlier, '\n')
+		}
+	}
+	// The file is also the lock of the directory.
+	if f.lock, err = os.OpenFile(filepath.Join(dir, reserveName), os.O_CREATE|os.O_RDWR, 0o644); err != nil {
+		return nil, fmt.Errorf("directory %q: %w", dir, bounded.Bare(err))
+	}
+	if err := unix.Flock(int(f.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.lock.Close()
+		return nil, fault.Advise(fmt.Errorf("directory %q: another dpclass record writes to it", dir), "name another directory")
+	}
+	if err := unix.Fallocate(int(f.lock.Fd()), 0, 0, reserveSize); isFull(err) {
+		return nil, errors.Join(fmt.Errorf("directory %q: %w", dir, errFull), f.release())
+	}
+	return f, nil
+}
+
+func isFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
+
+// release removes the file that keeps space, and with it the lock.
+func (f *files) release() error {
+	if f.lock == nil {
+		return nil
+	}
+	err := errors.Join(os.Remove(f.lock.Name()), f.lock.Close())
+	f.lock = nil
+	return err
+}
+
+// label returns the capture of a label.
+func (f *files) label(name string) (*label, error) {
+	if l, ok := f.labels[name]; ok {
+		return l, nil
+	}
+	l := &label{name: name, programs: map[string]bool{}, waiting: slices.Clone(f.header)}
+	if err := os.MkdirAll(filepath.Join(f.dir, name), 0o755); err != nil {
+		return nil, f.problem(err)
+	}
+	for n := 1; ; n++ {
+		file := f.session + ".pcapng"
+		if n > 1 {
+			file = fmt.Sprintf("%s-%d.pcapng", f.session, n)
+		}
+		l.path = path.Join(name, file)
+		var err error
+		l.file, err = os.OpenFile(filepath.Join(f.dir, name, file), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+		if errors.Is(err, os.ErrExist) {
+			continue
+		}
+		if err != nil {
+			return nil, f.problem(err)
+		}
+		break
+	}
+	f.labels[name] = l
+	f.order = append(f.order, l)
+	if len(f.order) > maxOpen {
+		oldest := f.order[0]
+		f.order = f.order[1:]
+		if err := errors.Join(f.flush(oldest), oldest.file.Close()); err != nil {
+			return nil, f.problem(err)
+		}
+		oldest.file = nil
+	}
+	return l, nil
+}
+
+// problem turns an error of a file into one that ends the run.
+func (f *files) problem(err error) error {
+	if isFull(err) {
+		return errFull
+	}
+	return fmt.Errorf("directory %q: %w", f.dir, bounded.Bare(err))
+}
+
+// write adds a frame to a capture. A frame beyond the size limit is not written.
+func (f *files) write(l *label, at time.Time, data []byte, length int) error {
+	before := len(l.waiting)
+	l.waiting = capture.AppendPacket(l.waiting, at, data, length)
+	size := int64(len(l.waiting) - before)
+	if f.max > 0 && f.written+size > f.max {
+		l.waiting = l.waiting[:before]
+		return errSize
+	}
+	f.written += size
+	l.Bytes += size
+	if len(l.waiting) >= writeAt {
+		return f.flush(l)
+	}
+	return nil
+}
+
+// flush writes the blocks that wait. If the disk is full, the file ends with the last
+// complete block that was written before.
+func (f *files) flush(l *label) error {
+	if len(l.waiting) == 0 {
+		return nil
+	}
+	if l.file == nil {
+		var err error
+		if l.file, err = os.OpenFile(filepath.Join(f.dir, filepath.FromSlash(l.path)), os.O_WRONLY, 0o644); err != nil {
+			return f.problem(err)
+		}
+		if _, err := l.file.Seek(l.size, io.SeekStart); err != nil {
+			return f.problem(err)
+		}
+		f.order = append(f.order, l)
+		if len(f.order) > maxOpen {
+			oldest := f.order[0]
+			f.order = f.order[1:]
+			if err := errors.Join(f.flush(oldest), oldest.file.Close()); err != nil {
+				return f.problem(err)
+			}
+			oldest.file = nil
+		}
+	}
+	n, err := l.file.Write(l.waiting)
+	if err != nil {
+		complete := wholeBlocks(l.waiting, n)
+		l.size += int64(complete)
+		f.written -= int64(len(l.waiting) - complete)
+		l.cut = true
+		l.Bytes -= int64(len(l.waiting) - complete)
+		l.waiting = l.waiting[:0]
+		return errors.Join(f.problem(err), l.file.Truncate(l.size))
+	}
+	l.size += int64(n)
+	l.waiting = l.waiting[:0]
+	return nil
+}
+
+// wholeBlocks returns how many of the first n bytes are complete blocks of pcapng.
+func wholeBlocks(data []byte, n int) int {
+	at := 0
+	for at+8 <= n {
+		length := int(data[at+4]) | int(data[at+5])<<8 | int(data[at+6])<<16 | int(data[at+7])<<24
+		if at+length > n {
+			break
+		}
+		at += length
+	}
+	return at
+}
+
+// flushAll writes everything that waits.
+func (f *files) flushAll() error {
+	var errs []error
+	for _, l := range f.labels {
+		errs = append(errs, f.flush(l))
+	}
+	return errors.Join(errs...)
+}
+
+// sorted returns the captures by label.
+func (f *files) sorted() []*label {
+	all := make([]*label, 0, len(f.labels))
+	for _, l := range f.labels {
+		all = append(all, l)
+	}
+	sort.Slice(all, func(a, b int) bool { return all[a].name < all[b].name })
+	return all
+}
+
+// manifest writes the rows of this run after those of earlier ones, all at once.
+func (f *files) manifest(by By, task flow.Task, other bool) error {
+	var text bytes.Buffer
+	out := csv.NewWriter(&text)
+	if len(f.earlier) == 0 {
+		if err := out.Write(columns); err != nil {
+			return err
+		}
+	}
+	how := map[By]string{Process: "program that opened the socket", Cgroup: "cgroup of the program that opened the socket", Name: "server name"}[by]
+	for _, l := range f.sorted() {
+		category, app := l.name, ""
+		if l.name == flow.Unknown {
+			if !other {
+				continue
+			}
+			category = dataset.NoClass[0]
+		}
+		if l.PayloadFlows == 0 {
+			continue // nothing in it that a model could read
+		}
+		vpn := "0"
+		if flow.IsVPN(category) {
+			vpn = "1"
+		}
+		if task == flow.App {
+			category, app = app, category
+			if l.name == flow.Unknown {
+				category, app = dataset.NoClass[0], ""
+			}
+		}
+		whole, err := filepath.Abs(f.dir)
+		if err != nil {
+			return err
+		}
+		row := []string{l.path, filepath.Base(whole), category, app, vpn, l.path, strconv.Itoa(f.linkType), strconv.Itoa(l.Packets),
+			strconv.Itoa(l.Payload), strconv.Itoa(l.PayloadFlows), "dpclass record", how, "train", strings.Join(l.names(), " ")}
+		if err := out.Write(row); err != nil {
+			return err
+		}
+	}
+	out.Flush()
+	name := filepath.Join(f.dir, manifestName)
+	part := name + ".part"
+	err := os.WriteFile(part, append(slices.Clone(f.earlier), text.Bytes()...), 0o644)
+	if err == nil {
+		err = os.Rename(part, name)
+	}
+	if err != nil {
+		_ = os.Remove(part)
+		return f.problem(err)
+	}
+	return nil
+}
+
+// maxPrograms is how many programs a row of the manifest lists.
+const maxPrograms = 20
+
+// names returns the programs of a capture.
+func (l *label) names() []string {
+	all := make([]string, 0, len(l.programs))
+	for name := range l.programs {
+		all = append(all, name)
+	}
+	sort.Strings(all)
+	return all
+}
+
+// recount counts what is in the file of a capture that was cut. Flows stays: some flows may
+// have lost packets, few all.
+func (f *files) recount(l *label) error {
+	file := filepath.Join(f.dir, filepath.FromSlash(l.path))
+	var err error
+	if l.PayloadFlows, l.Payload, err = dataset.Count(context.Background(), file); err != nil {
+		return err
+	}
+	reader, err := capture.Open(file)
+	if err != nil {
+		return err
+	}
+	defer reader.Close()
+	for {
+		if _, err := reader.Next(); err != nil {
+			l.Packets = reader.Stats().Packets
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+// close writes everything and the manifest, and frees the directory.
+func (f *files) close(by By, task flow.Task, other bool) error {
+	// If the disk is full, this makes room for small captures that had not been written yet.
+	err := f.lock.Truncate(reserveLast)
+	all := f.sorted()
+	slices.SortStableFunc(all, func(a, b *label) int { return len(a.waiting) - len(b.waiting) })
+	for _, l := range all {
+		err = errors.Join(err, f.flush(l))
+	}
+	for _, l := range f.order {
+		err = errors.Join(err, l.file.Close())
+		l.file = nil
+	}
+	for name, l := range f.labels {
+		if l.size <= int64(len(f.header)) { // the disk was full before its first packet
+			err = errors.Join(err, os.Remove(filepath.Join(f.dir, filepath.FromSlash(l.path))))
+			_ = os.Remove(filepath.Join(f.dir, l.name)) // unless it has captures of earlier runs
+			delete(f.labels, name)
+		} else if l.cut {
+			err = errors.Join(err, f.recount(l))
+		}
+	}
+	// Make room for the manifest.
+	err = errors.Join(err, f.release())
+	return errors.Join(err, f.manifest(by, task, other))
+}
