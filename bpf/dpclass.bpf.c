@@ -153,3 +153,11 @@ int dpclass_apply(struct batch *ctx)
 	ctx->missing = batch.missing;
 	return 0;
 }
+
+/* Starts the policy's clock, or does what else the request says. */
+SEC("syscall")
+int dpclass_clock(struct clock_request *ctx)
+{
+	ctx->result = ctx->kind == clock_confirm ? confirm() : start_clock(ctx->kind == clock_rewind);
+	return 0;
+}

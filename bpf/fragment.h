@@ -38,7 +38,7 @@ struct datagram_key {
 struct dropped_datagram {
 	__u64 jiffies; /* when its first fragment was dropped */
 	__u32 epoch; /* of the policy that dropped it */
-	__u32 rule; /* index in rules */
+	__u32 rule; /* index in rule_stats */
 };
 
 /* Datagrams whose first fragment was dropped. Only a policy that drops or polices fills it. */
@@ -142,6 +142,8 @@ __noinline int note_datagram(const struct flow *f, int direction, int dropped)
 	__u32 slot = direction;
 	struct headers *h = bpf_map_lookup_elem(&headers, &slot);
 	union choice_word word;
+	struct rule *r;
+	__u32 index;
 	__u8 rule;
 
 	if (!f || !h)
@@ -152,7 +154,9 @@ __noinline int note_datagram(const struct flow *f, int direction, int dropped)
 	rule = chosen(&word.choice, direction);
 	h->dropped.jiffies = bpf_jiffies64();
 	h->dropped.epoch = word.choice.epoch;
-	h->dropped.rule = (word.choice.epoch & 1) * max_rules + rule - 1;
+	index = (word.choice.epoch & 1) * max_rules + ((rule - 1) & (max_rules - 1));
+	r = bpf_map_lookup_elem(&rules, &index);
+	h->dropped.rule = r ? r->slot : 0;
 	return bpf_map_update_elem(&fragments, &h->key, &h->dropped, BPF_ANY);
 }
 

@@ -15,6 +15,8 @@ enum limit {
 	max_batch_unrolled = 32, /* operations in one run without bpf_loop */
 	max_ended = 4096, /* ended flows that are remembered */
 	max_labels = 2048, /* labels and names of models */
+	max_moments = 1024, /* of a policy's schedules that are known in advance */
+	max_hosts = 16384, /* hosts that rules have buckets or quotas for */
 	max_matches = 1024, /* names, and as many hosts, that the rules of a policy match */
 	host_fixed_bits = 32, /* of a struct host_key, before the address */
 	max_evidence = 16384, /* different evidence that is remembered */

@@ -53,6 +53,20 @@ enum rule_action {
 	action_police = 2,
 	action_dscp = 4,
 	action_per_flow = 8, /* the policer's bucket is the flow's own */
+	action_special = 16, /* act_specially() finds what to do: see enum rule_term */
+	action_keep = 32, /* a DSCP that the packet has already stays */
+	action_dry = 64, /* count what would be done, and do nothing */
+} __attribute__((packed));
+
+/* What only rules with action_special have. Other rules pay nothing for it. */
+enum rule_term {
+	term_per_host = 1, /* the policer has a bucket for each host */
+	term_fair = 2, /* hosts share the bucket of the rule fairly */
+	term_near = 4, /* the host is the end on this side of the wire */
+	term_quota = 8, /* beyond `quota` bytes of a host and day, the actions are those for over */
+	term_mark = 16, /* set skb->mark of sent packets */
+	term_classid = 32, /* set skb->priority of sent packets, which names a class to classful qdiscs */
+	term_all = 0xffff,
 } __attribute__((packed));
 
 struct rule {
@@ -63,7 +77,19 @@ struct rule {
 	enum rule_action actions; /* bits */
 	__u8 dscp;
 	__u8 sources; /* bit set of enum source */
-	__u8 pad;
+	__u8 slot; /* index in rule_stats: the same as long as the rule stays in the policy, whatever its number */
+	__u8 was; /* number of the same rule in the policy before; 0: it is new */
+	enum rule_action over_actions; /* beyond the quota */
+	__u8 over_dscp;
+	enum rule_term terms; /* bits */
+	__u32 mark; /* skb->mark */
+	__u32 classid; /* skb->priority */
+	__u32 id; /* never that of another rule: key of its hosts */
+	__u64 over_cost; /* the rate of a host beyond the quota, as cost and burst_ns */
+	__u64 over_burst_ns;
+	__u64 quota; /* IP bytes of a host in a day, both directions */
+	__u64 host_mask[2]; /* the bits of an IPv6 address that make a host, as in memory */
+	__u64 identity[2]; /* hash of what the rule says, by which user space finds unchanged rules */
 	__u64 protocols[MAX_PROTOCOLS / 64]; /* bit set of enum protocol */
 	__u64 categories[max_labels / 64]; /* bit set of labels */
 	__u64 apps[max_labels / 64];
@@ -72,6 +98,7 @@ struct rule {
 enum policy_flag {
 	policy_drops = 1, /* a rule drops or polices */
 	policy_drops_unparsed = 2, /* unparsed: drop */
+	policy_dry_run = 4, /* for readers: the rules have action_dry */
 };
 
 /* The policy in force: the rules of bank (epoch & 1). A new epoch puts a whole new policy in force at once. */
@@ -81,7 +108,13 @@ struct policy_state {
 	__u64 applied_ns; /* CLOCK_REALTIME */
 	enum policy_flag flags; /* bits */
 	__u32 protects; /* prefixes, ports and flows in this bank, in all: a reader of the maps sees whether it saw them all */
+	__u32 first; /* the epoch with which this policy came in force; a schedule raises it by two */
+	__u32 former; /* the same of the policy before, whose rules rule.was numbers */
+	__u64 confirm_ns; /* CLOCK_BOOTTIME: then the former policy comes in force again; 0: never */
 };
+
+/* Of the categories, those with a number below the last slot are counted one by one. */
+#define COUNTED_CATEGORIES 64
 
 struct rule_counts {
 	__u64 packets;
@@ -89,12 +122,20 @@ struct rule_counts {
 	__u64 dropped;
 	__u64 dropped_bytes;
 	__u64 marked;
+	__u64 categories[COUNTED_CATEGORIES]; /* packets by the category of their flow */
+	__u64 dscps[64]; /* packets by the DSCP with which they went on, for rules that set one */
 };
 
-/* Key 0 to the policy in force. */
+/* A token bucket, as theoretical arrival time. */
+struct bucket {
+	__u64 tat; /* ns */
+	__u64 hosts; /* how many hosts share it (term_fair): window << 32 | in this window << 16 | in the one before */
+};
+
+/* Key 0 to the policy in force, key 1 to the one that comes back unless the one in force is confirmed. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, 2);
 	__type(key, __u32);
 	__type(value, struct policy_state);
 } policy SEC(".maps");
@@ -107,7 +148,7 @@ struct {
 	__type(value, struct rule);
 } rules SEC(".maps");
 
-/* What the rules have done; same index as rules. */
+/* What the rules have done, by rule.slot. There are slots for the rules of two policies. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 2 * max_rules);
@@ -115,12 +156,12 @@ struct {
 	__type(value, struct rule_counts);
 } rule_stats SEC(".maps");
 
-/* Token buckets of scope class, as theoretical arrival time in ns; index 2 * (index in rules) + direction. */
+/* Token buckets of rules; index 2 * rule.slot + direction. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 4 * max_rules);
 	__type(key, __u32);
-	__type(value, __u64);
+	__type(value, struct bucket);
 } buckets SEC(".maps");
 
 /* Bank to the text of the policy file. */
@@ -137,6 +178,8 @@ static __always_inline struct policy_state *policy_in_force(void)
 
 	return bpf_map_lookup_elem(&policy, &zero);
 }
+
+#include "clock.h"
 
 static __always_inline bool in_set(const __u64 *set, const __u32 words, __u32 number)
 {
@@ -226,6 +269,24 @@ static __always_inline int chosen(const struct choice *c, int direction)
 	return (direction == direction_in ? c->rule_in : c->rule_out) | (c->change & choice_protected ? PROTECTED : 0);
 }
 
+/* Whether a rule that was chosen earlier is the one that is chosen now, perhaps by another number: then its policers go
+ * on. Global, so that the verifier checks it only once. */
+__noinline int is_same_rule(__u32 old_epoch, __u32 old_rule, __u32 epoch, __u32 rule)
+{
+	struct policy_state *now = policy_in_force();
+	__u32 index = (epoch & 1) * max_rules + ((rule - 1) & (max_rules - 1));
+	struct rule *r;
+
+	if (!now || !rule)
+		return false;
+	if (old_epoch - now->first <= epoch - now->first)
+		return old_rule == rule;
+	if (old_epoch - now->former >= now->first - now->former)
+		return false;
+	r = bpf_map_lookup_elem(&rules, &index);
+	return r && r->was && r->was == old_rule;
+}
+
 /* Finds the first rule for each direction and stores them in the flow, whose key is in the map matching. Returns the
  * flow's choice in this direction (rule, and PROTECTED), or -1 if what it rests on is being changed or has changed:
  * nothing is stored then. Global, so that the verifier checks it only once. */
@@ -235,11 +296,13 @@ __noinline int find_rules(struct flow *f, __u32 epoch, int family, int direction
 	__u32 bank = epoch & 1, slot = direction;
 	union choice_word old, new;
 	struct matching *m;
+	struct active *active;
 
 	if (!f)
 		return -1;
 	m = bpf_map_lookup_elem(&matching, &slot);
-	if (!m)
+	active = bpf_map_lookup_elem(&active_rules, &bank);
+	if (!m || !active)
 		return -1;
 	/* Compare and swap is a barrier: what is read after it is not older. */
 	old.word = read_word(&f->choice);
@@ -277,30 +340,30 @@ __noinline int find_rules(struct flow *f, __u32 epoch, int family, int direction
 		if (!(r->flags & rule_not_out))
 			m->out |= bit;
 	}
-	new.choice.rule_in = first_rule(m->in);
-	new.choice.rule_out = first_rule(m->out);
+	new.choice.rule_in = first_rule(m->in & ~active->inactive);
+	new.choice.rule_out = first_rule(m->out & ~active->inactive);
 	if (__sync_val_compare_and_swap((__u64 *)&f->choice, old.word, new.word) != old.word)
 		return -1;
 	/* A policer of the flow goes on under the same rule. */
-	if (old.choice.epoch != epoch || old.choice.rule_in != new.choice.rule_in)
+	if (!is_same_rule(old.choice.epoch, old.choice.rule_in, epoch, new.choice.rule_in))
 		f->tat_in = 0;
-	if (old.choice.epoch != epoch || old.choice.rule_out != new.choice.rule_out)
+	if (!is_same_rule(old.choice.epoch, old.choice.rule_out, epoch, new.choice.rule_out))
 		f->tat_out = 0;
 	return chosen(&new.choice, direction);
 }
 
 /* Token bucket as GCRA (ATM Forum TM 4.1; the same limit as a bucket of `burst` bytes): the packet conforms
  * unless the theoretical arrival time is more than the burst ahead. */
-static __always_inline bool conforms(__u64 *tat, const struct rule *r, __u64 bytes, __u64 now)
+static __always_inline bool conforms(__u64 *tat, __u64 cost_per_byte, __u64 burst_ns, __u64 bytes, __u64 now)
 {
-	__u64 cost = (bytes * r->cost) >> 16;
+	__u64 cost = (bytes * cost_per_byte) >> 16;
 
 #pragma unroll
 	for (int i = 0; i < CAS_TRIES; i++) {
 		__u64 old = *(volatile __u64 *)tat;
 		__u64 from = old > now ? old : now;
 
-		if (from - now > r->burst_ns)
+		if (from - now > burst_ns)
 			return false;
 		if (__sync_val_compare_and_swap(tat, old, from + cost) == old)
 			return true;
@@ -321,12 +384,26 @@ static __always_inline __be16 with_dscp(__be16 old, __u8 dscp, const int family)
 	return bpf_htons(word);
 }
 
-/* Writes the DSCP and returns whether it changed. A correct IPv4 checksum stays correct (RFC 1624, equation 3).
+/* Counts a packet of a rule that sets a DSCP by the DSCP with which it goes on. Returns that the DSCP is to be written. */
+static __always_inline bool is_to_mark(const struct packet *p, struct rule_counts *stats, __u32 todo, __u8 dscp, __be16 old)
+{
+	__u8 has = bpf_ntohs(old) >> (p->family == 4 ? IP4_DSCP_SHIFT : IP6_DSCP_SHIFT) & 63;
+
+	if (todo & action_keep && has)
+		dscp = has;
+	stats->dscps[dscp & 63] += p->segments;
+	if (dscp == has)
+		return false;
+	stats->marked += p->segments;
+	return !(todo & action_dry);
+}
+
+/* Writes the DSCP. A correct IPv4 checksum stays correct (RFC 1624, equation 3).
  *
  * The kernel may have the sum over a received packet (CHECKSUM_COMPLETE), and has to be told what changes it. In IPv4
  * nothing does, because the header's checksum makes up for the DSCP. XDP has no sum to change: drivers that run a
  * program do not pass theirs on, because they could not know what the program has written. */
-static __always_inline bool set_dscp(const struct packet *p, __u8 dscp)
+static __always_inline void set_dscp(const struct packet *p, struct rule_counts *stats, __u32 todo, __u8 dscp)
 {
 	__be16 old, new;
 
@@ -341,11 +418,11 @@ static __always_inline bool set_dscp(const struct packet *p, __u8 dscp)
 			goto failed;
 		head = data + (forget(&memory->offset, p->l3_offset) & MAX_LINK_LEN);
 		if ((void *)head + sizeof(struct iphdr) > end)
-			return false;
+			return;
 		old = *head;
+		if (!is_to_mark(p, stats, todo, dscp, old))
+			return;
 		new = with_dscp(old, dscp, p->family);
-		if (new == old)
-			return false;
 		*head = new;
 		if (p->family == 4) {
 			check = (void *)head + offsetof(struct iphdr, check);
@@ -356,28 +433,27 @@ static __always_inline bool set_dscp(const struct packet *p, __u8 dscp)
 			sum = (sum & 0xffff) + (sum >> 16);
 			*check = ~sum;
 		}
-		return true;
+		return;
 	}
 	if (bpf_skb_load_bytes(p->ctx, p->l3_offset, &old, sizeof(old)))
 		goto failed;
+	if (!is_to_mark(p, stats, todo, dscp, old))
+		return;
 	new = with_dscp(old, dscp, p->family);
-	if (new == old)
-		return false;
 	if (p->family == 4 &&
 	    bpf_l3_csum_replace(p->ctx, p->l3_offset + offsetof(struct iphdr, check), old, new, sizeof(new)))
 		goto failed;
 	if (bpf_skb_store_bytes(p->ctx, p->l3_offset, &new, sizeof(new), p->family == 6 ? BPF_F_RECOMPUTE_CSUM : 0))
 		goto failed;
-	return true;
+	return;
 failed:
 	count(reason_copy);
-	return false;
 }
 
-/* The time for a rule's policers. Jiffies cost nothing to read, nanoseconds do. A rule always uses the same clock. */
-static __always_inline __u64 bucket_time(const struct rule *r)
+/* The time for a policer. Jiffies cost nothing to read, nanoseconds do. A bucket always uses the same clock. */
+static __always_inline __u64 bucket_time(__u64 burst_ns)
 {
-	if (r->burst_ns >= COARSE_TICKS * tick_ns)
+	if (burst_ns >= COARSE_TICKS * tick_ns)
 		return bpf_jiffies64() * tick_ns;
 	return bpf_ktime_get_ns();
 }
@@ -399,18 +475,32 @@ static __always_inline __u64 charged_bytes(const struct packet *p)
 	return length + (length + carried - 1) / carried * p->l4_offset;
 }
 
-/* Whether the packet exceeds the rate of the rule at `index`. */
-static __always_inline bool is_over_rate(const struct packet *p, struct flow *f, const struct rule *r, __u32 index)
+/* The bucket of a rule in a direction. */
+static __always_inline struct bucket *bucket_of(const struct rule *r, int direction)
 {
-	__u32 slot = 2 * index + p->direction;
+	__u32 index = 2 * (__u32)r->slot + (direction & 1);
+
+	return bpf_map_lookup_elem(&buckets, &index);
+}
+
+/* Whether the packet exceeds the rate of the rule. */
+static __always_inline bool is_over_rate(const struct packet *p, struct flow *f, const struct rule *r, __u64 bytes)
+{
+	struct bucket *b;
 	__u64 *tat;
 
-	if (r->actions & action_per_flow)
+	if (r->actions & action_per_flow) {
 		tat = p->direction == direction_in ? &f->tat_in : &f->tat_out;
-	else
-		tat = bpf_map_lookup_elem(&buckets, &slot);
-	return tat && !conforms(tat, r, charged_bytes(p), bucket_time(r));
+	} else {
+		b = bucket_of(r, p->direction);
+		if (!b)
+			return false;
+		tat = &b->tat;
+	}
+	return !conforms(tat, r->cost, r->burst_ns, bytes, bucket_time(r->burst_ns));
 }
+
+#include "special.h"
 
 /* Keeps the flow's verdicts for the next flow of its 5-tuple, because the table may evict this one. */
 static __always_inline void remember_packet(const struct packet *p, struct flow *f)
@@ -445,17 +535,33 @@ __noinline int choose(struct flow *f, __u32 epoch, int family, int direction)
 	return now.choice.epoch == epoch ? chosen(&now.choice, direction) : 0;
 }
 
+/* Finds out what a rule with action_special does to the packet: bits of enum rule_action and enum special. */
+static __always_inline __u32 act_specially(const struct packet *p, struct flow *f, const struct rule *r, __u64 bytes,
+					   __u32 choice, __u32 epoch)
+{
+	__u32 slot = p->direction;
+	struct matching *m = bpf_map_lookup_elem(&matching, &slot);
+	__u32 how = (p->direction == direction_out ? how_out : 0) | (p->family == 6 ? how_v6 : 0) |
+		    (p->from_a ? how_from_a : 0) | (choice & PROTECTED ? how_protected : 0) |
+		    (epoch & 1 ? how_bank : 0);
+
+	if (!m)
+		return 0;
+	widen_key(&m->key, p->key, p->family);
+	return find_special(f, r, bytes, how);
+}
+
 /* Applies the policy to the packet. Returns whether to drop it. */
 static __always_inline bool enforce(const struct packet *p, struct flow *f)
 {
 	struct rule_counts *stats;
 	struct policy_state *now;
 	struct rule *r;
-	__u32 slot = p->direction, index, epoch, choice;
+	__u32 slot = p->direction, index, epoch, choice, todo;
 	union choice_word word;
 	struct matching *m;
-	bool drop = false;
-	__u64 dropped;
+	__u64 dropped, bytes;
+	__u16 label;
 	__u8 rule;
 
 	now = policy_in_force();
@@ -477,29 +583,44 @@ static __always_inline bool enforce(const struct packet *p, struct flow *f)
 		return false;
 	index = (epoch & 1) * max_rules + ((rule - 1) & (max_rules - 1));
 	r = bpf_map_lookup_elem(&rules, &index);
+	if (!r)
+		return false;
+	index = r->slot;
 	stats = bpf_map_lookup_elem(&rule_stats, &index);
-	if (!r || !stats)
+	if (!stats)
 		return false;
 
 	stats->packets += p->segments;
 	stats->bytes += p->bytes;
-	if (!(choice & PROTECTED)) {
-		if (r->actions & action_drop)
-			drop = true;
-		if (r->actions & action_police && is_over_rate(p, f, r, index))
-			drop = true;
+	label = f->category.label;
+	stats->categories[label < COUNTED_CATEGORIES ? label : COUNTED_CATEGORIES - 1] += p->segments;
+	todo = r->actions;
+	if (choice & PROTECTED && !(todo & action_special))
+		todo &= ~(action_drop | action_police);
+	if (todo & (action_police | action_special)) {
+		bytes = charged_bytes(p);
+		if (__builtin_expect(todo & action_special, 0))
+			todo = act_specially(p, f, r, bytes, choice, epoch);
+		else if (is_over_rate(p, f, r, bytes))
+			todo |= action_drop;
 	}
-	if (drop) {
+	if (todo & action_drop) {
 		stats->dropped += p->segments;
 		stats->dropped_bytes += p->bytes;
+		if (todo & action_dry)
+			return false;
 		dropped = __sync_fetch_and_add(&f->dropped, p->segments);
 		__sync_fetch_and_add(&f->dropped_bytes, p->bytes);
 		if (!dropped || (dropped ^ (dropped + p->segments)) >= REMEMBER_EVERY)
 			remember_packet(p, f);
 		return true;
 	}
-	if (r->actions & action_dscp && set_dscp(p, r->dscp))
-		stats->marked += p->segments;
+	if (!p->xdp && todo & special_mark)
+		((struct __sk_buff *)p->ctx)->mark = r->mark;
+	if (!p->xdp && todo & special_classid)
+		((struct __sk_buff *)p->ctx)->priority = r->classid;
+	if (todo & action_dscp)
+		set_dscp(p, stats, todo, todo & special_over ? r->over_dscp : r->dscp);
 	return false;
 }
 

@@ -20,20 +20,71 @@ const (
 type Scope uint8
 
 // With ScopeClass there is one bucket for each rule, interface and direction. With
-// ScopeFlow there is one for each flow and direction.
+// ScopeFlow there is one for each flow and direction, with ScopeHost one for each host and
+// direction. With ScopeFair, hosts share the bucket of the rule fairly: each gets the rate
+// divided by the number of hosts, and what the others leave of theirs.
 const (
 	ScopeClass Scope = iota
 	ScopeFlow
+	ScopeHost
+	ScopeFair
 )
 
-// Action is what a rule does with the packets of a flow. Drop excludes all else; Rate
-// and DSCP can be combined. Action{DSCP: -1} passes packets unchanged.
+// Action is what a rule does with the packets of a flow. Drop excludes all else; the others
+// can be combined. Action{DSCP: -1} passes packets unchanged.
 type Action struct {
+	Drop       bool
+	DSCP       int    // 0 to 63; -1: do not change it
+	KeepMarked bool   // leave a DSCP that is not 0
+	Rate       uint64 // bits per second; 0: not policed
+	Burst      uint64 // bytes; set if Rate is
+	Scope      Scope
+	Mark       uint32 // skb mark of sent packets; 0: do not change it
+	ClassID    uint32 // class of a classful qdisc for sent packets, major << 16 | minor; 0: do not change it
+	Quota      uint64 // IP bytes of a host in a day, both directions; 0: no quota
+	Over       Over   // what to do beyond the quota, instead of all else
+	Near       bool   // the host is the end on this side of the wire, not the far one
+	Prefix6    int    // bits of an IPv6 address that make a host; 0: all
+}
+
+// Over is what a rule does with the packets of a host beyond its quota.
+type Over struct {
 	Drop  bool
 	DSCP  int    // 0 to 63; -1: do not change it
-	Rate  uint64 // bits per second; 0: not policed
+	Rate  uint64 // of the host, in bits per second; 0: not policed
 	Burst uint64 // bytes; set if Rate is
-	Scope Scope
+}
+
+// Schedule says when a rule is active, by the clock on the wall in the policy's time zone.
+type Schedule struct {
+	Days  [7]bool // that the hours begin on, from Sunday (time.Weekday)
+	Hours []Hours // nil: all day
+}
+
+// Hours is a part of a day, in minutes from midnight. If To is not after From, it ends on the
+// next day.
+type Hours struct{ From, To int }
+
+// Active reports whether the schedule is active at a time, in the time's zone. When clocks are
+// set forward, what begins in the hour that is left out begins at its end. When they are set
+// back, what lies in the hour that comes twice is active twice.
+func (s *Schedule) Active(t time.Time) bool {
+	minute, today := t.Hour()*60+t.Minute(), t.Weekday()
+	yesterday := (today + 6) % 7
+	if s.Hours == nil {
+		return s.Days[today]
+	}
+	for _, h := range s.Hours {
+		switch {
+		case h.From < h.To:
+			if s.Days[today] && minute >= h.From && minute < h.To {
+				return true
+			}
+		case s.Days[today] && minute >= h.From, s.Days[yesterday] && minute < h.To:
+			return true
+		}
+	}
+	return false
 }
 
 // Rule is one compiled rule. A "vpn:" match of the policy file has become a list of
@@ -53,6 +104,7 @@ type Rule struct {
 	Provisional   bool           // act on provisional verdicts too ("final: false")
 	Midstream     bool           // let a drop act on TCP flows whose SYN dpclass did not see
 	OneSided      bool           // let a drop act on TCP flows before both ends have sent packets
+	Schedule      *Schedule      // nil: always
 	Action        Action
 }
 
@@ -82,6 +134,8 @@ type Policy struct {
 	Prefixes     []netip.Prefix // never dropped or policed
 	Ports        []PortProtect  // never dropped or policed
 	Flows        []Key          // never dropped or policed: the SSH connection that applied the policy
+	Zone         *time.Location // of schedules, and of the days of quotas; nil: time.Local
+	DryRun       bool           // count what the rules would do, and do nothing
 	Source       []byte         // text of the policy file, for "policy show"
 	Applied      time.Time
 }

@@ -60,6 +60,7 @@ type Live struct {
 	Ended      string `json:"ended,omitempty"`    // fin, rst or idle
 	Rule       int    `json:"rule,omitempty"`     // number of the policy rule that acts on received packets, from 1; 0: none
 	RuleOut    int    `json:"rule_out,omitempty"` // the same for sent packets
+	DryRun     bool   `json:"dry_run,omitempty"`  // the rules only count what they would do
 	Model      string `json:"model,omitempty"`    // model of the category, or of the app if the category has none
 }
 

@@ -32,6 +32,7 @@ type Iperf struct {
 	// ClientPort is the client's port of the data flow, not of the control connection.
 	// 0: any port.
 	ClientPort int
+	Bind       string // local address of the client; "": the system's choice
 	CPUs       string // CPU of the client and of the server, as in "1,0"; "": the scheduler's choice
 }
 
@@ -63,6 +64,9 @@ func (i Iperf) Args() []string {
 	}
 	if i.CPUs != "" {
 		args = append(args, "--affinity", i.CPUs)
+	}
+	if i.Bind != "" {
+		args = append(args, "--bind", i.Bind)
 	}
 	if i.ClientPort > 0 {
 		args = append(args, "--cport", strconv.Itoa(i.ClientPort))

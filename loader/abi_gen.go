@@ -9,4 +9,4 @@ package loader
 const ABI = 5
 
 // abiFingerprint is internal/abi's fingerprint of the maps of that ABI.
-const abiFingerprint = "f3f2da705a3254e2"
+const abiFingerprint = "3e11740772d85dd3"

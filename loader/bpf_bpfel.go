@@ -13,6 +13,15 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type bpfActive struct {
+	_        structs.HostLayout
+	Inactive uint64
+	Day      uint32
+	Next     uint32
+	Moments  uint32
+	Pad      uint32
+}
+
 type bpfAgentStats struct {
 	_                      structs.HostLayout
 	StartedNs              uint64
@@ -69,6 +78,12 @@ type bpfBirth struct {
 	Held bpfHeld
 }
 
+type bpfBucket struct {
+	_     structs.HostLayout
+	Tat   uint64
+	Hosts uint64
+}
+
 type bpfChoice struct {
 	_       structs.HostLayout
 	Epoch   uint32
@@ -86,6 +101,20 @@ const (
 	bpfChoiceBitChoiceChange    bpfChoiceBit = 32
 	bpfChoiceBitChoiceAll       bpfChoiceBit = 65535
 )
+
+type bpfClockKind uint32
+
+const (
+	bpfClockKindClockStart   bpfClockKind = 0
+	bpfClockKindClockRewind  bpfClockKind = 1
+	bpfClockKindClockConfirm bpfClockKind = 2
+)
+
+type bpfClockRequest struct {
+	_      structs.HostLayout
+	Kind   bpfClockKind
+	Result int32
+}
 
 type bpfDatagramKey struct {
 	_      structs.HostLayout
@@ -260,6 +289,22 @@ type bpfHostKey struct {
 	Addr      [16]uint8
 }
 
+type bpfHostRoom struct {
+	_   structs.HostLayout
+	Key bpfRuleHost
+	Use bpfHostUse
+}
+
+type bpfHostUse struct {
+	_       structs.HostLayout
+	Tat     [2]uint64
+	OverTat [2]uint64
+	Bytes   uint64
+	Day     uint32
+	Window  [2]uint32
+	Pad     uint32
+}
+
 type bpfInterfaceInfo struct {
 	_           structs.HostLayout
 	NetnsCookie uint64
@@ -346,6 +391,8 @@ const (
 	bpfLimitMaxBatchUnrolled  bpfLimit = 32
 	bpfLimitMaxEnded          bpfLimit = 4096
 	bpfLimitMaxLabels         bpfLimit = 2048
+	bpfLimitMaxMoments        bpfLimit = 1024
+	bpfLimitMaxHosts          bpfLimit = 16384
 	bpfLimitMaxMatches        bpfLimit = 1024
 	bpfLimitHostFixedBits     bpfLimit = 32
 	bpfLimitMaxEvidence       bpfLimit = 16384
@@ -377,6 +424,14 @@ type bpfMatching struct {
 	Pad      [5]uint8
 	In       uint64
 	Out      uint64
+}
+
+type bpfMoment struct {
+	_        structs.HostLayout
+	At       uint64
+	Inactive uint64
+	Day      uint32
+	Pad      uint32
 }
 
 type bpfNameSource uint8
@@ -418,11 +473,20 @@ const (
 	bpfOpKindOpRemove   bpfOpKind = 5
 )
 
+type bpfPolicyClock struct {
+	_     structs.HostLayout
+	Timer struct {
+		_ structs.HostLayout
+		_ [16]byte
+	}
+}
+
 type bpfPolicyFlag uint32
 
 const (
 	bpfPolicyFlagPolicyDrops         bpfPolicyFlag = 1
 	bpfPolicyFlagPolicyDropsUnparsed bpfPolicyFlag = 2
+	bpfPolicyFlagPolicyDryRun        bpfPolicyFlag = 4
 )
 
 type bpfPolicyState struct {
@@ -432,6 +496,9 @@ type bpfPolicyState struct {
 	AppliedNs uint64
 	Flags     bpfPolicyFlag
 	Protects  uint32
+	First     uint32
+	Former    uint32
+	ConfirmNs uint64
 }
 
 type bpfPortKey struct {
@@ -593,7 +660,22 @@ type bpfRule struct {
 	Actions       bpfRuleAction
 	Dscp          uint8
 	Sources       uint8
-	Pad           uint8
+	Slot          uint8
+	Was           uint8
+	OverActions   bpfRuleAction
+	OverDscp      uint8
+	_             [1]byte
+	Terms         bpfRuleTerm
+	_             [2]byte
+	Mark          uint32
+	Classid       uint32
+	Id            uint32
+	_             [4]byte
+	OverCost      uint64
+	OverBurstNs   uint64
+	Quota         uint64
+	HostMask      [2]uint64
+	Identity      [2]uint64
 	Protocols     [2]uint64
 	Categories    [32]uint64
 	Apps          [32]uint64
@@ -606,6 +688,9 @@ const (
 	bpfRuleActionActionPolice  bpfRuleAction = 2
 	bpfRuleActionActionDscp    bpfRuleAction = 4
 	bpfRuleActionActionPerFlow bpfRuleAction = 8
+	bpfRuleActionActionSpecial bpfRuleAction = 16
+	bpfRuleActionActionKeep    bpfRuleAction = 32
+	bpfRuleActionActionDry     bpfRuleAction = 64
 )
 
 type bpfRuleCounts struct {
@@ -615,6 +700,8 @@ type bpfRuleCounts struct {
 	Dropped      uint64
 	DroppedBytes uint64
 	Marked       uint64
+	Categories   [64]uint64
+	Dscps        [64]uint64
 }
 
 type bpfRuleFlag uint16
@@ -634,6 +721,26 @@ const (
 	bpfRuleFlagRuleNotIn       bpfRuleFlag = 2048
 	bpfRuleFlagRuleNotOut      bpfRuleFlag = 4096
 	bpfRuleFlagRuleOneSided    bpfRuleFlag = 8192
+)
+
+type bpfRuleHost struct {
+	_      structs.HostLayout
+	Rule   uint32
+	Family uint8
+	Pad    [3]uint8
+	Addr   [2]uint64
+}
+
+type bpfRuleTerm uint16
+
+const (
+	bpfRuleTermTermPerHost bpfRuleTerm = 1
+	bpfRuleTermTermFair    bpfRuleTerm = 2
+	bpfRuleTermTermNear    bpfRuleTerm = 4
+	bpfRuleTermTermQuota   bpfRuleTerm = 8
+	bpfRuleTermTermMark    bpfRuleTerm = 16
+	bpfRuleTermTermClassid bpfRuleTerm = 32
+	bpfRuleTermTermAll     bpfRuleTerm = 65535
 )
 
 type bpfSample struct {
@@ -710,6 +817,7 @@ type bpfVerdict struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	bpfMapActiveRules           = "active_rules"
 	bpfMapAgent                 = "agent"
 	bpfMapAnswerCopies          = "answer_copies"
 	bpfMapBirths                = "births"
@@ -724,17 +832,21 @@ const (
 	bpfMapForgotten             = "forgotten"
 	bpfMapFragments             = "fragments"
 	bpfMapHeaders               = "headers"
+	bpfMapHostRooms             = "host_rooms"
+	bpfMapHostUses              = "host_uses"
 	bpfMapHosts                 = "hosts"
 	bpfMapInbox                 = "inbox"
 	bpfMapInterface             = "interface"
 	bpfMapKept                  = "kept"
 	bpfMapLabels                = "labels"
 	bpfMapMatching              = "matching"
+	bpfMapMoments               = "moments"
 	bpfMapNames0                = "names0"
 	bpfMapNames1                = "names1"
 	bpfMapPending               = "pending"
 	bpfMapPending6              = "pending6"
 	bpfMapPolicy                = "policy"
+	bpfMapPolicyClock           = "policy_clock"
 	bpfMapPolicySource          = "policy_source"
 	bpfMapPorts                 = "ports"
 	bpfMapProtect               = "protect"
@@ -746,7 +858,9 @@ const (
 	bpfMapScratch               = "scratch"
 	bpfMapSequence              = "sequence"
 	bpfMapShares                = "shares"
+	bpfMapWall                  = "wall"
 	bpfProgDpclassApply         = "dpclass_apply"
+	bpfProgDpclassClock         = "dpclass_clock"
 	bpfProgDpclassIn            = "dpclass_in"
 	bpfProgDpclassOut           = "dpclass_out"
 	bpfProgDpclassXdp           = "dpclass_xdp"
@@ -812,6 +926,7 @@ type bpfSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfProgramSpecs struct {
 	DpclassApply *ebpf.ProgramSpec `ebpf:"dpclass_apply"`
+	DpclassClock *ebpf.ProgramSpec `ebpf:"dpclass_clock"`
 	DpclassIn    *ebpf.ProgramSpec `ebpf:"dpclass_in"`
 	DpclassOut   *ebpf.ProgramSpec `ebpf:"dpclass_out"`
 	DpclassXdp   *ebpf.ProgramSpec `ebpf:"dpclass_xdp"`
@@ -821,6 +936,7 @@ type bpfProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
+	ActiveRules  *ebpf.MapSpec `ebpf:"active_rules"`
 	Agent        *ebpf.MapSpec `ebpf:"agent"`
 	AnswerCopies *ebpf.MapSpec `ebpf:"answer_copies"`
 	Births       *ebpf.MapSpec `ebpf:"births"`
@@ -835,17 +951,21 @@ type bpfMapSpecs struct {
 	Forgotten    *ebpf.MapSpec `ebpf:"forgotten"`
 	Fragments    *ebpf.MapSpec `ebpf:"fragments"`
 	Headers      *ebpf.MapSpec `ebpf:"headers"`
+	HostRooms    *ebpf.MapSpec `ebpf:"host_rooms"`
+	HostUses     *ebpf.MapSpec `ebpf:"host_uses"`
 	Hosts        *ebpf.MapSpec `ebpf:"hosts"`
 	Inbox        *ebpf.MapSpec `ebpf:"inbox"`
 	Interface    *ebpf.MapSpec `ebpf:"interface"`
 	Kept         *ebpf.MapSpec `ebpf:"kept"`
 	Labels       *ebpf.MapSpec `ebpf:"labels"`
 	Matching     *ebpf.MapSpec `ebpf:"matching"`
+	Moments      *ebpf.MapSpec `ebpf:"moments"`
 	Names0       *ebpf.MapSpec `ebpf:"names0"`
 	Names1       *ebpf.MapSpec `ebpf:"names1"`
 	Pending      *ebpf.MapSpec `ebpf:"pending"`
 	Pending6     *ebpf.MapSpec `ebpf:"pending6"`
 	Policy       *ebpf.MapSpec `ebpf:"policy"`
+	PolicyClock  *ebpf.MapSpec `ebpf:"policy_clock"`
 	PolicySource *ebpf.MapSpec `ebpf:"policy_source"`
 	Ports        *ebpf.MapSpec `ebpf:"ports"`
 	Protect      *ebpf.MapSpec `ebpf:"protect"`
@@ -857,6 +977,7 @@ type bpfMapSpecs struct {
 	Scratch      *ebpf.MapSpec `ebpf:"scratch"`
 	Sequence     *ebpf.MapSpec `ebpf:"sequence"`
 	Shares       *ebpf.MapSpec `ebpf:"shares"`
+	Wall         *ebpf.MapSpec `ebpf:"wall"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
@@ -902,6 +1023,7 @@ func (o *bpfObjects) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
+	ActiveRules  *ebpf.Map `ebpf:"active_rules"`
 	Agent        *ebpf.Map `ebpf:"agent"`
 	AnswerCopies *ebpf.Map `ebpf:"answer_copies"`
 	Births       *ebpf.Map `ebpf:"births"`
@@ -916,17 +1038,21 @@ type bpfMaps struct {
 	Forgotten    *ebpf.Map `ebpf:"forgotten"`
 	Fragments    *ebpf.Map `ebpf:"fragments"`
 	Headers      *ebpf.Map `ebpf:"headers"`
+	HostRooms    *ebpf.Map `ebpf:"host_rooms"`
+	HostUses     *ebpf.Map `ebpf:"host_uses"`
 	Hosts        *ebpf.Map `ebpf:"hosts"`
 	Inbox        *ebpf.Map `ebpf:"inbox"`
 	Interface    *ebpf.Map `ebpf:"interface"`
 	Kept         *ebpf.Map `ebpf:"kept"`
 	Labels       *ebpf.Map `ebpf:"labels"`
 	Matching     *ebpf.Map `ebpf:"matching"`
+	Moments      *ebpf.Map `ebpf:"moments"`
 	Names0       *ebpf.Map `ebpf:"names0"`
 	Names1       *ebpf.Map `ebpf:"names1"`
 	Pending      *ebpf.Map `ebpf:"pending"`
 	Pending6     *ebpf.Map `ebpf:"pending6"`
 	Policy       *ebpf.Map `ebpf:"policy"`
+	PolicyClock  *ebpf.Map `ebpf:"policy_clock"`
 	PolicySource *ebpf.Map `ebpf:"policy_source"`
 	Ports        *ebpf.Map `ebpf:"ports"`
 	Protect      *ebpf.Map `ebpf:"protect"`
@@ -938,10 +1064,12 @@ type bpfMaps struct {
 	Scratch      *ebpf.Map `ebpf:"scratch"`
 	Sequence     *ebpf.Map `ebpf:"sequence"`
 	Shares       *ebpf.Map `ebpf:"shares"`
+	Wall         *ebpf.Map `ebpf:"wall"`
 }
 
 func (m *bpfMaps) Close() error {
 	return _BpfClose(
+		m.ActiveRules,
 		m.Agent,
 		m.AnswerCopies,
 		m.Births,
@@ -956,17 +1084,21 @@ func (m *bpfMaps) Close() error {
 		m.Forgotten,
 		m.Fragments,
 		m.Headers,
+		m.HostRooms,
+		m.HostUses,
 		m.Hosts,
 		m.Inbox,
 		m.Interface,
 		m.Kept,
 		m.Labels,
 		m.Matching,
+		m.Moments,
 		m.Names0,
 		m.Names1,
 		m.Pending,
 		m.Pending6,
 		m.Policy,
+		m.PolicyClock,
 		m.PolicySource,
 		m.Ports,
 		m.Protect,
@@ -978,6 +1110,7 @@ func (m *bpfMaps) Close() error {
 		m.Scratch,
 		m.Sequence,
 		m.Shares,
+		m.Wall,
 	)
 }
 
@@ -1009,6 +1142,7 @@ type bpfVariables struct {
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfPrograms struct {
 	DpclassApply *ebpf.Program `ebpf:"dpclass_apply"`
+	DpclassClock *ebpf.Program `ebpf:"dpclass_clock"`
 	DpclassIn    *ebpf.Program `ebpf:"dpclass_in"`
 	DpclassOut   *ebpf.Program `ebpf:"dpclass_out"`
 	DpclassXdp   *ebpf.Program `ebpf:"dpclass_xdp"`
@@ -1017,6 +1151,7 @@ type bpfPrograms struct {
 func (p *bpfPrograms) Close() error {
 	return _BpfClose(
 		p.DpclassApply,
+		p.DpclassClock,
 		p.DpclassIn,
 		p.DpclassOut,
 		p.DpclassXdp,

@@ -14,6 +14,20 @@ type clock struct {
 	wall time.Time
 	mono int64 // CLOCK_MONOTONIC, ns
 	tick int64 // ns of a jiffy
+
+	dryRun bool // the policy's rules only count
+}
+
+// clock returns the clock for the flows of the table.
+func (t *Table) clock() (clock, error) {
+	now, err := newClock(t.tick)
+	if err != nil {
+		return now, err
+	}
+	var state bpfPolicyState
+	err = t.maps.Policy.Lookup(uint32(0), &state)
+	now.dryRun = state.Flags&bpfPolicyFlagPolicyDryRun != 0
+	return now, err
 }
 
 func newClock(tick uint64) (clock, error) {

@@ -33,6 +33,15 @@ func (k *kernel) policy(rules ...flow.Rule) {
 	}
 }
 
+// fresh is policy with new counters and buckets, even for rules that were there before.
+func (k *kernel) fresh(rules ...flow.Rule) {
+	k.t.Helper()
+	if err := k.rules.Clear(); err != nil {
+		k.t.Fatal(err)
+	}
+	k.policy(rules...)
+}
+
 // begun begins a connection and gives it a verdict.
 func (k *kernel) begun(c conn, category string, confidence float64, final bool) conn {
 	k.t.Helper()
@@ -92,7 +101,7 @@ func TestDrop(t *testing.T) {
 	k := newKernel(t, Config{}, ethernet)
 	for n, program := range programs {
 		for _, c := range []conn{tcp(n), tcp6(n)} {
-			k.policy(flow.Rule{Categories: []string{"torrent"}, Action: dropping})
+			k.fresh(flow.Rule{Categories: []string{"torrent"}, Action: dropping})
 			k.begun(c, "torrent", 1, true)
 			for range 3 {
 				if verdict, _ := k.run(program, c.sent(ack, 100)); verdict != dropped(program) {
@@ -246,18 +255,29 @@ func (k *kernel) turnBack(key flow.Key, scope flow.Scope, by uint64) {
 		}
 		return
 	}
-	var state bpfPolicyState
-	if err := k.maps.Policy.Lookup(uint32(0), &state); err != nil {
+	rule, bucket := k.ruleInForce(1), bpfBucket{}
+	slot := 2*uint32(rule.Slot) + uint32(flow.In)
+	if err := k.maps.Buckets.Lookup(slot, &bucket); err != nil {
 		k.t.Fatal(err)
 	}
-	bucket := 2*(state.Epoch&1)*uint32(bpfLimitMaxRules) + uint32(flow.In)
-	var tat uint64
-	if err := k.maps.Buckets.Lookup(bucket, &tat); err != nil {
+	bucket.Tat -= min(bucket.Tat, by)
+	if err := k.maps.Buckets.Put(slot, &bucket); err != nil {
 		k.t.Fatal(err)
 	}
-	if err := k.maps.Buckets.Put(bucket, tat-min(tat, by)); err != nil {
+}
+
+// ruleInForce returns a rule in the kernel's form.
+func (k *kernel) ruleInForce(number int) bpfRule {
+	k.t.Helper()
+	state, err := k.rules.state()
+	if err != nil {
 		k.t.Fatal(err)
 	}
+	rules, err := k.rules.bank(state.Epoch & 1)
+	if err != nil || len(rules) < number {
+		k.t.Fatalf("%d rules in force: %v", len(rules), err)
+	}
+	return rules[number-1]
 }
 
 // TestDSCP: the mark is written, ECN and all else stay, the checksum is right.
@@ -266,7 +286,7 @@ func TestDSCP(t *testing.T) {
 	k := newKernel(t, Config{}, ethernet)
 	for n, program := range programs {
 		for _, tags := range [][]uint16{nil, {0x8100}, {0x88a8, 0x8100}} {
-			k.policy(flow.Rule{Action: marking(46)})
+			k.fresh(flow.Rule{Action: marking(46)})
 			for _, c := range []conn{tcp(10*n + len(tags)), tcp6(10*n + len(tags))} {
 				k.begun(c, "voip", 1, true)
 				frame := packettest.Ethernet(c.spec(ack, 50).Build().Data, tags...)

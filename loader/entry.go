@@ -170,6 +170,7 @@ func (t *Table) fill(now clock, e *entry, r *flow.Record, live *flow.Live) error
 		Dropped: f.Dropped, DroppedBytes: f.DroppedBytes, Generation: f.Generation, Rule: int(f.Choice.RuleIn), RuleOut: int(f.Choice.RuleOut), Ended: state.ended(),
 		Midstream: state.has(bpfFlowStateStateMidstream), Held: held(f),
 	}
+	live.DryRun = now.dryRun && (live.Rule > 0 || live.RuleOut > 0)
 	*r = flow.Record{
 		Iface: t.iface, Src: src.Addr(), Dst: dst.Addr(), SrcPort: src.Port(), DstPort: dst.Port(),
 		Proto: e.key.Proto.String(), VLAN: e.key.VLAN,

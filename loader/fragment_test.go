@@ -186,7 +186,7 @@ func TestFragmentsPoliced(t *testing.T) {
 				// Nothing is refilled in the test. The datagram that exceeds the burst still passes.
 				size := ipBytes(c.datagram(0, 3000)...)
 				action := flow.Action{Rate: 80, Burst: 4*size + size/2, Scope: scope, DSCP: -1}
-				k.policy(flow.Rule{Categories: []string{"streaming"}, Action: action})
+				k.fresh(flow.Rule{Categories: []string{"streaming"}, Action: action})
 				datagrams := 0
 				for n := range uint32(20) {
 					pass := k.which(program, c.datagram(n, 3000)...)

@@ -59,6 +59,7 @@ func specFor(device netlink.Link, cfg *Config) (*ebpf.CollectionSpec, bpfInterfa
 	if err != nil {
 		return nil, info, err
 	}
+	delete(spec.Programs, bpfProgDpclassClock) // only policies that need it load it: Linux 5.15
 	if frags {
 		spec.Programs[bpfProgDpclassXdp].Flags |= unix.BPF_F_XDP_HAS_FRAGS
 	}

@@ -61,7 +61,7 @@ func (t *Table) evicted(b born, entries []entry) (uint64, error) {
 // endedSince returns the flows that ended after end number `seen`, oldest first, as far
 // as the kernel still remembers them.
 func (t *Table) endedSince(seen, last uint64) ([]flow.Record, error) {
-	now, err := newClock(t.tick)
+	now, err := t.clock()
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +115,7 @@ func (t *Table) Sweep() ([]flow.Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	now, err := newClock(t.tick)
+	now, err := t.clock()
 	if err != nil {
 		return nil, err
 	}

@@ -161,7 +161,7 @@ func (t *Table) Flows() ([]flow.Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	now, err := newClock(t.tick)
+	now, err := t.clock()
 	if err != nil {
 		return nil, err
 	}
@@ -180,7 +180,7 @@ func (t *Table) Flows() ([]flow.Record, error) {
 // [Table.Flows] it needs no memory for them. A flow that is just being decided may come
 // twice, with a part of its counts each time. The record is valid until the next one.
 func (t *Table) Each(each func(*flow.Record) bool) error {
-	now, err := newClock(t.tick)
+	now, err := t.clock()
 	if err != nil {
 		return err
 	}
@@ -227,7 +227,7 @@ func (t *Table) Lookup(key flow.Key) (flow.Record, error) {
 	if len(entries) == 0 {
 		return flow.Record{}, fmt.Errorf("flow %q on %q: %w", key, t.iface, ErrNoFlow)
 	}
-	now, err := newClock(t.tick)
+	now, err := t.clock()
 	if err != nil {
 		return flow.Record{}, err
 	}

@@ -25,6 +25,7 @@ const Help = `A policy file is YAML; the first rule that matches a flow wins:
       action: {rate: 20mbit, scope: class}
     - match: {app: torrent, min_confidence: 0.9}
       action: {drop: true}
+  time_zone: Europe/Berlin
   unparsed: pass
   protect: [10.0.0.0/24, udp/51820]
   default: {pass: true}
@@ -45,6 +46,9 @@ func Explain(w io.Writer, p *flow.Policy) error {
 		paragraph(&out, "", "There are no rules: every packet passes unchanged.")
 	} else {
 		paragraph(&out, "", "Packets that no rule matches pass unchanged.")
+	}
+	if usesTime(p) {
+		paragraph(&out, "", "Hours and days are those of the time zone "+DescribeZone(p)+".")
 	}
 	paragraph(&out, "", DescribeUnparsed(p))
 	paragraph(&out, "", "Never dropped or policed: "+strings.Join(DescribeProtected(p), ", ")+".")
@@ -144,6 +148,9 @@ func Sentence(r flow.Rule) string {
 		flows += " "
 	}
 	action := DescribeAction(r.Action)
+	if r.Schedule != nil {
+		action = "only " + DescribeSchedule(r.Schedule) + ": " + action
+	}
 	if r.Action.Drop && r.Midstream {
 		action += ", even if the beginning of the TCP connection was not seen"
 	}
@@ -241,6 +248,9 @@ func DescribeMatch(r flow.Rule) string {
 	if r.OneSided {
 		parts = append(parts, "one-sided too")
 	}
+	if r.Schedule != nil {
+		parts = append(parts, "only "+DescribeSchedule(r.Schedule))
+	}
 	return strings.Join(parts, ", ")
 }
 
@@ -259,6 +269,7 @@ type RuleLine struct {
 	Final         bool     `json:"final"` // false: the rule acts on provisional verdicts too
 	Midstream     bool     `json:"midstream"`
 	OneSided      bool     `json:"one_sided"`
+	Schedule      string   `json:"schedule,omitempty"` // when the rule acts, if not always
 	ActionLine
 	Sentence string `json:"sentence"` // the rule in plain words
 }
@@ -278,6 +289,9 @@ func ruleLine(n int, r flow.Rule) RuleLine {
 	line := RuleLine{
 		Rule: n, Category: r.Categories, App: r.Apps, Name: r.Names, MinConfidence: r.MinConfidence,
 		Final: !r.Provisional, Midstream: r.Midstream, OneSided: r.OneSided, ActionLine: actionLine(r.Action),
+	}
+	if r.Schedule != nil {
+		line.Schedule = DescribeSchedule(r.Schedule)
 	}
 	if r.Protocols != nil {
 		line.Protocol = protocolNames(r.Protocols)

@@ -251,7 +251,7 @@ func (p *parsing) contradictions(rule *flow.Rule, entries map[string]entry) {
 // idle warns of rules that drop or police nothing, because protect names all that they match.
 func (p *parsing) idle() {
 	for n, rule := range p.policy.Rules {
-		if !rule.Action.Drop && rule.Action.Rate == 0 {
+		if !rule.Action.Drop && rule.Action.Rate == 0 && rule.Action.Quota == 0 {
 			continue
 		}
 		for _, key := range []struct {

@@ -74,7 +74,7 @@ type parsing struct {
 }
 
 func (p *parsing) root(node ast.Node) {
-	entries, ok := p.mapping(node, "the policy", "version", "rules", "unparsed", "protect", "default")
+	entries, ok := p.mapping(node, "the policy", "version", "rules", "time_zone", "unparsed", "protect", "default")
 	if !ok {
 		return
 	}
@@ -85,6 +85,9 @@ func (p *parsing) root(node ast.Node) {
 	}
 	if rules, ok := entries["rules"]; ok {
 		p.rules(rules.value)
+	}
+	if zone, ok := entries["time_zone"]; ok {
+		p.zone(zone.value)
 	}
 	if unparsed, ok := entries["unparsed"]; ok {
 		p.unparsed(unparsed.value)
@@ -146,7 +149,7 @@ func (p *parsing) rules(node ast.Node) {
 
 func (p *parsing) rule(node ast.Node, what string) flow.Rule {
 	rule := flow.Rule{Action: passAction}
-	entries, ok := p.mapping(node, what, "match", "action", "final", "midstream", "one_sided")
+	entries, ok := p.mapping(node, what, "match", "action", "schedule", "final", "midstream", "one_sided")
 	if !ok {
 		return rule
 	}
@@ -156,6 +159,9 @@ func (p *parsing) rule(node ast.Node, what string) flow.Rule {
 		p.addf(node, "%s has no match", what).advise("match: {} matches every decided flow")
 	}
 	p.life(&rule, entries)
+	if schedule, ok := entries["schedule"]; ok {
+		rule.Schedule = p.schedule(schedule.value)
+	}
 	if action, ok := entries["action"]; ok {
 		p.action(&rule, action.value, what+"'s action")
 	} else {

@@ -48,6 +48,10 @@ func TestParse(t *testing.T) {
 }
 
 // one is a policy of one rule.
+func timed(schedule string) string {
+	return fmt.Sprintf("version: 1\nrules:\n  - match: {app: tor}\n    schedule: %s\n    action: {drop: true}\n", schedule)
+}
+
 func one(match, action string) string {
 	return fmt.Sprintf("version: 1\nrules:\n  - match: {%s}\n    action: {%s}\n", match, action)
 }
@@ -79,6 +83,15 @@ func TestRules(t *testing.T) {
 			flow.Rule{Apps: []string{"youtube"}, Action: flow.Action{DSCP: 8, Rate: 8e6, Burst: 1 << 20, Scope: flow.ScopeFlow}}},
 		{"least burst", one("app: youtube", "rate: 64kbit"),
 			flow.Rule{Apps: []string{"youtube"}, Action: flow.Action{DSCP: -1, Rate: 64e3, Burst: 128 << 10}}},
+		{"host", one("app: youtube", `rate: 8mbit, scope: host, host_end: near, ipv6_prefix: 64, mark: 0x10, classid: "1:2f"`),
+			flow.Rule{Apps: []string{"youtube"}, Action: flow.Action{DSCP: -1, Rate: 8e6, Burst: 250000, Scope: flow.ScopeHost, Near: true, Prefix6: 64,
+				Mark: 16, ClassID: 1<<16 | 0x2f}}},
+		{"fair, quota, keep_marked", one("app: youtube", "rate: 8mbit, scope: fair, dscp: EF, keep_marked: true, quota: {bytes: 5gb, then: {rate: 8mbit, dscp: LE}}"),
+			flow.Rule{Apps: []string{"youtube"}, Action: flow.Action{DSCP: 46, KeepMarked: true, Rate: 8e6, Burst: 250000, Scope: flow.ScopeFair,
+				Quota: 5 << 30, Over: flow.Over{DSCP: 1, Rate: 8e6, Burst: 250000}}}},
+		{"schedule", timed(`{days: [mon-wed, sat-sun], hours: ["08:00-12:30", "22:00-06:00", "18:00-24:00"]}`),
+			flow.Rule{Apps: []string{"tor"}, Action: flow.Action{Drop: true, DSCP: -1}, Schedule: &flow.Schedule{
+				Days: [7]bool{true, true, true, true, false, false, true}, Hours: []flow.Hours{{From: 480, To: 750}, {From: 1320, To: 360}, {From: 1080, To: 1440}}}}},
 		{"bare rate", one("app: youtube", "rate: 80000000"),
 			flow.Rule{Apps: []string{"youtube"}, Action: flow.Action{DSCP: -1, Rate: 8e7, Burst: 2500000}}},
 	} {
@@ -137,7 +150,26 @@ func TestFaults(t *testing.T) {
 		{"burst unit", one("app: tor", "rate: 1mbit, burst: 1mib"), `burst: size "1mib": unknown unit "mib"`},
 		{"burst under a packet", one("app: tor", "rate: 1mbit, burst: 100"), "less than one packet"},
 		{"burst too big", one("app: tor", "rate: 1mbit, burst: 100gb"), "more than 4 GB"},
-		{"scope", one("app: tor", "rate: 1mbit, scope: host"), `scope "host"; want class`},
+		{"scope", one("app: tor", "rate: 1mbit, scope: hosts"), `scope "hosts"; want class, flow, host or fair; did you mean "host"?`},
+		{"keep_marked alone", one("app: tor", "keep_marked: true, mark: 1"), "keep_marked is set without a dscp"},
+		{"mark", one("app: tor", "mark: -1"), `mark "-1"; want a number from 1 to 0xffffffff`},
+		{"mark of received packets", one("app: tor, direction: in", "mark: 1"), "mark acts on sent packets only"},
+		{"classid", one("app: tor", `classid: "1:"`), `classid "1:"; want two hexadecimal numbers`},
+		{"classid of received packets", one("app: tor, direction: in", `classid: "1:1"`), "classid acts on sent packets only"},
+		{"host_end alone", one("app: tor", "rate: 1mbit, host_end: near"), "host_end is set without scope: host, scope: fair or quota"},
+		{"host_end", one("app: tor", "rate: 1mbit, scope: fair, host_end: left"), `host_end "left"; want far or near`},
+		{"ipv6_prefix", one("app: tor", "rate: 1mbit, scope: host, ipv6_prefix: 129"), `ipv6_prefix "129"; want a number of bits`},
+		{"quota without then", one("app: tor", "quota: {bytes: 1gb}"), "quota needs bytes and then"},
+		{"quota that does nothing", one("app: tor", "quota: {bytes: 1gb, then: {}}"), "then is empty"},
+		{"quota of nothing", one("app: tor", "quota: {bytes: 0, then: {drop: true}}"), `quota "0" is not between`},
+		{"quota and drop", one("app: tor", "drop: true, quota: {bytes: 1gb, then: {drop: true}}"), "drop excludes every other action"},
+		{"scope beyond a quota", one("app: tor", "quota: {bytes: 1gb, then: {rate: 1mbit, scope: flow}}"), `unknown key "scope" in then`},
+		{"empty schedule", timed("{}"), "schedule is empty"},
+		{"day", timed("{days: [mon-fry]}"), `unknown day "mon-fry"`},
+		{"day twice", timed("{days: [mon-fri, wed]}"), `day "wed" appears twice`},
+		{"hours", timed("{hours: 8-18}"), `hours "8-18": "8" is no time of the day`},
+		{"no hours", timed(`{hours: "08:00-08:00"}`), "begin and end are the same"},
+		{"time zone", "version: 1\ntime_zone: Europe/Berlim\n", `unknown time zone "Europe/Berlim"`},
 		{"dscp", one("app: tor", "dscp: AF14"), `unknown DSCP "AF14"; did you mean "AF1`},
 		{"dscp number", one("app: tor", "dscp: 64"), `unknown DSCP "64"`},
 		{"unparsed", "version: 1\nunparsed: dorp", `unparsed is "dorp"; did you mean "drop"?`},
@@ -286,7 +318,7 @@ func TestManyFaults(t *testing.T) {
 	if err == nil {
 		t.Fatal("taken")
 	}
-	const advice = "\nthe keys are version, rules, unparsed, protect, default\n"
+	const advice = "\nthe keys are version, rules, time_zone, unparsed, protect, default\n"
 	want := `p.yaml:1:1: unknown key "a" in the policy` + advice + `p.yaml:2:1: unknown key "b" in the policy` + advice +
 		`p.yaml:3:1: unknown key "c" in the policy` + advice + "p.yaml:1:1: version is missing\nwrite version: 1"
 	if got := printed(t, err); got != want {
@@ -349,6 +381,7 @@ func TestReachable(t *testing.T) {
 		{"drop leaves one-sided", drop("category: voip, midstream: true", "category: voip", "dscp: EF"), ""},
 		{"drop of one-sided after drop", drop("category: voip", "category: voip, one_sided: true", "drop: true"), ""},
 		{"drop after drop", drop("category: voip", "category: voip", "drop: true"), "1"},
+		{"not what rests", timed("{days: mon}") + "  - match: {app: tor}\n    action: {drop: true}\n", ""},
 		{"together", two("category: voip", "category: chat") + "  - match: {category: [chat, voip]}\n    action: {drop: true}\n", "1, 2"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -46,7 +46,7 @@ func coveredBy(earlier []flow.Rule, rule flow.Rule) (covering []int, covered boo
 	}
 	earlier = slices.Clone(earlier)
 	for i, e := range earlier {
-		if !matchesAll(e, rule) {
+		if !matchesAll(e, rule) || e.Schedule != nil {
 			earlier[i].Directions = []flow.Direction{} // of no packet
 		}
 	}

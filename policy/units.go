@@ -27,6 +27,7 @@ var rateUnits = map[string]float64{
 // sizeUnits are bytes.
 var sizeUnits = map[string]float64{
 	"": 1, "b": 1, "k": 1 << 10, "kb": 1 << 10, "m": 1 << 20, "mb": 1 << 20, "g": 1 << 30, "gb": 1 << 30,
+	"t": 1 << 40, "tb": 1 << 40,
 	"kbit": 1 << 7, "mbit": 1 << 17, "gbit": 1 << 27,
 }
 
@@ -64,6 +65,21 @@ func ParseSize(text string) (uint64, error) {
 	return uint64(math.Round(value)), nil
 }
 
+// MaxQuota is the largest quota in bytes.
+const MaxQuota = 1 << 50
+
+// ParseQuota reads the bytes of a quota, in the units of tc(8): 500mb, 5gb.
+func ParseQuota(text string) (uint64, error) {
+	value, err := quantity(text, sizeUnits)
+	if err != nil {
+		return 0, fault.Advise(fmt.Errorf("quota %q: %w", text, err), "write it as 500mb or 5gb")
+	}
+	if value < 1 || value > MaxQuota {
+		return 0, fmt.Errorf("quota %q is not between 1 byte and 1024 TB", text)
+	}
+	return uint64(math.Round(value)), nil
+}
+
 // quantity reads a number without sign or exponent, and the unit after it.
 func quantity(text string, units map[string]float64) (float64, error) {
 	end := strings.IndexFunc(text, func(r rune) bool { return (r < '0' || r > '9') && r != '.' })
@@ -95,7 +111,7 @@ func FormatRate(rate uint64) string {
 
 // FormatSize returns bytes for people: "610.4 KiB".
 func FormatSize(size uint64) string {
-	return scaled(float64(size), 1024, "B", "KiB", "MiB", "GiB")
+	return scaled(float64(size), 1024, "B", "KiB", "MiB", "GiB", "TiB")
 }
 
 func scaled(value, base float64, units ...string) string {

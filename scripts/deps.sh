@@ -181,10 +181,10 @@ for group in "${@:-build}"; do
 		done
 		[ ${#packages[@]} -gt 0 ] || continue
 		say "installing for the traffic lab: ${packages[*]}"
-		# All at once, then one by one, so that one that cannot be installed keeps no other away. At once, because rsyslog is one
-		# of several loggers that inetutils-inetd may bring. Some would replace the machine's own mail server, clock or logger:
-		# those are left out.
 		apt_install --no-remove "${packages[@]}" && continue
+		# One by one, so that one that cannot be installed keeps no other away. At once first, because rsyslog is one of several
+		# loggers that inetutils-inetd may bring. Some would replace the machine's own mail server, clock or logger: those are
+		# left out.
 		for package in "${packages[@]}"; do
 			apt_install --no-remove "$package" ||
 				skip "apt-get could not install $package without removing others: the lab leaves out what needs it"

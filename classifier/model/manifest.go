@@ -51,11 +51,13 @@ type Manifest struct {
 	// OperatingPoints says for each task what a minimum confidence buys, as measured on
 	// flows that the network was not trained on.
 	OperatingPoints map[flow.Task][]OperatingPoint `json:"operating_points,omitempty"`
-	Training        Training                       `json:"training"`
-	Figures         json.RawMessage                `json:"figures,omitempty"` // scores by split, as the trainer wrote them
-	Weaknesses      []string                       `json:"weaknesses"`
-	SHA256          string                         `json:"sha256"` // of the .onnx file, in hexadecimal
-	Licence         string                         `json:"licence"`
+	// Confusion says for each task what the network says of flows that it was not trained on.
+	Confusion  map[flow.Task]Confusion `json:"confusion,omitempty"`
+	Training   Training                `json:"training"`
+	Figures    json.RawMessage         `json:"figures,omitempty"` // scores by split, as the trainer wrote them
+	Weaknesses []string                `json:"weaknesses"`
+	SHA256     string                  `json:"sha256"` // of the .onnx file, in hexadecimal
+	Licence    string                  `json:"licence"`
 }
 
 // OperatingPoint is what the verdicts of a minimum confidence are worth.
@@ -63,6 +65,31 @@ type OperatingPoint struct {
 	MinConfidence float64 `json:"min_confidence"`
 	Coverage      float64 `json:"coverage"` // share of the flows that reach it
 	Right         float64 `json:"right"`    // share of these that are right
+}
+
+// Confusion counts flows by the label that they have and by what the network says of them.
+type Confusion struct {
+	Labels []string `json:"labels"`
+	Matrix [][]int  `json:"matrix"` // by label in truth, then by what the network says, in the order of Labels
+	Data   string   `json:"data"`   // which flows, and how they were counted
+}
+
+// check returns what is wrong with a confusion matrix.
+func (c *Confusion) check() error {
+	for n, row := range c.Matrix {
+		if len(row) != len(c.Labels) {
+			return fmt.Errorf("row %d has %d numbers", n, len(row))
+		}
+		for _, flows := range row {
+			if flows < 0 {
+				return fmt.Errorf("row %d has the number %d", n, flows)
+			}
+		}
+	}
+	if len(c.Matrix) != len(c.Labels) {
+		return fmt.Errorf("there are %d rows", len(c.Matrix))
+	}
+	return nil
 }
 
 // Training says what data a model was trained on, and how the data were split.
@@ -186,6 +213,12 @@ func (m *Manifest) checkTask(task flow.Task) error {
 	if t := m.UnknownThreshold[task]; !(t >= 0 && t < 1) {
 		return fault.Advise(fmt.Errorf("\"unknown_threshold\".%q is %g", task, t),
 			"write a probability from 0 (reject nothing) to below 1")
+	}
+	if c, ok := m.Confusion[task]; ok {
+		if err := c.check(); err != nil {
+			return fault.Advise(fmt.Errorf("\"confusion\".%q is no matrix of its %d labels: %w", task, len(c.Labels), err),
+				"write one row for each label, with a number of flows for each label, or leave the field out")
+		}
 	}
 	for i, p := range m.OperatingPoints[task] {
 		for _, share := range []float64{p.MinConfidence, p.Coverage, p.Right} {

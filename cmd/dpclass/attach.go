@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -205,6 +206,13 @@ func attach(cmd *cobra.Command, g *cli.Globals, f *attachFlags, interfaces []str
 	if err := f.announce(cmd.OutOrStdout(), log, attached, models); err != nil {
 		return err
 	}
+	ctx, stop := context.WithCancel(cmd.Context())
+	var tending sync.WaitGroup
+	defer tending.Wait()
+	defer stop()
+	for _, s := range all {
+		tending.Go(func() { s.tend(ctx) })
+	}
 	return a.Run(cmd.Context())
 }
 
@@ -280,6 +288,9 @@ func (f *attachFlags) attachAll(ctx context.Context, interfaces []string, config
 		}
 		if rules == nil {
 			continue
+		}
+		if _, err := iface.Rules().Confirm(); err != nil { // of the agent before
+			return attached, fmt.Errorf("policy on %q: %w", name, err)
 		}
 		if err := iface.Rules().Set(rules); err != nil {
 			return attached, fmt.Errorf("policy on %q: %w", name, err)

@@ -563,7 +563,7 @@ func newTalk(t *testing.T, r *lab.Routed, client, server string, port int) *talk
 	k.key, _ = flow.MakeKey(flow.UDP, local, remote, 0)
 	for _, socket := range []*net.UDPConn{k.client, k.server} {
 		t.Cleanup(func() { socket.Close() })
-		setECN(t, socket, local.Addr().Is6())
+		setTOS(t, socket, local.Addr().Is6(), 2)
 	}
 	go func() {
 		packet := make([]byte, 1500)
@@ -578,8 +578,8 @@ func newTalk(t *testing.T, r *lab.Routed, client, server string, port int) *talk
 	return k
 }
 
-// setECN marks what a socket sends as ECT(0).
-func setECN(t *testing.T, conn *net.UDPConn, is6 bool) {
+// setTOS sets the DSCP and the ECN bits of what a socket sends; 2 is ECT(0).
+func setTOS(t *testing.T, conn *net.UDPConn, is6 bool, tos int) {
 	t.Helper()
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -590,8 +590,8 @@ func setECN(t *testing.T, conn *net.UDPConn, is6 bool) {
 		level, option = unix.IPPROTO_IPV6, unix.IPV6_TCLASS
 	}
 	var failed error
-	if err := raw.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), level, option, 2) }); err != nil || failed != nil {
-		t.Fatalf("ECN bits: %v %v", err, failed)
+	if err := raw.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), level, option, tos) }); err != nil || failed != nil {
+		t.Fatalf("type of service: %v %v", err, failed)
 	}
 }
 

@@ -36,6 +36,7 @@ func testRecord(t *testing.T, s *suite) {
 	t.Run("Limits", func(t *testing.T) { testRecordLimits(t, s) })
 	t.Run("FullDisk", func(t *testing.T) { testRecordFullDisk(t, s) })
 	t.Run("Segments", func(t *testing.T) { testRecordSegments(t, s) })
+	t.Run("Fragments", func(t *testing.T) { testRecordFragments(t, s) })
 	t.Run("Refusals", func(t *testing.T) { testRecordRefusals(t, s) })
 }
 
@@ -654,6 +655,51 @@ func testRecordSegments(t *testing.T, s *suite) {
 		if !bytes.Equal(stream, sent) {
 			t.Errorf("what %s sent is not complete", from)
 		}
+	}
+}
+
+// testRecordFragments: later fragments have no ports, and are with the first one.
+func testRecordFragments(t *testing.T, s *suite) {
+	near, far := pair(t, false)
+	record := s.startRecord(t, near)
+	for _, address := range []string{"10.0.1.2:7007", "[fd00:1::2]:7007"} {
+		echo(t, far, address)
+		c, err := near.Dial(testContext(t), "udp", "", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := c.Write(make([]byte, 2000)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Read(make([]byte, 2000)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sum := record.interrupt(t)
+	if len(sum.Labels) != 1 || sum.Labels[0].Label != ourName(t) {
+		t.Fatalf("%+v", sum)
+	}
+	reader, err := capture.Open(filepath.Join(record.dir, sum.Labels[0].Path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	count := map[vector.Reason]int{}
+	for {
+		packet, err := reader.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, reason := vector.Parse(packet.Data, packet.Length)
+		count[reason]++
+	}
+	// Both ways, over IPv4 and IPv6, in two fragments.
+	if count[vector.OK] != 4 || count[vector.Fragment] != 4 {
+		t.Errorf("%v, want 4 first fragments and 4 later ones", count)
 	}
 }
 

@@ -5,6 +5,8 @@
 package main
 
 import (
+	_ "time/tzdata" // a policy's time_zone works on systems without zones
+
 	"github.com/spf13/cobra"
 
 	"github.com/dpclass/dpclass/internal/cli"

@@ -10,13 +10,15 @@ import (
 )
 
 func newPolicyCommand(g *cli.Globals) *cobra.Command {
-	cmd := cli.Group("policy", "Begin, check, apply, show or clear a policy", policy.Help,
+	cmd := cli.Group("policy", "Begin, check, apply, confirm, show or clear a policy", policy.Help,
 		`  dpclass policy init diffserv --out policy.yaml
   dpclass policy check policy.yaml
   dpclass policy apply eth0 policy.yaml
+  dpclass policy apply eth0 policy.yaml --confirm 60s
+  dpclass policy confirm eth0
   dpclass policy show eth0
   dpclass policy clear eth0`)
-	cmd.AddCommand(newPolicyApplyCommand(g), newPolicyShowCommand(g), newPolicyClearCommand(g), newPolicyCheckCommand(g),
+	cmd.AddCommand(newPolicyApplyCommand(g), newPolicyConfirmCommand(g), newPolicyShowCommand(g), newPolicyClearCommand(g), newPolicyCheckCommand(g),
 		newPolicyInitCommand(g))
 	return cmd
 }

@@ -5,10 +5,12 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/cli"
@@ -111,8 +113,11 @@ func TestShowPolicy(t *testing.T) {
 	}
 	p.Flows, p.DropUnparsed = []flow.Key{key}, true
 	var out bytes.Buffer
-	stats := []loader.RuleStats{{Packets: 20, Bytes: 4000, Marked: 20}, {Packets: 5, Bytes: 5000, Dropped: 3}}
-	if err := showPolicy(&out, "eth0", p, stats); err != nil {
+	shown := shownPolicy{policy: p, rules: []loader.RuleReport{
+		{RuleStats: loader.RuleStats{Packets: 20, Bytes: 4000, Marked: 20}},
+		{RuleStats: loader.RuleStats{Packets: 5, Bytes: 5000, Dropped: 3}},
+	}}
+	if err := shown.print(&out, "eth0"); err != nil {
 		t.Fatal(err)
 	}
 	const want = goodPolicy + `
@@ -124,5 +129,25 @@ never dropped or policed: ARP, ND, ICMP, tcp 10.0.0.1:22 10.0.0.9:50000
 `
 	if out.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
+	}
+
+	out.Reset()
+	p.DryRun = true
+	shown.until = time.Now().Add(time.Minute)
+	shown.hosts = map[int][]loader.HostUse{1: {{Host: netip.MustParsePrefix("192.0.2.1/32"), Bytes: 2000}, {Host: netip.MustParsePrefix("2001:db8::/64"), Bytes: 10}}}
+	p.Rules[1].Action.Quota = 1000
+	shown.rules[0].Categories, shown.rules[0].DSCPs = map[string]uint64{"": 5, "voip": 15}, map[int]uint64{46: 18, 10: 2}
+	shown.rules[1].Rests = true
+	if err := shown.print(&out, "eth0"); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"rule 1, packets by category: voip 15, undecided 5\n", "rule 1, packets by DSCP: 46 18, 10 2\n", "rule 2, schedule: rests now\n",
+		"rule 2, quota: 2 hosts today, 1 beyond it, most: 192.0.2.1 2.0 kB, 2001:db8::/64 10 B\n", "dry run: DROPPED and MARKED count",
+		"no policy comes back; to keep this one: dpclass policy confirm eth0\n",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("got\n%s\nwithout %q", out.String(), want)
+		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/dpclass/dpclass/agent"
 	"github.com/dpclass/dpclass/flow"
@@ -69,12 +70,60 @@ func (s *watched) lost() (reason, err error) {
 	return s.attachment.Lost()
 }
 
+// tendEvery is how often the agent looks after what a policy does at certain times.
+const tendEvery = time.Minute
+
+// tend makes schedules and quotas follow the wall clock if it is set, and the kernel know
+// enough of them in advance, until the context ends. Without an agent, the kernel goes by what
+// it knows.
+func (s *watched) tend(ctx context.Context) {
+	ticker := time.NewTicker(tendEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		s.mu.Lock()
+		var err error
+		if s.attachment != nil {
+			err = renewSchedule(s.attachment.Pins)
+		}
+		s.mu.Unlock()
+		if err != nil {
+			s.log.Warn("the policy's schedule could not be renewed", "iface", s.name, "error", err)
+		}
+	}
+}
+
+// renewSchedule applies a policy again if the kernel knows little more of its schedule. Its
+// rules keep their counters and buckets.
+func renewSchedule(iface *loader.Pins) error {
+	if err := iface.Rules().FollowClock(); err != nil {
+		return err
+	}
+	due, err := iface.Rules().ScheduleEnds()
+	if err != nil || !due {
+		return err
+	}
+	shown, err := inForce(iface)
+	if err != nil || shown.policy == nil || !shown.until.IsZero() {
+		return err
+	}
+	return iface.Rules().Set(shown.policy)
+}
+
 // release detaches the interface and keeps the policy for its return.
 func (s *watched) release() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var err error
-	s.policy, _, err = inForce(s.attachment.Pins)
+	shown, err := inForce(s.attachment.Pins)
+	if err == nil {
+		if s.policy = shown.policy; !shown.until.IsZero() {
+			s.policy = shown.former // nobody has confirmed the other one
+		}
+	}
 	err = errors.Join(err, s.processes.unpin(s.attachment), s.attachment.Detach())
 	s.attachment = nil
 	return err

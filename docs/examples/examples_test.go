@@ -28,10 +28,10 @@ type change struct {
 
 var changes = []change{
 	{
-		patch: "action.patch", files: 4, generate: []string{"./loader"}, needs: "clang",
+		patch: "action.patch", files: 5, generate: []string{"./loader"}, needs: "clang",
 		try:   []string{"policy", "check", "-"},
-		stdin: "version: 1\nrules:\n  - match: {category: voip}\n    action: {mark: 7}\n",
-		want:  "set the skb mark 0x7",
+		stdin: "version: 1\nrules:\n  - match: {category: voip}\n    action: {tc_index: 7}\n",
+		want:  "tc_index 7 when sent",
 	},
 	{
 		patch: "label.patch", files: 1, generate: []string{"./flow"},

@@ -17,7 +17,7 @@ import (
 )
 
 // Unpinned are the maps that belong to one process.
-var Unpinned = []string{"inbox", "scratch", "forgotten", "matching", "answer_copies", "headers", "shares", "births"}
+var Unpinned = []string{"inbox", "scratch", "forgotten", "matching", "answer_copies", "headers", "shares", "births", "host_rooms"}
 
 // Pinned returns the names of the maps of an object that are pinned, in order. Maps
 // with constants and variables (.rodata, .bss) are not.

@@ -121,13 +121,18 @@ func endpoint(addr netip.Addr, port uint16) string {
 	return netip.AddrPortFrom(addr, port).String()
 }
 
-// ruleCell shows the rule of a flow, or those of received and of sent packets if they differ.
+// ruleCell shows the rule of a flow, or those of received and of sent packets if they differ. Rules of a dry run are
+// marked.
 func ruleCell(l flow.Live) tui.Cell {
 	in, out := tui.CountCell(uint64(l.Rule), tui.Plain), tui.CountCell(uint64(l.RuleOut), tui.Plain)
-	if l.Rule == l.RuleOut {
-		return in
+	cell := in
+	if l.Rule != l.RuleOut {
+		cell = tui.Cell{Text: in.Text + "/" + out.Text}
 	}
-	return tui.Cell{Text: in.Text + "/" + out.Text}
+	if l.DryRun {
+		cell = tui.Cell{Text: "dry " + cell.Text, Style: tui.Dim}
+	}
+	return cell
 }
 
 // labelCell shows a label; a provisional one has a question mark.

@@ -12,9 +12,9 @@ import (
 )
 
 var _ = register(
-	&Program{Name: "xmpp", Category: "chat", App: "jabber", Quick: true, Clients: 5, Version: "prosodyctl about",
+	&Program{Name: "xmpp", Category: "chat", App: "jabber", Quick: true, Clients: 8, Version: "prosodyctl about",
 		Needs: []Need{{"prosody", "prosody"}, {"/usr/bin/python3", "python3"}, {"/usr/lib/python3/dist-packages/slixmpp", "python3-slixmpp"}}, Start: startXMPP},
-	&Program{Name: "weechat", Category: "chat", App: "irc", Clients: 5, Version: "weechat-headless --version",
+	&Program{Name: "weechat", Category: "chat", App: "irc", Clients: 8, Version: "weechat-headless --version",
 		Needs: []Need{{"ngircd", "ngircd"}, {"weechat-headless", "weechat-headless"}, {"/usr/lib/*/weechat/plugins/fifo.so", "weechat-plugins"}}, Start: startIRC},
 )
 
@@ -106,7 +106,7 @@ VirtualHost "%[5]s"
 		return nil, err
 	}
 	return func(ctx context.Context, c *Client) error {
-		seconds, pause := min(c.Between(5, 60), c.Left().Seconds()-1), 4.
+		seconds, pause := min(c.Between(3, 25), c.Left().Seconds()-1), 2.
 		if c.Round.Quick {
 			seconds, pause = min(3, c.Left().Seconds()-1), .3
 		}
@@ -174,12 +174,12 @@ Ports = %[4]d
 		if err := c.Think(ctx, 4*time.Second); err != nil {
 			return err
 		}
-		for range 3 + c.IntN(20) {
+		for range 2 + c.IntN(9) {
 			line := "irc.server.lab */msg #lab " + c.Text(c.Size(5, 200)) + "\n"
 			if err := appendTo(pipe, line); err != nil {
 				return fmt.Errorf("weechat: %w: %s", err, client.Output())
 			}
-			if err := c.Think(ctx, 4*time.Second); err != nil {
+			if err := c.Think(ctx, 2*time.Second); err != nil {
 				return err
 			}
 		}

@@ -33,8 +33,8 @@ type speaks struct {
 }
 
 // spoken is what the programs and tunnels speak. Those that are not in it speak what nDPI
-// 4.2 does not know: teeworlds, Minetest, Shadowsocks, OpenVPN over TCP, IKE (which it
-// guesses by the port alone).
+// 4.2 does not know: teeworlds, Minetest, Shadowsocks, OpenVPN over TCP, IKE (which it guesses
+// by the port alone).
 var spoken = map[string]speaks{
 	"curl": {names: []string{"TLS"}}, "curl-files": {names: []string{"TLS"}}, "lftp": {names: []string{"TLS", "FTP_CONTROL"}},
 	"chromium": {names: []string{"TLS", "QUIC"}}, "chromium-upload": {names: []string{"TLS", "QUIC"}}, "chromium-video": {names: []string{"TLS", "QUIC"}},

@@ -11,9 +11,9 @@ import (
 )
 
 var _ = register(
-	&Program{Name: "telnet", Category: "remote", App: "telnet",
+	&Program{Name: "telnet", Category: "remote", App: "telnet", Clients: 6,
 		Needs: []Need{{"telnetd", "inetutils-telnetd"}, {"inetutils-inetd", "inetutils-inetd"}, {"telnet", "telnet"}}, Start: startTelnet},
-	&Program{Name: "mosh", Category: "remote", App: "mosh", Version: "mosh --version",
+	&Program{Name: "mosh", Category: "remote", App: "mosh", Clients: 6, Version: "mosh --version",
 		Needs: append([]Need{{"mosh", "mosh"}, {"script", "bsdutils"}}, needSSH...), Start: startMosh},
 	&Program{Name: "vnc", Category: "remote", App: "vnc", Clients: 1, Version: "xtigervncviewer --version",
 		Needs: []Need{{"Xtigervnc", "tigervnc-standalone-server"}, {"xtigervncviewer", "tigervnc-viewer"}, {"Xvfb", "xvfb"}, {"xdotool", "xdotool"}, {"xterm", "xterm"}},

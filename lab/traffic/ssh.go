@@ -19,7 +19,7 @@ var _ = register(
 	&Program{Name: "scp", Category: "file-transfer", App: "scp", Needs: needSSH, Version: "ssh -V", Start: startSCP},
 	&Program{Name: "rsync", Category: "file-transfer", App: "rsync", Version: "rsync --version",
 		Needs: append([]Need{{"rsync", "rsync"}}, needSSH...), Start: startRsync},
-	&Program{Name: "ssh", Category: "remote", App: "ssh", Needs: needSSH, Version: "ssh -V", Quick: true, Clients: 5, Start: startShell},
+	&Program{Name: "ssh", Category: "remote", App: "ssh", Needs: needSSH, Version: "ssh -V", Quick: true, Clients: 8, Start: startShell},
 )
 
 // sshServer is a running OpenSSH server.

@@ -14,9 +14,9 @@ import (
 )
 
 var _ = register(
-	&Program{Name: "baresip", Category: "voip", App: "sip", Quick: true, Clients: 2, Version: "baresip -h",
+	&Program{Name: "baresip", Category: "voip", App: "sip", Quick: true, Clients: 4, Version: "baresip -h",
 		Needs: []Need{{"baresip", "baresip-core"}}, Start: startBaresip},
-	&Program{Name: "rtp", Category: "voip", App: "rtp", Clients: 2, Start: startRTP},
+	&Program{Name: "rtp", Category: "voip", App: "rtp", Clients: 6, Start: startRTP},
 )
 
 // baresipConfig: sound comes from a file and goes nowhere. There are no files for ring tones: one would
@@ -149,7 +149,7 @@ func startBaresip(ctx context.Context, r *Round) (Session, error) {
 		}
 	}
 	return func(ctx context.Context, c *Client) error {
-		seconds := c.Between(8, 60)
+		seconds := c.Between(5, 40)
 		if c.Round.Quick {
 			seconds = 4
 		}
@@ -174,7 +174,7 @@ func startRTP(_ context.Context, r *Round) (Session, error) {
 		if err != nil {
 			return err
 		}
-		seconds := c.Between(8, 60)
+		seconds := c.Between(5, 40)
 		if c.Round.Quick {
 			seconds = 3
 		}

@@ -2,8 +2,10 @@
 """How good is the default network, and all of dpclass, on captures and networks it has never seen?
 
 Captures: those of nets.SET, each judged by a network that was trained without it (dptrain's folds).
-Networks: the sets that nothing is trained on. A flow's verdict is that of its name or protocol if
-``dpclass classify`` says so, otherwise that of the network or of boosted trees.
+Networks: the sets that nothing is trained on. The set "lab", made by dplab, is learnt beside the
+others; its captures that are not for training are a test of their own. A flow's verdict is that of
+its name or protocol if ``dpclass classify`` says so, otherwise that of the network or of boosted
+trees.
 """
 
 import collections
@@ -28,6 +30,7 @@ BYTES = 256  # of a packet that LightGBM reads; all 1500 take five times as long
 # A traffic generator made the set; TLS that a client holds during a call is labelled voip.
 GENERATED, SIGNALLING = "ustc", "-signalling"
 VPN = "vpn-"
+LAB = "lab"  # the set of dplab traffic
 KINDS = {"protocol": "protocols", "all": "protocols and names"}
 
 
@@ -44,7 +47,8 @@ class Test:
 def run(ds, work, captures=None, threads=1, log=print):
     """All results of the page; trainings and judgements below ``work`` are not repeated."""
     labels = json.loads(SHIPPED.read_text())["labels"]
-    options = train.Options(labels=labels, folds=FOLDS)
+    beside = [LAB] if LAB in ds.meta["sets"] else None
+    options = train.Options(labels=labels, folds=FOLDS, beside=beside)
     train.train(ds, options, work / "default", log)
     learnt = train.finished(ds, work / "default")
     tuned, _ = export.tune(ds, learnt)
@@ -53,7 +57,10 @@ def run(ds, work, captures=None, threads=1, log=print):
     tests = {"new captures: category": _captures(ds, learnt, 0, trees[0], how)}
     if len(learnt.tasks) > 1:
         tests["new captures: application"] = _captures(ds, learnt, 1, trees[1], how)
-    tests["new networks: category"] = _networks(ds, learnt, trees[0], how)
+    in_lab = ds.capture_column("set") == LAB
+    tests["new networks: category"] = _networks(ds, learnt, ~in_lab, trees[0], how)
+    if (in_lab & (ds.capture_column("use") == "evaluate")).any():
+        tests["new lab captures: category"] = _networks(ds, learnt, in_lab, trees[0], how)
     flows = np.unique(np.concatenate([test.flow for test in tests.values()]))
     every, first = np.unique(ds.flow, return_index=True)
     rows = first[np.searchsorted(every, flows)]
@@ -120,12 +127,13 @@ def _captures(ds, learnt, number, trees, how):
     return _test(ds, task, np.concatenate(rows), np.concatenate(said), trees, how)
 
 
-def _networks(ds, learnt, trees, how):
-    """The test on networks that nothing is trained on."""
+def _networks(ds, learnt, some, trees, how):
+    """The test on those of ``some`` rows whose captures nothing is trained on."""
     task, rows = learnt.tasks[0], data.rows_for(ds, "evaluate")
     in_call = np.array([name.endswith(SIGNALLING) for name in ds.names("app")[rows]], dtype=bool)
     rows = rows[
-        (task.target[rows] >= 0)
+        some[rows]
+        & (task.target[rows] >= 0)
         & (ds.index[rows] < how.samples)
         & (ds.capture_column("set")[rows] != GENERATED)
         & ~in_call

@@ -58,6 +58,23 @@ def test_everything_is_scored_and_shown(tested, tmp_path, monkeypatch):
     assert len(list((tmp_path / "docs" / "evaluation").glob("*.png"))) == 4
 
 
+def test_captures_of_the_lab_are_a_test_of_their_own(tested, tmp_path, monkeypatch):
+    ds = data.Dataset(tested)
+    ds.meta["sets"].append("lab")
+    for number, capture in enumerate(ds.captures):
+        if capture["use"] == "evaluate" and number % 2:
+            capture["set"] = "lab"
+    labels = {"category": ds.labels("category")}
+    (tmp_path / "default.json").write_text(json.dumps({"labels": labels}))
+    monkeypatch.setattr(evaluation, "SHIPPED", tmp_path / "default.json")
+    results = evaluation.run(ds, tmp_path, log=lambda line: None)
+    n = {test: by["network alone"]["n"] for test, by in results["scores"].items()}
+    late, lab = ds.flow >= 200, ds.capture_column("set") == "lab"
+    known = late & np.isin(ds.names("category"), labels["category"])
+    assert n["new lab captures: category"] == len(np.unique(ds.flow[known & lab]))
+    assert n["new networks: category"] == len(np.unique(ds.flow[known & ~lab])) - 1
+
+
 def test_network_says_what_is_inside_a_vpn():
     task = data.Task("category", ["chat", "web", "vpn-chat", "vpn-voip"], None)
     test = evaluation.Test(task, np.arange(5), np.zeros(5, int), {})

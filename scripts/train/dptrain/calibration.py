@@ -162,6 +162,16 @@ def scores(truth, predicted):
     return {"n": len(truth), **{k: round(float(v), 4) for k, v in values.items()}}
 
 
+def confusion(judged, aggregation, labels):
+    """Flows by the label that they have and what the network says: {labels, matrix, data}."""
+    _, evidence, _ = flow_evidence(judged.probabilities, judged.flow, judged.index, aggregation)
+    truth = judged.target[np.unique(judged.flow, return_index=True)[1]]
+    matrix = np.zeros((len(labels), len(labels)), int)
+    np.add.at(matrix, (truth, evidence.argmax(1)), 1)
+    data = f"{len(truth)} flows of the training data, judged by networks that were not trained on them"
+    return {"labels": list(labels), "matrix": matrix.tolist(), "data": data}
+
+
 def by_packet_and_flow(judged, aggregation):
     """``scores`` by packet and by flow; the packets of a flow have one label."""
     keys = judged.probabilities, judged.flow, judged.index

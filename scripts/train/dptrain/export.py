@@ -61,7 +61,7 @@ def tune(ds, run):
     own = not run.spec["folds"]
     how = ds.aggregation if own else calibration.choose_growth(tasks, ds.aggregation)
     tuned = {"temperature": {}, "growth": how.growth, "floor": how.floor, "unknown_threshold": {}}
-    points, scores = {}, {}
+    points, scores, confused = {}, {}, {}
     for task, found in tasks.items():
         temperature, threshold = calibration.calibrate(found, how)
         tuned["temperature"][task] = temperature
@@ -70,12 +70,14 @@ def tune(ds, run):
         error = calibration.calibration_error(*found.verdicts(how, temperature))
         scores[task] = calibration.by_packet_and_flow(found, how)
         scores[task]["calibration_error"] = round(error, 3)
+        confused[task] = calibration.confusion(found, how, run.spec["labels"][task])
     tuned["final_confidence"] = manifest.FINAL_CONFIDENCE
     if not own:
         chosen = calibration.final_confidence(tasks, tuned["temperature"], how)
         tuned["final_confidence"] = chosen
     tuned["samples"] = how.samples
     tuned["operating_points"] = points
+    tuned["confusion"] = confused
     return tuned, {"validation" if own else "capture split": scores}
 
 

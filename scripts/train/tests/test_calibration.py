@@ -83,6 +83,13 @@ def test_an_early_verdict_may_cost_next_to_nothing():
     assert calibration.final_confidence(task, {"category": 2.0}, how) == 0.8
 
 
+def test_confusion_counts_flows_by_truth_and_verdict():
+    p = np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7]])
+    got = calibration.confusion(judged(p, [0, 0, 1]), AGGREGATION, ["chat", "voip"])
+    assert got["labels"] == ["chat", "voip"] and got["matrix"] == [[1, 1], [0, 1]]
+    assert got["data"].startswith("3 flows ")
+
+
 def test_operating_points_count_flows():
     p = [[0.99, 0.01]] * 50 + [[0.7, 0.3]] * 50
     points = calibration.operating_points(judged(p, [0] * 75 + [1] * 25), 1.0, AGGREGATION)

@@ -347,6 +347,12 @@ func (r *recorder) packet(f *frame) error {
 	if p.First {
 		r.note(f, t)
 	}
+	if t.out || t.label != nil && r.Packets > 0 && t.kept >= r.Packets { // most packets of a large flow: no work for them
+		if !t.out {
+			r.sum.Beyond += f.offload.segments(&p)
+		}
+		return nil
+	}
 	return segments(f.ip, &p, f.offload, func(ip []byte, length int) error {
 		segment := p
 		if len(ip) != len(f.ip) {

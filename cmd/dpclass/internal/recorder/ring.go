@@ -52,7 +52,7 @@ type offload struct {
 // The kernel's numbers: linux/if_packet.h and linux/virtio_net.h.
 const (
 	blockSize     = 1 << 20
-	blocks        = 32
+	blocks        = 64
 	frameSize     = 1 << 11
 	retireMs      = 20 // a block that is not full is handed over after this time
 	vnetHeader    = 10 // struct virtio_net_hdr

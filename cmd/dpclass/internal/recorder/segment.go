@@ -15,6 +15,14 @@ const (
 	tcpCWR = 128
 )
 
+// segments returns how many packets a packet is on the wire.
+func (o offload) segments(p *vector.Packet) int {
+	if o.gso == 0 || o.size == 0 {
+		return 1
+	}
+	return max((p.Length-p.Payload+o.size-1)/o.size, 1)
+}
+
 // segments hands the packets that are on the wire to each: a packet of up to 64 kB that the
 // kernel hands to the device, or has put together from several, in its segments, as
 // segmentation writes them; any other packet as it is. A model learns packets as it will see
