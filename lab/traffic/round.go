@@ -248,7 +248,7 @@ func (r *Round) capture(ctx context.Context, host *lab.Host, device, filter stri
 	if err != nil {
 		return err
 	}
-	d := &dump{process: process, file: file, tunnel: r.tunnel, inside: host != r.net.router}
+	d := &dump{process: process, file: file, tunnel: r.tunnel, inside: r.tunnel != nil && host != r.net.router}
 	for _, c := range r.Clients {
 		d.clients = append(d.clients, c.stack.addr4, c.stack.addr6, c.Addr4, c.Addr6)
 	}
