@@ -46,8 +46,8 @@ static __always_inline int handle_flow(struct packet *p, const struct tables *t)
 	drop = enforce(p, f);
 	if (unlikely(p->fragment))
 		note_first_fragment(p, f, drop);
-	if (f->line)
-		renew(f, now, p->direction, p->family);
+	if (f->line && renew(f, now, p->direction, p->family))
+		remember_packet(p, f);
 	return drop;
 }
 

@@ -49,15 +49,6 @@ static __always_inline struct line *find_line(const struct packet *p, const __u6
 	return NULL;
 }
 
-/* Whether a dropped packet may be counted in the line: not the first one, and not each of those after which the flow's verdicts
- * are remembered (remember_packet). */
-static __always_inline bool counts_drop(const struct packet *p, const struct line_rest *rest)
-{
-	__u64 dropped = read_word(&rest->dropped) >> LINE_PACKETS_SHIFT;
-
-	return dropped && (dropped ^ (dropped + p->segments)) < REMEMBER_EVERY;
-}
-
 static __always_inline enum way fast_way(struct packet *p, const __u64 *key, const int family)
 {
 	__u64 control, count, now = bpf_jiffies64();
@@ -113,7 +104,8 @@ static __always_inline enum way fast_way(struct packet *p, const __u64 *key, con
 				tat = r->actions & action_per_flow ? &rest->tat : &bucket->tat;
 				drop = !conforms(tat, r->cost, r->burst_ns, p->bytes, bucket_time(r->burst_ns));
 			}
-			if (drop && (!counts_drop(p, rest) || read_word(&rest->dropped) & LINE_HALF))
+			if (drop && (!(control & line_dropped) ||
+				     read_word(&rest->dropped) >> LINE_PACKETS_SHIFT >= LINE_DROPPED))
 				return way_general;
 		}
 		stats->packets += p->segments;

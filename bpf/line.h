@@ -33,6 +33,7 @@ enum line_bit {
 	line_sent_b = 8,
 	line_from_a = 16, /* the line is that of endpoint a's packets; for TCP, whose numbers it has */
 	line_protected = 32,
+	line_dropped = 64, /* packets of the flow were dropped, and its verdicts are remembered */
 };
 
 /* Never read: it puts the enum into the object's BTF (see limits.h). */
@@ -52,6 +53,7 @@ volatile const enum line_bit line_bits = 0;
  * both to the flow. */
 #define LINE_PACKETS_SHIFT 40
 #define LINE_BYTES ((1ull << LINE_PACKETS_SHIFT) - 1)
+#define LINE_DROPPED 256 /* dropped packets in a line: then the general way remembers the flow's verdicts */
 #define LINE_HALF (1ull << 63 | 1ull << (LINE_PACKETS_SHIFT - 1))
 
 /* What the lines of both families begin with. */
@@ -415,6 +417,8 @@ static __always_inline int renew_from(struct flow *f, __u32 now, const enum dire
 	__u64 before, after;
 	union choice_word found;
 	struct side *side;
+	__u64 dropped;
+	bool many;
 
 	if (!l)
 		return 0;
@@ -429,11 +433,13 @@ static __always_inline int renew_from(struct flow *f, __u32 now, const enum dire
 		rest_of(l, family)->side.end = side->end;
 	if (rest_of(l, family)->side.ack - side->ack >= TCP_NEAR)
 		rest_of(l, family)->side.ack = side->ack;
-	if ((read_word(&l->count) | read_word(&rest_of(l, family)->dropped)) & LINE_HALF)
+	dropped = read_word(&rest_of(l, family)->dropped);
+	if (dropped || read_word(&l->count) & LINE_HALF)
 		collect_line(f, l, direction, family);
+	many = dropped >> LINE_PACKETS_SHIFT >= LINE_DROPPED / 2;
 	found.word = read_word(&f->choice);
 	if (!(found.choice.change & choice_found) || found.choice.change & (choice_change - choice_writer))
-		return 0;
+		return many;
 	held_up(4);
 	after = before & (LINE_VERSIONS << LINE_VERSION_SHIFT | line_used | line_live | line_from_a);
 	after |= (__u64)found.choice.epoch << LINE_EPOCH_SHIFT | sent_bits(f->state);
@@ -441,12 +447,15 @@ static __always_inline int renew_from(struct flow *f, __u32 now, const enum dire
 	after |= (__u64)(direction == direction_in ? found.choice.rule_in : found.choice.rule_out) << LINE_RULE_SHIFT;
 	if (found.choice.change & choice_protected)
 		after |= line_protected;
+	if (f->dropped || f->state & state_enforced)
+		after |= line_dropped;
 	if (after != before)
 		__sync_val_compare_and_swap(&l->control, before, after);
-	return 0;
+	return many;
 }
 
-/* Lets the flow's line in the direction know what the general way has found out about it, with a packet at `now`. */
+/* Lets the flow's line in the direction know what the general way has found out about it, with a packet at `now`. Returns
+ * whether the flow's verdicts are to be remembered again: many packets were dropped. */
 __noinline int renew(struct flow *f, __u32 now, int direction, int family)
 {
 	if (!f || !f->line)

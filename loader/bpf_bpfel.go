@@ -448,6 +448,7 @@ const (
 	bpfLineBitLineSentB     bpfLineBit = 8
 	bpfLineBitLineFromA     bpfLineBit = 16
 	bpfLineBitLineProtected bpfLineBit = 32
+	bpfLineBitLineDropped   bpfLineBit = 64
 )
 
 type bpfLineRest struct {

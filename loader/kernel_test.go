@@ -64,7 +64,7 @@ func dropped(program string) uint32 {
 	return tcShot
 }
 
-// noFastPath makes all tests take the general way (TestGeneralWay).
+// noFastPath makes all tests take the general way: scripts/test.sh runs them both ways.
 var noFastPath = os.Getenv("DPCLASS_NO_FAST_PATH") != ""
 
 func needRoot(t testing.TB) {

@@ -23,7 +23,7 @@ func served(now time.Time) loader.Status {
 			{Name: "ingress", Program: "dpclass_xdp", ProgID: 11, LinkID: 4, State: "attached"},
 			{Name: "egress", Program: "dpclass_out", ProgID: 12, LinkID: 5, State: "attached"},
 		},
-		Flows: 12, FlowsMax: 65536, Pending: 1, PendingMax: 65536,
+		Flows: 12, FlowsMax: 65536, FastPath: true, Fast: 11, FlowBytes: 400, Memory: 150_000_000, Pending: 1, PendingMax: 65536,
 		Counters: map[string]uint64{"not_ip": 17, "fragment": 0, "dns": 4},
 		Agent: &loader.AgentStats{
 			PID: 99, Model: []string{"default"}, Started: now.Add(-61 * time.Second), Updated: now, Samples: 60, Verdicts: 58, Shed: 1, Batches: 30,
@@ -47,6 +47,8 @@ func TestStatusText(t *testing.T) {
   ring      50.0 % of 4.2 MB
   policy    2 rules
   flows     12 of 65536 (0.0 %) decided, 1 of 65536 (0.0 %) pending; 5 samples per flow
+  fast path 11 of the decided flows
+  memory    150 MB in the kernel, 400 bytes for a decided flow of IPv4
   counters  dns                                 4
             not_ip                             17`
 	if got := strings.Join(statusText(served(now), now, false), "\n"); got != want {

@@ -84,3 +84,13 @@ func TestFailure(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+func TestMemoryFinding(t *testing.T) {
+	const meminfo = "MemTotal:       16000000 kB\nMemFree:         9000000 kB\nMemAvailable:     200000 kB\n"
+	for need, want := range map[uint64]string{100 << 20: OK, 300 << 20: Warn} {
+		f := memoryFinding(meminfo, need)
+		if f.State != want || (f.Advice == "") != (want == OK) {
+			t.Errorf("%d bytes needed: %+v, want %s", need, f, want)
+		}
+	}
+}
