@@ -65,6 +65,8 @@ struct agent_stats {
 	__u8 ready;
 	__u8 ending; /* it is about to let go of the interface */
 	__u8 takes_reload; /* SIGUSR1 makes it load its models again */
+	__u32 landlock; /* version of the Landlock interface that limits it, 0 if none does */
+	__u32 pad;
 	__u8 model[2][name_len];
 	__u8 last_error[128];
 	__u8 reload_error[256]; /* of the last reload that ended; empty if it changed the models */

@@ -9,4 +9,4 @@ package loader
 const ABI = 5
 
 // abiFingerprint is internal/abi's fingerprint of the maps of that ABI.
-const abiFingerprint = "effb1b55f7c4857c"
+const abiFingerprint = "e64d3a3994516f82"

@@ -74,7 +74,7 @@ func putAgent(m *ebpf.Map, labels *nameTable, s *AgentStats) error {
 		BatchMeanMilli:         uint64(s.BatchMean * 1e3),
 		P50Ns:                  uint64(s.P50), P99Ns: uint64(s.P99), RingBytes: s.RingBytes, RingUsed: s.RingUsed,
 		Pid: uint32(s.PID), Classify: bit(s.Classify), Ready: bit(s.Ready), Ending: bit(s.Ending),
-		TakesReload: bit(s.TakesReload) | uint8(s.Landlock)<<1, ReloadsBegun: s.ReloadsBegun, Reloads: s.Reloads,
+		TakesReload: bit(s.TakesReload), Landlock: uint32(s.Landlock), ReloadsBegun: s.ReloadsBegun, Reloads: s.Reloads,
 	}
 	for n, name := range s.Model[:min(len(s.Model), len(raw.Model))] {
 		copy(raw.Model[n][:len(raw.Model[n])-1], name)
@@ -114,7 +114,7 @@ func readAgent(m *ebpf.Map, labels *nameTable) (*AgentStats, error) {
 		SamplesPerSecond: float64(raw.SamplesPerSecondMilli) / 1e3, VerdictsPerSecond: float64(raw.VerdictsPerSecondMilli) / 1e3,
 		BatchMean: float64(raw.BatchMeanMilli) / 1e3, P50: Milliseconds(raw.P50Ns), P99: Milliseconds(raw.P99Ns),
 		RingBytes: raw.RingBytes, RingUsed: raw.RingUsed, Classify: raw.Classify != 0, Ready: raw.Ready != 0, Ending: raw.Ending != 0,
-		LastError: cString(raw.LastError[:]), TakesReload: raw.TakesReload&1 != 0, Landlock: int(raw.TakesReload >> 1),
+		LastError: cString(raw.LastError[:]), TakesReload: raw.TakesReload != 0, Landlock: int(raw.Landlock),
 		ReloadsBegun: raw.ReloadsBegun, Reloads: raw.Reloads, ReloadError: cString(raw.ReloadError[:]),
 	}
 	var known []string

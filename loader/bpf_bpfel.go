@@ -44,6 +44,8 @@ type bpfAgentStats struct {
 	Ready                  uint8
 	Ending                 uint8
 	TakesReload            uint8
+	Landlock               uint32
+	Pad                    uint32
 	Model                  [2][64]uint8
 	LastError              [128]uint8
 	ReloadError            [256]uint8
