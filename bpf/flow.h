@@ -272,7 +272,8 @@ __noinline int inherit(struct birth *b)
 /* Removes a flow whose key is used again, and notes in *b what it leaves. */
 static __always_inline void retire(const struct packet *p, const struct tables *t, struct flow *f, struct birth *b)
 {
-	bool first = !(__sync_fetch_and_or(&f->state, state_retired | (has_ended(f->state) ? 0 : state_idle)) & state_retired);
+	bool first = !(__sync_fetch_and_or(&f->state, state_retired | (has_ended(f->state) ? 0 : state_idle)) &
+		       state_retired);
 
 	put_out(f, p->family); /* after the bit: see put_in */
 	remember(f, p->direction);

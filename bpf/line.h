@@ -184,10 +184,10 @@ static __always_inline struct place_bucket *place_bucket_of(__u64 hash, const bo
 static __always_inline struct line *line_at(__u32 place, const enum direction direction, const int family)
 {
 	if (family == 4)
-		return direction == direction_in ? bpf_map_lookup_elem(&lines_in, &place) :
-						   bpf_map_lookup_elem(&lines_out, &place);
-	return direction == direction_in ? bpf_map_lookup_elem(&lines6_in, &place) :
-					   bpf_map_lookup_elem(&lines6_out, &place);
+		return direction == direction_in ? bpf_map_lookup_elem(&lines_in, &place)
+						 : bpf_map_lookup_elem(&lines_out, &place);
+	return direction == direction_in ? bpf_map_lookup_elem(&lines6_in, &place)
+					 : bpf_map_lookup_elem(&lines6_out, &place);
 }
 
 static __always_inline struct line_rest *rest_of(struct line *l, const int family)
@@ -212,7 +212,8 @@ static __always_inline void unlink_place(const __u64 *key, __u32 place, const in
 
 #pragma clang loop unroll(disable)
 	do {
-		struct place_bucket *b = i < BUCKET_ENTRIES ? place_bucket_of(hash, false, family) : place_bucket_of(hash, true, family);
+		struct place_bucket *b =
+			i < BUCKET_ENTRIES ? place_bucket_of(hash, false, family) : place_bucket_of(hash, true, family);
 
 		if (!b)
 			return;
@@ -223,7 +224,8 @@ static __always_inline void unlink_place(const __u64 *key, __u32 place, const in
 }
 
 /* Moves what a line has counted to its flow. */
-static __always_inline void collect_line(struct flow *f, struct line *l, const enum direction direction, const int family)
+static __always_inline void collect_line(struct flow *f, struct line *l, const enum direction direction,
+					 const int family)
 {
 	__u64 count = __sync_lock_test_and_set(&l->count, 0), dropped;
 
@@ -461,8 +463,8 @@ __noinline int renew(struct flow *f, __u32 now, int direction, int family)
 	if (!f || !f->line)
 		return 0;
 	if (family == 4)
-		return direction == direction_in ? renew_from(f, now, direction_in, 4) :
-						   renew_from(f, now, direction_out, 4);
+		return direction == direction_in ? renew_from(f, now, direction_in, 4)
+						 : renew_from(f, now, direction_out, 4);
 	return direction == direction_in ? renew_from(f, now, direction_in, 6) : renew_from(f, now, direction_out, 6);
 }
 

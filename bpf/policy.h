@@ -382,7 +382,8 @@ static __always_inline __be16 with_dscp(__be16 old, __u8 dscp, const int family)
 }
 
 /* Counts a packet of a rule that sets a DSCP by the DSCP with which it goes on. Returns that the DSCP is to be written. */
-static __always_inline bool is_to_mark(const struct packet *p, struct rule_counts *stats, __u32 todo, __u8 dscp, __be16 old)
+static __always_inline bool is_to_mark(const struct packet *p, struct rule_counts *stats, __u32 todo, __u8 dscp,
+				       __be16 old)
 {
 	__u8 has = bpf_ntohs(old) >> (p->family == 4 ? IP4_DSCP_SHIFT : IP6_DSCP_SHIFT) & 63;
 

@@ -196,7 +196,8 @@ __noinline int find_special(struct flow *f, const struct rule *r, __u64 bytes, _
 	} else if (use && r->terms & term_per_host) {
 		tat = &use->tat[direction];
 	} else if (todo & action_per_flow) {
-		tat = direction ? tat_of(f, direction_out, how & how_v6 ? 6 : 4) : tat_of(f, direction_in, how & how_v6 ? 6 : 4);
+		tat = direction ? tat_of(f, direction_out, how & how_v6 ? 6 : 4)
+				: tat_of(f, direction_in, how & how_v6 ? 6 : 4);
 	}
 	if (!conforms_to(tat, cost, burst_ns, bytes, now))
 		todo |= action_drop;

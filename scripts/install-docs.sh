@@ -7,8 +7,7 @@ set -eu
 to=${1:?usage: install-docs.sh DIR}
 cd "$(dirname "$0")/.."
 
-documents="README.md LICENSE LICENSES docs flow/protocols.txt"
-find $documents -type f ! -name '*.go' ! -name '*.patch' | while read -r file; do
+find README.md LICENSE LICENSES docs flow/protocols.txt -type f ! -name '*.go' ! -name '*.patch' | while read -r file; do
     install -d "$to/$(dirname "$file")"
     install -m 644 "$file" "$to/$file"
 done

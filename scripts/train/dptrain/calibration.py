@@ -168,7 +168,9 @@ def confusion(judged, aggregation, labels):
     truth = judged.target[np.unique(judged.flow, return_index=True)[1]]
     matrix = np.zeros((len(labels), len(labels)), int)
     np.add.at(matrix, (truth, evidence.argmax(1)), 1)
-    data = f"{len(truth)} flows of the training data, judged by networks that were not trained on them"
+    data = (
+        f"{len(truth)} flows of the training data, judged by networks that were not trained on them"
+    )
     return {"labels": list(labels), "matrix": matrix.tolist(), "data": data}
 
 

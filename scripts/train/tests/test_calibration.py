@@ -86,7 +86,8 @@ def test_an_early_verdict_may_cost_next_to_nothing():
 def test_confusion_counts_flows_by_truth_and_verdict():
     p = np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7]])
     got = calibration.confusion(judged(p, [0, 0, 1]), AGGREGATION, ["chat", "voip"])
-    assert got["labels"] == ["chat", "voip"] and got["matrix"] == [[1, 1], [0, 1]]
+    assert got["labels"] == ["chat", "voip"]
+    assert got["matrix"] == [[1, 1], [0, 1]]
     assert got["data"].startswith("3 flows ")
 
 

@@ -116,7 +116,9 @@ def _confidence(panels, path):
         axes.plot(confidence, right, color=COLOURS[0], linewidth=1)
         axes.scatter(confidence, right, 4 + 80 * n / n.sum(), color=COLOURS[0])
         axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence", ylabel="share right")
-        axes.set_title(f"{name.split(':')[0]}: error {number(by['calibration_error'], 3)}", fontsize=9)
+        axes.set_title(
+            f"{name.split(':')[0]}: error {number(by['calibration_error'], 3)}", fontsize=9
+        )
     _save(figure, path)
 
 
