@@ -291,10 +291,8 @@ func (f *attachFlags) attachAll(ctx context.Context, interfaces []string, config
 		if rules == nil {
 			continue
 		}
-		if _, err := iface.Rules().Confirm(); err != nil { // of the agent before
-			return attached, fmt.Errorf("policy on %q: %w", name, err)
-		}
-		if err := iface.Rules().Set(rules); err != nil {
+		// The one of the agent before may wait to be confirmed.
+		if err := iface.Rules().Replace(rules); err != nil {
 			return attached, fmt.Errorf("policy on %q: %w", name, err)
 		}
 	}

@@ -53,6 +53,7 @@ are several; and how far hosts are with quotas. -o json prints one object per ru
 // shownPolicy is a policy in force and what it has done. Policy is nil if there is none.
 type shownPolicy struct {
 	policy *flow.Policy
+	number uint32 // see loader.Report
 	rules  []loader.RuleReport
 	until  time.Time                // when it is taken back; zero: it is not
 	hosts  map[int][]loader.HostUse // index of a rule with a quota to its hosts
@@ -70,7 +71,7 @@ func inForce(iface *loader.Pins, apps []string) (*shownPolicy, error) {
 	if err != nil {
 		return nil, err
 	}
-	shown := &shownPolicy{policy: p, rules: report.Rules, until: report.ConfirmBy, hosts: map[int][]loader.HostUse{}}
+	shown := &shownPolicy{policy: p, number: report.Number, rules: report.Rules, until: report.ConfirmBy, hosts: map[int][]loader.HostUse{}}
 	if report.Former != nil {
 		if shown.former, err = parseApplied(iface, report.Former, apps); err != nil {
 			return nil, err

@@ -98,7 +98,7 @@ func (s *watched) tend(ctx context.Context) {
 	}
 }
 
-// renewSchedule applies a policy again if the kernel knows little more of its schedule. Its
+// renewSchedule applies a policy again if the kernel does not know enough of its schedule. Its
 // rules keep their counters and buckets.
 func renewSchedule(iface *loader.Pins, apps []string) error {
 	if err := iface.Rules().FollowClock(); err != nil {
@@ -112,7 +112,7 @@ func renewSchedule(iface *loader.Pins, apps []string) error {
 	if err != nil || shown.policy == nil || !shown.until.IsZero() {
 		return err
 	}
-	return iface.Rules().Set(shown.policy)
+	return iface.Rules().Renew(shown.policy, shown.number)
 }
 
 // release detaches the interface and keeps the policy for its return.
