@@ -52,19 +52,37 @@ var ErrUnconfirmed = errors.New("the policy in force waits to be confirmed")
 // policy next to the old one, into the other bank of each map, and switches over with one
 // store. A label that the interface does not have is an error. Rules that were in the policy
 // before keep their counters and token buckets.
-func (r *Rules) Set(p *flow.Policy) error { return r.set(p, 0, false) }
+func (r *Rules) Set(p *flow.Policy) error { return r.set(p, setting{}) }
+
+// Replace is Set, but it also replaces a policy that waits to be confirmed. If the new policy
+// has an error, the other one still waits.
+func (r *Rules) Replace(p *flow.Policy) error { return r.set(p, setting{force: true}) }
+
+// Renew sets the policy with that [Report.Number] again, so that the kernel knows its schedule
+// further ahead. It keeps the time at which the policy was applied. If another policy is in
+// force by now, it does nothing.
+func (r *Rules) Renew(p *flow.Policy, number uint32) error {
+	return r.set(p, setting{renewed: number})
+}
 
 // Try is Set, but the kernel puts the policy before in force again after the wait, at least a
 // second, unless Confirm is called before. It needs no process for that.
 func (r *Rules) Try(p *flow.Policy, wait time.Duration) error {
-	return r.set(p, max(wait, time.Second), false)
+	return r.set(p, setting{wait: max(wait, time.Second)})
 }
 
 // epochStep is more than a schedule adds to the epoch while a policy is being set. It is odd,
 // because the new policy goes into the other bank.
 const epochStep = 1025
 
-func (r *Rules) set(p *flow.Policy, wait time.Duration, force bool) (err error) {
+// setting says how a policy is set.
+type setting struct {
+	wait    time.Duration // after which it is taken back; 0: it is not
+	force   bool          // whether the policy in force may wait to be confirmed
+	renewed uint32        // number of the policy that this is, see Renew; 0: a new one
+}
+
+func (r *Rules) set(p *flow.Policy, how setting) (err error) {
 	rules, err := r.encode(p)
 	if err != nil {
 		return err
@@ -73,17 +91,24 @@ func (r *Rules) set(p *flow.Policy, wait time.Duration, force bool) (err error) 
 	if err != nil {
 		return err
 	}
+	// Whatever is wrong with the policy has to show before the wait for a confirmation ends.
+	if _, err := compileProtected(0, p); err != nil {
+		return err
+	}
 	moments := momentsOf(p, time.Now())
 	unlock, err := lockPolicies(r.dir, policyWait)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
-	if err := r.endWait(force); err != nil {
+	state, err := r.state()
+	if err != nil || how.renewed != 0 && state.First != how.renewed {
 		return err
 	}
-	state, err := r.state()
-	if err != nil {
+	if err := r.endWait(how.force); err != nil {
+		return err
+	}
+	if state, err = r.state(); err != nil {
 		return err
 	}
 	if state.Epoch != 0 {
@@ -103,6 +128,9 @@ func (r *Rules) set(p *flow.Policy, wait time.Duration, force bool) (err error) 
 		next.Epoch += 2
 	}
 	next.First = next.Epoch
+	if how.renewed != 0 {
+		next.AppliedNs = state.AppliedNs
+	}
 	bank := next.Epoch & 1
 	protected, err := compileProtected(bank, p)
 	if err != nil {
@@ -130,21 +158,23 @@ func (r *Rules) set(p *flow.Policy, wait time.Duration, force bool) (err error) 
 	if err := r.writeMoments(bank, moments); err != nil {
 		return err
 	}
-	if wait > 0 {
+	if how.wait > 0 {
 		if err := r.maps.Policy.Put(uint32(1), &state); err != nil {
 			return fmt.Errorf("keep the policy before: %w", err)
 		}
-		boot, err := bootTime()
-		if err != nil {
-			return err
-		}
-		next.ConfirmNs = boot + uint64(wait)
 	}
-	if wait == 0 && len(moments) == 0 {
+	if how.wait == 0 && len(moments) == 0 {
 		return r.putInForce(&next)
 	}
 	// A clock that does not start must not leave a policy that nothing takes back.
 	return r.withClock(func(clock *policyClock) error {
+		if how.wait > 0 { // it begins now: the program took a while to load
+			boot, err := bootTime()
+			if err != nil {
+				return err
+			}
+			next.ConfirmNs = boot + uint64(how.wait)
+		}
 		if err := r.putInForce(&next); err != nil {
 			return err
 		}
@@ -278,7 +308,7 @@ func policyFlags(p *flow.Policy) (flags bpfPolicyFlag) {
 }
 
 // Clear removes the policy: everything passes. It also ends the wait for a confirmation.
-func (r *Rules) Clear() error { return r.set(&flow.Policy{}, 0, true) }
+func (r *Rules) Clear() error { return r.Replace(&flow.Policy{}) }
 
 // writeRules writes the rules into a bank that is not in force, and clears the counters and
 // buckets of some slots.
@@ -327,6 +357,7 @@ func (r *Rules) Policy() (*flow.Policy, []RuleStats, error) {
 // Report is the policy in force and what it does.
 type Report struct {
 	Policy    *flow.Policy // without its rules
+	Number    uint32       // of this policy: each one that is set has another number
 	Rules     []RuleReport
 	ConfirmBy time.Time    // when the policy before comes in force again; zero: never
 	Former    *flow.Policy // that one, without its rules; nil: no policy
@@ -380,7 +411,7 @@ func (r *Rules) read(state bpfPolicyState) (*Report, error) {
 	if err := r.maps.ActiveRules.Lookup(bank, &active); err != nil {
 		return nil, fmt.Errorf("schedules: %w", err)
 	}
-	report := &Report{}
+	report := &Report{Number: state.First}
 	for n := range rules {
 		counts, err := r.counts(&rules[n])
 		if err != nil {

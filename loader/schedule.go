@@ -82,13 +82,23 @@ func bootTime() (uint64, error) {
 	return uint64(boot.Nano()), nil
 }
 
+// wallOffset returns CLOCK_REALTIME less CLOCK_BOOTTIME in ns.
+func wallOffset() (uint64, error) {
+	boot, err := bootTime()
+	return uint64(time.Now().UnixNano()) - boot, err
+}
+
 // setWall tells the kernel's side what time it is.
 func (r *Rules) setWall() error {
-	boot, err := bootTime()
+	offset, err := wallOffset()
 	if err != nil {
 		return err
 	}
-	if err := r.maps.Wall.Put(uint32(0), uint64(time.Now().UnixNano())-boot); err != nil {
+	return r.putWall(offset)
+}
+
+func (r *Rules) putWall(offset uint64) error {
+	if err := r.maps.Wall.Put(uint32(0), offset); err != nil {
 		return fmt.Errorf("set the policy's clock: %w", err)
 	}
 	return nil
@@ -108,37 +118,56 @@ func (r *Rules) FollowClock() (err error) {
 	if err := r.maps.ActiveRules.Lookup(state.Epoch&1, &active); err != nil || active.Moments == 0 {
 		return err
 	}
-	var before, now uint64
+	var before uint64
 	if err := r.maps.Wall.Lookup(uint32(0), &before); err != nil {
-		return err
+		return fmt.Errorf("the policy's clock: %w", err)
 	}
-	if err := r.setWall(); err != nil {
-		return err
-	}
-	if err := r.maps.Wall.Lookup(uint32(0), &now); err != nil {
+	now, err := wallOffset()
+	if err != nil {
 		return err
 	}
 	if time.Duration(now-before).Abs() < wallStep {
-		return nil
+		return r.putWall(now)
 	}
 	unlock, err := lockPolicies(r.dir, policyWait)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
-	return r.withClock(func(clock *policyClock) error { return clock.start(bpfClockKindClockRewind) })
+	return r.withClock(func(clock *policyClock) error {
+		if err := r.setWall(); err != nil {
+			return err
+		}
+		err := clock.start(bpfClockKindClockRewind)
+		if err != nil { // the next call has to see the step
+			err = errors.Join(err, r.putWall(before))
+		}
+		return err
+	})
 }
 
-// ScheduleEnds reports whether the kernel knows less than half of the changes ahead that it did
-// when the policy was set, so that it is time to set it again.
+// ScheduleEnds reports whether it is time to renew the policy: the kernel knows less than half of
+// the changes ahead that it did when the policy was set, or the wall clock was set back to a time
+// before that, of which it knows nothing.
 func (r *Rules) ScheduleEnds() (bool, error) {
 	state, err := r.state()
 	if err != nil {
 		return false, err
 	}
 	var active bpfActive
-	if err := r.maps.ActiveRules.Lookup(state.Epoch&1, &active); err != nil {
+	bank := state.Epoch & 1
+	if err := r.maps.ActiveRules.Lookup(bank, &active); err != nil {
 		return false, fmt.Errorf("schedules: %w", err)
+	}
+	if active.Moments == 0 {
+		return false, nil
+	}
+	var first bpfMoment
+	if err := r.maps.Moments.Lookup(bank*uint32(bpfLimitMaxMoments), &first); err != nil {
+		return false, fmt.Errorf("schedules: %w", err)
+	}
+	if uint64(time.Now().Unix()) < first.At {
+		return true, nil
 	}
 	return active.Moments > 1 && 2*active.Next > active.Moments+1, nil
 }

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"net/netip"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -275,7 +276,7 @@ func TestScheduleInKernel(t *testing.T) {
 	}
 	bank := k.inForce().Epoch & 1
 	now := time.Now().Unix()
-	for n, m := range []bpfMoment{{At: uint64(now), Inactive: 1}, {At: uint64(now + 2)}} {
+	for n, m := range []bpfMoment{{At: uint64(now), Inactive: 1}, {At: uint64(now + 6)}} {
 		if err := k.maps.Moments.Put(bank*uint32(bpfLimitMaxMoments)+1+uint32(n), &m); err != nil {
 			t.Fatal(err)
 		}
@@ -308,7 +309,7 @@ func TestTry(t *testing.T) {
 		t.Fatal(err)
 	}
 	k.passes(progIn, c, 7)
-	if err := k.rules.Try(tried, time.Second); err != nil {
+	if err := k.rules.Try(tried, 5*time.Second); err != nil {
 		t.Fatal(err)
 	}
 	if k.passes(progIn, c, 1) != 0 || k.report().ConfirmBy.IsZero() {
@@ -337,6 +338,21 @@ func TestTry(t *testing.T) {
 	if source() != "tried" || !k.report().ConfirmBy.IsZero() {
 		t.Error("a confirmed policy waits, or is gone")
 	}
+	// Another agent replaces a policy that waits, but does not confirm it by a policy with an error.
+	if err := k.rules.Try(before, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	for what, bad := range map[string]*flow.Policy{
+		"label":  {Rules: []flow.Rule{{Categories: []string{"no such"}, Action: dropping}}},
+		"prefix": {Prefixes: []netip.Prefix{{}}},
+	} {
+		if err := k.rules.Replace(bad); err == nil || k.inForce().ConfirmNs == 0 {
+			t.Errorf("%s: %v, %+v", what, err, k.inForce())
+		}
+	}
+	if err := k.rules.Replace(tried); err != nil || source() != "tried" || k.inForce().ConfirmNs != 0 {
+		t.Errorf("%v, %+v", err, k.inForce())
+	}
 	// A policy may always be removed, and stays so.
 	if err := k.rules.Try(before, time.Hour); err != nil {
 		t.Fatal(err)
@@ -346,6 +362,101 @@ func TestTry(t *testing.T) {
 	}
 	if p, _, err := k.rules.Policy(); p != nil || err != nil || k.inForce().ConfirmNs != 0 {
 		t.Errorf("%+v, %v", p, err)
+	}
+}
+
+// setBack makes a schedule as it was applied an hour ahead, before the wall clock was set back to now.
+func (k *kernel) setBack() (offset uint64) {
+	k.t.Helper()
+	const hour = 3600
+	index := k.inForce().Epoch & 1 * uint32(bpfLimitMaxMoments)
+	var first bpfMoment
+	if err := k.maps.Moments.Lookup(index, &first); err != nil {
+		k.t.Fatal(err)
+	}
+	first.At += hour
+	if err := k.maps.Moments.Put(index, &first); err != nil {
+		k.t.Fatal(err)
+	}
+	offset = k.wall() + hour*uint64(time.Second)
+	if err := k.rules.putWall(offset); err != nil {
+		k.t.Fatal(err)
+	}
+	return offset
+}
+
+func (k *kernel) wall() (offset uint64) {
+	k.t.Helper()
+	if err := k.maps.Wall.Lookup(uint32(0), &offset); err != nil {
+		k.t.Fatal(err)
+	}
+	return offset
+}
+
+// scheduled is a policy with moments.
+func scheduled() *flow.Policy {
+	return &flow.Policy{Source: []byte("scheduled"), Rules: []flow.Rule{{Schedule: &flow.Schedule{Days: [7]bool{true}}, Action: dropping}}}
+}
+
+// TestClockSetBack: a policy whose first moment is in the future is renewed; it stays the policy that was applied.
+func TestClockSetBack(t *testing.T) {
+	t.Parallel()
+	k := newKernel(t, Config{Samples: -1}, ethernet)
+	ends := func() bool {
+		t.Helper()
+		due, err := k.rules.ScheduleEnds()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return due
+	}
+	if err := k.rules.Set(scheduled()); err != nil {
+		t.Fatal(err)
+	}
+	applied := k.report()
+	if err := k.rules.FollowClock(); err != nil || ends() {
+		t.Errorf("a clock that goes on ends the schedule (%v)", err)
+	}
+	wrong := k.setBack()
+	if err := k.rules.FollowClock(); err != nil || !ends() || k.wall() > wrong-uint64(time.Minute) {
+		t.Errorf("the schedule does not end with a clock that is set back (%v)", err)
+	}
+	if err := k.rules.Renew(scheduled(), applied.Number); err != nil || ends() {
+		t.Errorf("the schedule ends after it is renewed (%v)", err)
+	}
+	renewed := k.report()
+	if renewed.Number == applied.Number || !renewed.Policy.Applied.Equal(applied.Policy.Applied) {
+		t.Errorf("%+v, before %+v", renewed, applied)
+	}
+	// An operator was faster.
+	k.policy(flow.Rule{Action: passing})
+	now := k.inForce()
+	if err := k.rules.Renew(scheduled(), renewed.Number); err != nil || k.inForce() != now {
+		t.Errorf("%v: %+v, before %+v", err, k.inForce(), now)
+	}
+}
+
+// TestClockSetWhileLocked: a step of the wall clock is not lost if another process is changing the policy.
+func TestClockSetWhileLocked(t *testing.T) {
+	t.Parallel()
+	k := newKernel(t, Config{Samples: -1}, ethernet)
+	if err := k.rules.Set(scheduled()); err != nil {
+		t.Fatal(err)
+	}
+	k.rules.dir = filepath.Join(t.TempDir(), "pins")
+	unlock, err := lockPolicies(k.rules.dir, policyWait)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong := k.setBack()
+	if err := k.rules.FollowClock(); err == nil || k.wall() != wrong {
+		t.Errorf("error %v, clock %d, want that from before: %d", err, k.wall(), wrong)
+	}
+	if err := unlock(); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.rules.FollowClock(); err != nil || k.wall() == wrong {
+		t.Errorf("the clock stays wrong (%v)", err)
 	}
 }
 

@@ -28,6 +28,7 @@ type Share struct {
 // Mistakes is what a rule does wrong by the verdicts of a model alone.
 type Mistakes struct {
 	Rule    int     `json:"rule"`
+	Model   string  `json:"model"`
 	Wrong   []Share `json:"wrong"`  // classes that the rule is not about: what it hits of them, the largest first
 	Missed  []Share `json:"missed"` // classes that it is about: what it does not hit
 	Data    string  `json:"data"`
@@ -36,8 +37,8 @@ type Mistakes struct {
 
 // Misjudged returns for each rule that acts on verdicts of a model which share of each class it
 // would hit wrongly and miss. A label that an earlier rule takes without further conditions is
-// not the rule's. confusions are by task; rules on a task without one are left out.
-func Misjudged(p *flow.Policy, confusions map[flow.Task]Confusion) (all []Mistakes) {
+// not the rule's. confusions are the model's by task; rules on a task without one are left out.
+func Misjudged(p *flow.Policy, model string, confusions map[flow.Task]Confusion) (all []Mistakes) {
 	taken := map[flow.Task][]string{}
 	for n := range p.Rules {
 		rule := &p.Rules[n]
@@ -49,7 +50,7 @@ func Misjudged(p *flow.Policy, confusions map[flow.Task]Confusion) (all []Mistak
 		if labels == nil || !ok || rule.Sources != nil && !slices.Contains(rule.Sources, flow.SourceModel) {
 			continue
 		}
-		m := Mistakes{Rule: n + 1, Data: c.Data, Ignored: ignored(rule)}
+		m := Mistakes{Rule: n + 1, Model: model, Data: c.Data, Ignored: ignored(rule)}
 		for truth, row := range c.Matrix {
 			total, hit := 0, 0
 			for said, flows := range row {

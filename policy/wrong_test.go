@@ -27,13 +27,13 @@ rules:
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := Misjudged(p, map[flow.Task]Confusion{flow.Category: {
+	got := Misjudged(p, "mine", map[flow.Task]Confusion{flow.Category: {
 		Labels: []string{"chat", "voip", "email"}, Matrix: [][]int{{80, 15, 5}, {10, 30, 0}, {1, 3, 6}}, Data: "flows of a test",
 	}})
 	want := []Mistakes{
-		{Rule: 2, Data: "flows of a test", Wrong: []Share{{"voip", .25, 40}, {"email", .1, 10}}, Missed: []Share{{"chat", .2, 100}}},
+		{Rule: 2, Model: "mine", Data: "flows of a test", Wrong: []Share{{"voip", .25, 40}, {"email", .1, 10}}, Missed: []Share{{"chat", .2, 100}}},
 		// Rule 2 has taken what the model calls chat.
-		{Rule: 3, Data: "flows of a test", Wrong: []Share{{"email", .3, 10}}, Missed: []Share{{"chat", .85, 100}, {"voip", .25, 40}}, Ignored: "min_confidence"},
+		{Rule: 3, Model: "mine", Data: "flows of a test", Wrong: []Share{{"email", .3, 10}}, Missed: []Share{{"chat", .85, 100}, {"voip", .25, 40}}, Ignored: "min_confidence"},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)

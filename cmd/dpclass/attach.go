@@ -142,10 +142,10 @@ func attach(cmd *cobra.Command, g *cli.Globals, f *attachFlags, interfaces []str
 	if err != nil {
 		return err
 	}
-	labels := model.NewLabels(models)
+	labels, apps := model.NewLabels(models), knownApps(catalogue)
 	var rules *flow.Policy
 	if f.policy != "" {
-		if rules, err = readPolicy(cmd, f.policy, labels, policy.WithApps(knownApps(catalogue)), policyModels(models)); err != nil {
+		if rules, err = readPolicy(cmd, f.policy, labels, policy.WithApps(apps), policyModels(models)); err != nil {
 			return err
 		}
 		if err := protectSSH(cmd, rules); err != nil {
@@ -173,12 +173,12 @@ func attach(cmd *cobra.Command, g *cli.Globals, f *attachFlags, interfaces []str
 	}
 	reload := cli.Reloads(cmd.Context()) // early: the signal must not end this process
 	defer cli.HoldSignals()()            // detaching must not be cut short
-	config := f.config(engine, append(labels, knownApps(catalogue)...))
+	config := f.config(engine, append(labels, apps...))
 	attached, err := f.attachAll(cmd.Context(), interfaces, config, rules, log)
 	if err != nil || len(attached) == 0 {
 		return err
 	}
-	all, err := f.serve(box, attached, config, owners, log)
+	all, err := f.serve(box, attached, config, apps, owners, log)
 	if err != nil {
 		return errors.Join(err, f.finish(all, log))
 	}
@@ -291,10 +291,8 @@ func (f *attachFlags) attachAll(ctx context.Context, interfaces []string, config
 		if rules == nil {
 			continue
 		}
-		if _, err := iface.Rules().Confirm(); err != nil { // of the agent before
-			return attached, fmt.Errorf("policy on %q: %w", name, err)
-		}
-		if err := iface.Rules().Set(rules); err != nil {
+		// The one of the agent before may wait to be confirmed.
+		if err := iface.Rules().Replace(rules); err != nil {
 			return attached, fmt.Errorf("policy on %q: %w", name, err)
 		}
 	}

@@ -284,6 +284,7 @@ func testRecreated(t *testing.T, s *suite) {
 		if got.Rules != 3 || got.Agent.PID != p.Pid() || len(got.Hooks) != 2 {
 			t.Errorf("tun7 returned as %+v", got)
 		}
+		s.run(t, near, "policy", "show", "tun7").want(t, cli.ExitDone, "app: intranet")
 	}
 	others := func(p *lab.Process) {
 		t.Helper()
@@ -297,9 +298,15 @@ rules:
     action: {drop: true}
   - match: {category: chat}
     action: {dscp: EF}
-  - match: {category: email}
+  - match: {app: intranet}
     action: {dscp: CS1}
 `)
+	// In the sandbox, the agent cannot read the names files any more.
+	catalogue := t.TempDir()
+	t.Setenv(namesDirVariable, catalogue)
+	if err := os.WriteFile(filepath.Join(catalogue, "site"), []byte("intranet web intranet.example\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	make7()
 	p := s.attach(t, near, "eth0", "tun7", "--mode", "tc", "--no-classify")
 	for _, iface := range []string{"eth0", "tun7"} {

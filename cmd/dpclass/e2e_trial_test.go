@@ -56,7 +56,7 @@ func testTrial(t *testing.T, s *suite) {
 	}
 
 	// Nobody is left to take the policy back but the kernel.
-	apply(dropRules, "--confirm", "3s").want(t, cli.ExitDone, "the policy before comes back in 3s")
+	apply(dropRules, "--confirm", "15s").want(t, cli.ExitDone, "the policy before comes back in 15s")
 	s.run(t, r.Router, "policy", "show", "eth0").want(t, cli.ExitDone, "not confirmed: at ", "the policy before, with 2 rules, comes back")
 	apply(passRules).want(t, cli.ExitFailed, "waits to be confirmed", "policy confirm")
 	agent.Signal(unix.SIGKILL)

@@ -99,7 +99,7 @@ func misjudged(p *flow.Policy, models []*model.Model) [][]policy.Mistakes {
 		for task, c := range m.Confusion {
 			confusions[task] = policy.Confusion(c)
 		}
-		all[n] = policy.Misjudged(p, confusions)
+		all[n] = policy.Misjudged(p, m.Name, confusions)
 	}
 	return all
 }

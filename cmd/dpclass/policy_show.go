@@ -33,7 +33,11 @@ are several; and how far hosts are with quotas. -o json prints one object per ru
 		ValidArgsFunction: completeAttached(g, cobra.ShellCompDirectiveNoFileComp),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withInterface(g, args[0], func(iface *loader.Pins) error {
-				shown, err := inForce(iface)
+				apps, err := catalogueApps(&nameFiles{})
+				if err != nil {
+					return err
+				}
+				shown, err := inForce(iface, apps)
 				if err != nil {
 					return err
 				}
@@ -49,6 +53,7 @@ are several; and how far hosts are with quotas. -o json prints one object per ru
 // shownPolicy is a policy in force and what it has done. Policy is nil if there is none.
 type shownPolicy struct {
 	policy *flow.Policy
+	number uint32 // see loader.Report
 	rules  []loader.RuleReport
 	until  time.Time                // when it is taken back; zero: it is not
 	hosts  map[int][]loader.HostUse // index of a rule with a quota to its hosts
@@ -56,19 +61,19 @@ type shownPolicy struct {
 }
 
 // inForce returns the policy of an interface and what its rules have done. It parses the
-// policy file that the kernel keeps.
-func inForce(iface *loader.Pins) (*shownPolicy, error) {
+// policy file that the kernel keeps; apps are those of [knownApps].
+func inForce(iface *loader.Pins, apps []string) (*shownPolicy, error) {
 	report, err := iface.Rules().Report()
 	if err != nil || report == nil {
 		return &shownPolicy{}, err
 	}
-	p, err := parseApplied(iface, report.Policy)
+	p, err := parseApplied(iface, report.Policy, apps)
 	if err != nil {
 		return nil, err
 	}
-	shown := &shownPolicy{policy: p, rules: report.Rules, until: report.ConfirmBy, hosts: map[int][]loader.HostUse{}}
+	shown := &shownPolicy{policy: p, number: report.Number, rules: report.Rules, until: report.ConfirmBy, hosts: map[int][]loader.HostUse{}}
 	if report.Former != nil {
-		if shown.former, err = parseApplied(iface, report.Former); err != nil {
+		if shown.former, err = parseApplied(iface, report.Former, apps); err != nil {
 			return nil, err
 		}
 	}
@@ -84,11 +89,7 @@ func inForce(iface *loader.Pins) (*shownPolicy, error) {
 }
 
 // parseApplied parses the text of a policy that was applied.
-func parseApplied(iface *loader.Pins, applied *flow.Policy) (*flow.Policy, error) {
-	apps, err := catalogueApps(&nameFiles{})
-	if err != nil {
-		return nil, err
-	}
+func parseApplied(iface *loader.Pins, applied *flow.Policy, apps []string) (*flow.Policy, error) {
 	p, _, err := policy.Parse("policy in force", applied.Source, iface.Labels(), policy.WithApps(apps))
 	if err != nil {
 		return nil, err

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dpclass/dpclass/classifier/model"
 	"github.com/dpclass/dpclass/flow"
 	"github.com/dpclass/dpclass/internal/cli"
 	"github.com/dpclass/dpclass/loader"
@@ -148,6 +149,30 @@ never dropped or policed: ARP, ND, ICMP, tcp 10.0.0.1:22 10.0.0.9:50000
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("got\n%s\nwithout %q", out.String(), want)
+		}
+	}
+}
+
+// TestMistakesOfModels: of two models on the same task, each mistake says whose it is.
+func TestMistakesOfModels(t *testing.T) {
+	p, _, err := policy.Parse("p.yaml", []byte("version: 1\nrules:\n  - match: {category: voip}\n    action: {drop: true}\n"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var models []*model.Model
+	for name, matrix := range map[string][][]int{"first": {{9, 1}, {0, 10}}, "second": {{10, 0}, {5, 5}}} {
+		m := &model.Model{}
+		m.Name, m.Confusion = name, map[flow.Task]model.Confusion{flow.Category: {Labels: []string{"voip", "chat"}, Matrix: matrix}}
+		models = append(models, m)
+	}
+	rules := checkedRules(p, misjudged(p, models))
+	if len(rules) != 1 || len(rules[0].Mistakes) != 2 {
+		t.Fatalf("%+v", rules)
+	}
+	missed := map[string]int{"first": 1, "second": 0}
+	for _, m := range rules[0].Mistakes {
+		if want, ok := missed[m.Model]; !ok || len(m.Missed) != want {
+			t.Errorf("%+v", m)
 		}
 	}
 }

@@ -21,6 +21,7 @@ import (
 type watched struct {
 	name      string
 	config    loader.Config
+	apps      []string // see knownApps: in the sandbox, their files cannot be read any more
 	log       *slog.Logger
 	landlock  int          // version that is in force, see loader.AgentStats
 	namespace netns.Handle // of the interface
@@ -34,9 +35,9 @@ type watched struct {
 
 // serve returns the attached interfaces as ones that can be lost. It runs in their network
 // namespace.
-func (f *attachFlags) serve(box *sandbox, attached []*loader.Attachment, config loader.Config, owners *processes, log *slog.Logger) (all []*watched, err error) {
+func (f *attachFlags) serve(box *sandbox, attached []*loader.Attachment, config loader.Config, apps []string, owners *processes, log *slog.Logger) (all []*watched, err error) {
 	for _, a := range attached {
-		s := &watched{name: a.Name(), config: config, log: log, netns: box.g.Netns, landlock: box.level, processes: owners, attachment: a, namespace: netns.None()}
+		s := &watched{name: a.Name(), config: config, apps: apps, log: log, netns: box.g.Netns, landlock: box.level, processes: owners, attachment: a, namespace: netns.None()}
 		owners.pin(a)
 		all = append(all, s)
 		namespace, problem := netns.Current()
@@ -88,7 +89,7 @@ func (s *watched) tend(ctx context.Context) {
 		s.mu.Lock()
 		var err error
 		if s.attachment != nil {
-			err = renewSchedule(s.attachment.Pins)
+			err = renewSchedule(s.attachment.Pins, s.apps)
 		}
 		s.mu.Unlock()
 		if err != nil {
@@ -97,9 +98,9 @@ func (s *watched) tend(ctx context.Context) {
 	}
 }
 
-// renewSchedule applies a policy again if the kernel knows little more of its schedule. Its
+// renewSchedule applies a policy again if the kernel does not know enough of its schedule. Its
 // rules keep their counters and buckets.
-func renewSchedule(iface *loader.Pins) error {
+func renewSchedule(iface *loader.Pins, apps []string) error {
 	if err := iface.Rules().FollowClock(); err != nil {
 		return err
 	}
@@ -107,18 +108,18 @@ func renewSchedule(iface *loader.Pins) error {
 	if err != nil || !due {
 		return err
 	}
-	shown, err := inForce(iface)
+	shown, err := inForce(iface, apps)
 	if err != nil || shown.policy == nil || !shown.until.IsZero() {
 		return err
 	}
-	return iface.Rules().Set(shown.policy)
+	return iface.Rules().Renew(shown.policy, shown.number)
 }
 
 // release detaches the interface and keeps the policy for its return.
 func (s *watched) release() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	shown, err := inForce(s.attachment.Pins)
+	shown, err := inForce(s.attachment.Pins, s.apps)
 	if err == nil {
 		if s.policy = shown.policy; !shown.until.IsZero() {
 			s.policy = shown.former // nobody has confirmed the other one
