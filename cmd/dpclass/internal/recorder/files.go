@@ -38,8 +38,13 @@ const (
 // The files of a directory besides captures.
 const (
 	manifestName = "manifest.csv"
+	partName     = manifestName + ".part" // the manifest while it is written
 	reserveName  = ".dpclass-record"
 )
+
+// ownNames are names that no label may have, because its directory would be in the way. Names
+// come from strangers.
+var ownNames = []string{manifestName, partName, reserveName}
 
 // columns are those of a manifest, as dplab traffic writes them, without those that only
 // generated traffic has.
