@@ -101,7 +101,7 @@ func Start() (w *Watch, problem, err error) {
 		kind    ebpf.AttachType
 		program *ebpf.Program
 	}{
-		{ebpf.AttachCgroupInetSockRelease, w.progs.DpclassUdpClose},
+		{ebpf.AttachCgroupInetSockRelease, w.progs.DpclassClose},
 		{ebpf.AttachCGroupInetSockCreate, w.progs.DpclassUdpOpen},
 		{ebpf.AttachCGroupSockOps, w.progs.DpclassTcp},
 	} {
