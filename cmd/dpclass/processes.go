@@ -36,14 +36,16 @@ func watchProcesses(log *slog.Logger) *processes {
 	return &processes{watch, log}
 }
 
-// pin lets others find the processes of an interface.
-func (p *processes) pin(iface *loader.Attachment) {
+// pin lets others find the processes of an interface. Without processes it removes what an
+// agent that was killed has left: others would take it for current.
+func (p *processes) pin(iface *loader.Attachment) error {
 	if p == nil {
-		return
+		return owner.RemovePins(iface.Dir())
 	}
 	if err := p.watch.Pin(iface.Dir()); err != nil {
 		p.log.Info("dpclass flows cannot show processes", "iface", iface.Name(), "reason", errors.Join(err, p.watch.Unpin(iface.Dir())))
 	}
+	return nil
 }
 
 // unpin is called before an interface is detached.

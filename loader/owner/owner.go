@@ -189,6 +189,18 @@ func (w *Watch) Unpin(dir string) error {
 	return errors.Join(errs...)
 }
 
+// RemovePins removes the pins that a process has left in a directory because it was killed.
+// Nobody updates the maps any more.
+func RemovePins(dir string) error {
+	var errs []error
+	for name := range pins(&socketsMaps{}) {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("remove pin: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // ErrNoWatch says that no process notes which processes open sockets.
 var ErrNoWatch = errors.New("processes are not known")
 
