@@ -9,7 +9,6 @@
 #define TICK_NS 1000000000ULL /* the policy's clock ticks once a second */
 #define AT_ONCE_NS 1000000ULL
 #define NS_PER_S 1000000000ULL
-#define MOMENTS_PER_TICK 256
 
 /* A time at which something changes. User space computes them, because it knows time zones. */
 struct moment {
@@ -110,23 +109,29 @@ static __always_inline void take_policy_back(struct policy_state *now)
 /* Brings a bank up to date. Returns whether other rules are active now. */
 static __always_inline bool advance(struct active *active, __u32 bank, __u64 seconds)
 {
-	__u64 before = active->inactive;
+	__u64 inactive = active->inactive;
+	__u32 index, next = active->next, day = active->day;
 	struct moment *m;
-	__u32 index;
+	bool changed;
 
 #pragma clang loop unroll(disable)
-	for (int i = 0; i < MOMENTS_PER_TICK; i++) {
-		if (active->next >= active->moments)
+	for (int i = 0; i < max_moments; i++) {
+		if (next >= active->moments)
 			break;
-		index = bank * max_moments + (active->next & (max_moments - 1));
+		index = bank * max_moments + (next & (max_moments - 1));
 		m = bpf_map_lookup_elem(&moments, &index);
 		if (!m || m->at > seconds)
 			break;
-		active->inactive = m->inactive;
-		active->day = m->day;
-		active->next++;
+		inactive = m->inactive;
+		day = m->day;
+		next++;
 	}
-	return active->inactive != before;
+	/* At once: after the clock was set back, packets must not see the moments in between. */
+	changed = active->inactive != inactive;
+	active->inactive = inactive;
+	active->day = day;
+	active->next = next;
+	return changed;
 }
 
 /* A tick of the clock. It starts the next one as long as there is something to wait for. */

@@ -12,7 +12,7 @@ enum limit {
 	max_protected = 1024, /* prefixes, and as many ports, that a policy protects */
 	max_protected_flows = 64, /* flows that a policy protects */
 	max_batch = 4096, /* operations in the inbox */
-	max_batch_unrolled = 32, /* operations in one run without bpf_loop */
+	max_batch_unrolled = 8, /* operations in one run without bpf_loop */
 	max_ended = 4096, /* ended flows that are remembered */
 	max_labels = 2048, /* labels and names of models */
 	max_moments = 1024, /* of a policy's schedules that are known in advance */

@@ -311,7 +311,7 @@ __noinline int put_out(struct flow *f, int family)
 }
 
 /* The line of a flow in a direction, NULL if it has none in use. As long as a packet that has got it runs, the place is
- * not freed. */
+ * not freed. The generation tells the line of another flow, which may have got the place since f->line was read. */
 static __always_inline struct line *live_line(const struct flow *f, const enum direction direction, const int family)
 {
 	__u32 place = f->line;
@@ -320,7 +320,7 @@ static __always_inline struct line *live_line(const struct flow *f, const enum d
 	if (!place)
 		return NULL;
 	l = line_at(place, direction, family);
-	return l && read_word(&l->control) & line_live ? l : NULL;
+	return l && read_word(&l->control) & line_live && l->generation == f->generation ? l : NULL;
 }
 
 static __always_inline int pull_sides_from(struct flow *f, const int family)
@@ -413,12 +413,21 @@ static __always_inline __u32 counted_category(const struct flow *f)
 	return label < COUNTED_CATEGORIES ? label : COUNTED_CATEGORIES - 1;
 }
 
+/* Stores what the general way knows about an end, unless packets in the fast way have gone on meanwhile. */
+static __always_inline void push_side(struct line_rest *rest, const struct side *side)
+{
+	if (rest->side.end - side->end >= TCP_NEAR)
+		rest->side.end = side->end;
+	if (rest->side.ack - side->ack >= TCP_NEAR)
+		rest->side.ack = side->ack;
+}
+
 static __always_inline int renew_from(struct flow *f, __u32 now, const enum direction direction, const int family)
 {
 	struct line *l = live_line(f, direction, family);
 	__u64 before, after;
 	union choice_word found;
-	struct side *side;
+	struct line *other;
 	__u64 dropped;
 	bool many;
 
@@ -429,12 +438,11 @@ static __always_inline int renew_from(struct flow *f, __u32 now, const enum dire
 	if (!(before & line_live))
 		return 0;
 	l->last = now;
-	side = direction == direction_in ? &f->side_in : &f->side_out;
-	/* Unless packets in the fast way have gone on meanwhile. */
-	if (rest_of(l, family)->side.end - side->end >= TCP_NEAR)
-		rest_of(l, family)->side.end = side->end;
-	if (rest_of(l, family)->side.ack - side->ack >= TCP_NEAR)
-		rest_of(l, family)->side.ack = side->ack;
+	push_side(rest_of(l, family), direction == direction_in ? &f->side_in : &f->side_out);
+	/* Where one hook sees both ends, nothing else tells the other line. */
+	other = live_line(f, direction == direction_in ? direction_out : direction_in, family);
+	if (other)
+		push_side(rest_of(other, family), direction == direction_in ? &f->side_out : &f->side_in);
 	dropped = read_word(&rest_of(l, family)->dropped);
 	if (dropped || read_word(&l->count) & LINE_HALF)
 		collect_line(f, l, direction, family);
@@ -482,7 +490,9 @@ static __always_inline void revise(struct flow *f, const int family)
 		put_out(f, family);
 		return;
 	}
-	__sync_fetch_and_add(&in->control, 1ull << LINE_VERSION_SHIFT);
+	/* Only an atomic operation whose result is used is a barrier: what was changed before is seen by who sees the version. */
+	if (!__sync_fetch_and_add(&in->control, 1ull << LINE_VERSION_SHIFT))
+		return;
 	__sync_fetch_and_add(&out->control, 1ull << LINE_VERSION_SHIFT);
 	__sync_fetch_and_and(&in->control, keep);
 	__sync_fetch_and_and(&out->control, keep);
@@ -567,6 +577,9 @@ room:
 	/* The flow may have been retired meanwhile: either that has seen the line, or this sees the bit. */
 	if (*(volatile __u32 *)&f->state & state_retired || bpf_map_lookup_elem((void *)map, key) != f)
 		put_out(f, family);
+	/* Whoever put the lines out of use before the place was in the bucket has not taken it out of there. */
+	if (!(read_word(&in->control) & line_live))
+		unlink_place(key, place, family);
 }
 
 /* Frees a place whose lines went out of use at least a grace period ago. Returns whether it did. */

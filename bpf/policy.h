@@ -23,6 +23,7 @@
 
 #define PROTECTED 256 /* a flag added to the number of a rule */
 #define REMEMBER_EVERY 256 /* dropped packets */
+#define FOREIGN_NS (1ull << 42) /* 73 minutes; the two clocks differ by weeks */
 #define COARSE_TICKS 16 /* bursts this long are measured in ticks, which makes them at most one tick longer */
 
 /* The DSCP in the first 16 bits of the IP header. */
@@ -276,6 +277,8 @@ __noinline int is_same_rule(__u32 old_epoch, __u32 old_rule, __u32 epoch, __u32 
 
 	if (!now || !rule)
 		return false;
+	if ((__s32)(epoch - now->first) < 0) /* another policy came in force meanwhile */
+		return false;
 	if (old_epoch - now->first <= epoch - now->first)
 		return old_rule == rule;
 	if (old_epoch - now->former >= now->first - now->former)
@@ -350,7 +353,8 @@ __noinline int find_rules(struct flow *f, __u32 epoch, int family, int direction
 }
 
 /* Token bucket as GCRA (ATM Forum TM 4.1; the same limit as a bucket of `burst` bytes): the packet conforms
- * unless the theoretical arrival time is more than the burst ahead. */
+ * unless the theoretical arrival time is more than the burst ahead. So far ahead as none can be is one of the other clock,
+ * which a packet that was held up has stored after the flow changed its rule. */
 static __always_inline bool conforms(__u64 *tat, __u64 cost_per_byte, __u64 burst_ns, __u64 bytes, __u64 now)
 {
 	__u64 cost = (bytes * cost_per_byte) >> 16;
@@ -360,8 +364,11 @@ static __always_inline bool conforms(__u64 *tat, __u64 cost_per_byte, __u64 burs
 		__u64 old = *(volatile __u64 *)tat;
 		__u64 from = old > now ? old : now;
 
-		if (from - now > burst_ns)
-			return false;
+		if (from - now > burst_ns) {
+			if (from - now < burst_ns + FOREIGN_NS)
+				return false;
+			from = now;
+		}
 		if (__sync_val_compare_and_swap(tat, old, from + cost) == old)
 			return true;
 	}

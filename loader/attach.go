@@ -317,6 +317,9 @@ func (a *Attachment) load(device netlink.Link, cfg *Config, pinned map[string]*e
 		}
 		info.LineSeed = earlier.LineSeed // lines keep their places
 	}
+	if spec.Maps["lines_in"].MaxEntries == 1 {
+		info.Fast = 0 // taken over from an agent without the fast path: there is no place but 0
+	}
 	if err := setLines(spec, &info); err != nil {
 		return err
 	}

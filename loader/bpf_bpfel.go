@@ -401,7 +401,7 @@ const (
 	bpfLimitMaxProtected      bpfLimit = 1024
 	bpfLimitMaxProtectedFlows bpfLimit = 64
 	bpfLimitMaxBatch          bpfLimit = 4096
-	bpfLimitMaxBatchUnrolled  bpfLimit = 32
+	bpfLimitMaxBatchUnrolled  bpfLimit = 8
 	bpfLimitMaxEnded          bpfLimit = 4096
 	bpfLimitMaxLabels         bpfLimit = 2048
 	bpfLimitMaxMoments        bpfLimit = 1024

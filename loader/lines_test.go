@@ -3,6 +3,8 @@
 package loader
 
 import (
+	"bytes"
+	"encoding/binary"
 	"testing"
 	"time"
 
@@ -200,5 +202,37 @@ func TestLineFollowsVerdict(t *testing.T) {
 		check("a new line", xdpPass)
 		set(c, "chat", 1)
 		check("a verdict on the new line", xdpDrop)
+	}
+}
+
+// TestLineOneHook: where one hook sees both ends, a connection of which each end has sent a lot ends with their FINs.
+func TestLineOneHook(t *testing.T) {
+	t.Parallel()
+	numbers := func(frame []byte, seq, acked uint32) []byte {
+		const tcp = 14 + 20
+		frame = bytes.Clone(frame)
+		binary.BigEndian.PutUint32(frame[tcp+4:], seq)
+		binary.BigEndian.PutUint32(frame[tcp+8:], acked)
+		return frame
+	}
+	k := newKernel(t, Config{Samples: -1, Ingress: true}, ethernet)
+	c := tcp(1)
+	client, server := uint32(1001), uint32(5001)
+	k.pass(progXDP, numbers(c.sent(syn, 0), client-1, 0))
+	k.pass(progXDP, numbers(c.answer(syn|ack, 0), server-1, client))
+	k.pass(progXDP, numbers(c.sent(ack, 0), client, server))
+	k.decide(k.id(c.key()), "chat", 1, true)
+	for range 200 {
+		k.pass(progXDP, numbers(c.answer(ack|psh, 1000), server, client))
+		server += 1000
+		k.pass(progXDP, numbers(c.sent(ack, 0), client, server))
+	}
+	if !noFastPath {
+		k.lined(c)
+	}
+	k.pass(progXDP, numbers(c.answer(fin|ack, 0), server, client))
+	k.pass(progXDP, numbers(c.sent(fin|ack, 0), client, server+1))
+	if r := k.flow(c.key()); r.Ended != "fin" {
+		t.Errorf("ended %q", r.Ended)
 	}
 }

@@ -5,6 +5,7 @@ package loader
 import (
 	"testing"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 )
 
@@ -24,6 +25,45 @@ func TestLoops(t *testing.T) {
 				t.Errorf("%s: back-edge from insn %d to %d of %s", name, edge[0], edge[1], f[0].Symbol())
 			}
 		}
+	}
+}
+
+// TestApplyWithoutLoop: kernels before 5.17 have no bpf_loop, and check each operation of a run by itself. They may check
+// more than this kernel does, but at most a million instructions.
+func TestApplyWithoutLoop(t *testing.T) {
+	k := newKernel(t, Config{}, ethernet)
+	spec, err := loadBpf()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range spec.Programs {
+		if name != bpfProgDpclassApply {
+			delete(spec.Programs, name)
+		}
+	}
+	pinned := map[string]*ebpf.Map{}
+	for name, m := range pinnedMaps(&k.maps) {
+		spec.Maps[name].MaxEntries = (*m).MaxEntries()
+		pinned[name] = *m
+	}
+	if err := set(spec, map[string]any{"has_bpf_loop": false, "both_ends": true, "fast_path": true}); err != nil {
+		t.Fatal(err)
+	}
+	all, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: pinned})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer all.Close()
+	info, err := all.Programs[bpfProgDpclassApply].Info()
+	if err != nil {
+		t.Fatal(err)
+	}
+	checked, ok := info.VerifiedInstructions()
+	if !ok {
+		t.Skip("SKIPPED: the kernel does not say what it has checked")
+	}
+	if checked > 300_000 {
+		t.Errorf("%d instructions to check", checked)
 	}
 }
 

@@ -52,6 +52,7 @@ func startModelReader(named []string) (*modelReader, error) {
 	}
 	r := &modelReader{process: exec.Command("/proc/self/exe", args...)}
 	r.process.Args[0] = os.Args[0]
+	r.process.Stderr = os.Stderr // why it ended
 	ask, err := r.process.StdinPipe()
 	if err != nil {
 		return nil, fmt.Errorf("process that reads models: %w", err)
@@ -77,7 +78,7 @@ func (r *modelReader) load() ([]*model.Model, error) {
 		err = r.answers.Decode(&answer)
 	}
 	if err != nil {
-		return nil, fault.Advise(fmt.Errorf("the process that reads models has ended: %w", err), "attach again")
+		return nil, fault.Advise(fmt.Errorf("the process that reads models has ended: %w", err), "attach again; if that does not help, use --no-sandbox")
 	}
 	if answer.Error != "" {
 		err := errors.New(answer.Error)

@@ -23,6 +23,11 @@ http {
 }
 `
 
+const aptClient = `Dir::Etc "%[1]s/etc";
+Dir::State "%[1]s/state"; Dir::State::status "%[1]s/state/status"; Dir::Cache "%[1]s/cache";
+APT::Sandbox::User "root"; Acquire::Languages "none"; Acquire::https::CaInfo "%[2]s"; Debug::NoLocking "1";
+`
+
 // newRelease builds more packages and the indexes of all.
 const newRelease = `set -e; cd pool
 while read -r name version size; do
@@ -84,11 +89,13 @@ func startAPT(ctx context.Context, r *Round) (Session, error) {
 				return err
 			}
 		}
-		path := filepath.Join(c.Dir, machine)
+		// In a file, because apt reads this machine's own configuration, with its proxies and hooks, before the command line.
+		conf, err := c.Write(machine+"/apt.conf", fmt.Sprintf(aptClient, filepath.Join(c.Dir, machine), ca))
+		if err != nil {
+			return err
+		}
 		apt := func(args ...string) error {
-			_, err := c.Run(ctx, "apt-get", append([]string{"-q", "-o", "Dir::State=" + path + "/state", "-o", "Dir::State::status=" + path + "/state/status",
-				"-o", "Dir::Cache=" + path + "/cache", "-o", "Dir::Etc=" + path + "/etc", "-o", "APT::Sandbox::User=root", "-o", "Acquire::Languages=none",
-				"-o", "Acquire::https::CaInfo=" + ca, "-o", "Debug::NoLocking=1"}, args...)...)
+			_, err := c.Run(ctx, "env", append([]string{"APT_CONFIG=" + conf, "apt-get", "-q"}, args...)...)
 			return err
 		}
 		if err := apt("update"); err != nil {
