@@ -15,6 +15,7 @@ char LICENSE[] SEC("license") = "GPL";
 #define AF_INET6 10
 #define PF_KTHREAD 0x00200000 /* include/linux/sched.h */
 #define TASK_NAME 16 /* TASK_COMM_LEN */
+#define TCP_LISTEN 10 /* net/tcp_states.h */
 
 /* What is read of the kernel's own structs; the loader puts in the offsets of the running kernel. */
 struct kernfs_node {
@@ -33,8 +34,15 @@ struct task_struct {
 	struct css_set *cgroups;
 	char comm[TASK_NAME];
 } __attribute__((preserve_access_index));
+struct in6_addr {
+	__u32 word[4];
+};
 struct sock_common {
+	__u32 skc_rcv_saddr;
 	__u16 skc_num;
+	__u16 skc_family;
+	__u8 skc_state;
+	struct in6_addr skc_v6_rcv_saddr;
 } __attribute__((preserve_access_index));
 struct sock {
 	struct sock_common __sk_common;
@@ -47,6 +55,7 @@ struct owner {
 	__u64 since; /* CLOCK_MONOTONIC in ns when it got the socket; 0: before the programs ran */
 	__u64 until; /* when it closed the socket; 0: it has not */
 	__u64 cgroup; /* id of its cgroup v2 */
+	__u64 cookie; /* of the socket, if it listens */
 	__u32 pid;
 	char name[TASK_NAME]; /* of the process, not of the thread; cut by the kernel */
 	__u8 passive; /* accepted, as far as known */
@@ -123,6 +132,7 @@ int dpclass_tcp(struct bpf_sock_ops *ctx)
 	if (ctx->op == BPF_SOCK_OPS_TCP_LISTEN_CB) {
 		PUT_ADDR(at.addr, ctx, local);
 		at.port = ctx->local_port;
+		o.cookie = bpf_get_socket_cookie(ctx);
 		bpf_map_update_elem(&listeners, &at, &o, BPF_ANY);
 		return 1;
 	}
@@ -147,17 +157,41 @@ int dpclass_udp_open(struct bpf_sock *ctx)
 	return 1;
 }
 
+/* Notes when a TCP socket that listens is closed. Another one may have its address and port by now: SO_REUSEPORT. */
+static __always_inline void listener_closed(struct sock *sk, __u64 cookie)
+{
+	struct listener at = {};
+	struct owner *known;
+
+	if (BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_LISTEN)
+		return;
+	if (BPF_CORE_READ(sk, __sk_common.skc_family) == AF_INET) {
+		at.addr[2] = bpf_htonl(0xffff);
+		at.addr[3] = BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr);
+	} else if (bpf_core_field_exists(sk->__sk_common.skc_v6_rcv_saddr)) { /* CONFIG_IPV6 */
+		bpf_core_read(at.addr, sizeof(at.addr), &sk->__sk_common.skc_v6_rcv_saddr);
+	}
+	at.port = BPF_CORE_READ(sk, __sk_common.skc_num);
+	known = bpf_map_lookup_elem(&listeners, &at);
+	if (known && known->cookie == cookie)
+		known->until = bpf_ktime_get_ns();
+}
+
 SEC("cgroup/sock_release")
-int dpclass_udp_close(struct bpf_sock *ctx)
+int dpclass_close(struct bpf_sock *ctx)
 {
 	struct sock *sk = (void *)ctx; /* the verifier does not let this kind of program read src_port */
 	struct owner *known, o = {};
 	__u64 cookie;
 	__u32 port;
 
-	if (ctx->protocol != IPPROTO_UDP || bpf_get_netns_cookie(ctx) != netns_cookie)
+	if (bpf_get_netns_cookie(ctx) != netns_cookie)
 		return 1;
 	cookie = bpf_get_socket_cookie(ctx);
+	if (ctx->protocol == IPPROTO_TCP)
+		listener_closed(sk, cookie);
+	if (ctx->protocol != IPPROTO_UDP)
+		return 1;
 	port = BPF_CORE_READ(sk, __sk_common.skc_num);
 	known = bpf_map_lookup_elem(&udp_sockets, &cookie);
 	if (known) {

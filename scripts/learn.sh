@@ -11,6 +11,9 @@
 [ $# -ge 2 ] || fail "learn.sh RECORDED NAME [OPTION...]: two arguments are missing"
 recorded=$1 name=$2
 shift 2
+if [ -d "$recorded" ] && { [ ! -x "$recorded" ] || [ -f "$recorded/manifest.csv" ] && [ ! -r "$recorded/manifest.csv" ]; }; then
+	fail "you may not read $recorded: make it yours, with sudo chown -R $(id -un) $recorded"
+fi
 [ -f "$recorded/manifest.csv" ] || fail "$recorded has no manifest.csv: record first, with dpclass record IFACE --out $recorded"
 [ -x "$root/.venv/bin/python" ] || fail "the trainer's Python environment is missing: run make train-deps"
 
@@ -21,4 +24,8 @@ if [ ! -f "$work/dataset/meta.json" ] || [ "$recorded/manifest.csv" -nt "$work/d
 fi
 "$root/scripts/dptrain.sh" train default --data "$work/dataset" --run "$work/run" "$@"
 "$root/scripts/dptrain.sh" export --data "$work/dataset" --run "$work/run" --name "$name"
-say "use it: sudo bin/dpclass attach IFACE --model ./$name.onnx"
+case $name in
+*/*) model=$name.onnx ;;
+*) model=./$name.onnx ;;
+esac
+say "use it: sudo bin/dpclass attach IFACE --model $model"

@@ -156,8 +156,9 @@ func attach(cmd *cobra.Command, g *cli.Globals, f *attachFlags, interfaces []str
 		}
 	}
 	var owners *processes
+	sayUnknown := func() {}
 	if f.processes {
-		owners = watchProcesses(log)
+		owners, sayUnknown = watchProcesses(log)
 		defer func() { err = errors.Join(err, owners.close()) }() // after the log, which asks for processes
 	}
 	// All that was read so far, Go code has read. What comes now is packets and networks.
@@ -178,6 +179,7 @@ func attach(cmd *cobra.Command, g *cli.Globals, f *attachFlags, interfaces []str
 	if err != nil || len(attached) == 0 {
 		return err
 	}
+	sayUnknown() // after what may be wrong with attaching itself
 	all, err := f.serve(box, attached, config, apps, owners, log)
 	if err != nil {
 		return errors.Join(err, f.finish(all, log))

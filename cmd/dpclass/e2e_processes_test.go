@@ -101,6 +101,20 @@ func testProcesses(t *testing.T, s *suite) {
 		t.Errorf("pins are left: %v", err)
 	}
 
+	// What an agent that was killed knew is not shown for its successor's.
+	killed := s.attach(t, near, "eth0", "--no-classify", "--persist")
+	if pins, err = filepath.Glob(filepath.Join(bpffs, "dpclass", "*", "*", "process_*")); err != nil || len(pins) != 4 {
+		t.Errorf("pins: %v %v, want 4", pins, err)
+	}
+	kill(t, killed)
+	successor := s.attach(t, near, "eth0", "--no-classify", "--processes=false")
+	if pins, err = filepath.Glob(filepath.Join(bpffs, "dpclass", "*", "*", "process_*")); err != nil || len(pins) > 0 {
+		t.Errorf("pins: %v %v, want none", pins, err)
+	}
+	if err := successor.Interrupt(); err != nil {
+		t.Fatalf("%v: %s", err, successor.Output())
+	}
+
 	// Without it, and on the side of a wire where nobody has a socket, there is none.
 	s.attach(t, near, "eth0", "--no-classify", "--processes=false")
 	if _, err := near.Run(ctx, "curl", web.CurlArgs("10.0.1.2", "file")...); err != nil {

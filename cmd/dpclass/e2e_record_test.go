@@ -17,6 +17,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -254,6 +255,9 @@ func testRecordProcess(t *testing.T, s *suite) {
 	must(err)
 	_, err = old.Read(make([]byte, 10))
 	must(err)
+	// Both captures end when nothing is under way.
+	must(old.SetReadDeadline(time.Now().Add(300 * time.Millisecond)))
+	_, _ = io.Copy(io.Discard, old)
 
 	sum := record.interrupt(t)
 	whole := map[string]int{} // packets that tcpdump has

@@ -22,28 +22,31 @@ type processes struct {
 	log   *slog.Logger
 }
 
-// watchProcesses begins to note processes. That it cannot is no error: an agent works
-// without.
-func watchProcesses(log *slog.Logger) *processes {
+// watchProcesses begins to note processes, and returns how to say what is not known. That it
+// cannot is no error: an agent works without.
+func watchProcesses(log *slog.Logger) (p *processes, say func()) {
 	watch, problem, err := owner.Start()
-	if err != nil {
-		log.Info("the processes of local flows are not known", "reason", err)
-		return nil
+	switch {
+	case err != nil:
+		return nil, func() { log.Info("the processes of local flows are not known", "reason", err) }
+	case problem != nil:
+		say = func() { log.Debug("the processes of some older sockets are not known", "reason", problem) }
+	default:
+		say = func() {}
 	}
-	if problem != nil {
-		log.Debug("the processes of some older sockets are not known", "reason", problem)
-	}
-	return &processes{watch, log}
+	return &processes{watch, log}, say
 }
 
-// pin lets others find the processes of an interface.
-func (p *processes) pin(iface *loader.Attachment) {
+// pin lets others find the processes of an interface. Without processes it removes what an
+// agent that was killed has left: others would take it for current.
+func (p *processes) pin(iface *loader.Attachment) error {
 	if p == nil {
-		return
+		return owner.RemovePins(iface.Dir())
 	}
 	if err := p.watch.Pin(iface.Dir()); err != nil {
 		p.log.Info("dpclass flows cannot show processes", "iface", iface.Name(), "reason", errors.Join(err, p.watch.Unpin(iface.Dir())))
 	}
+	return nil
 }
 
 // unpin is called before an interface is detached.

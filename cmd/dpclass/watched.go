@@ -38,11 +38,11 @@ type watched struct {
 func (f *attachFlags) serve(box *sandbox, attached []*loader.Attachment, config loader.Config, apps []string, owners *processes, log *slog.Logger) (all []*watched, err error) {
 	for _, a := range attached {
 		s := &watched{name: a.Name(), config: config, apps: apps, log: log, netns: box.g.Netns, landlock: box.level, processes: owners, attachment: a, namespace: netns.None()}
-		owners.pin(a)
+		err = errors.Join(err, owners.pin(a))
 		all = append(all, s)
 		namespace, problem := netns.Current()
 		if problem != nil {
-			err = fmt.Errorf("network namespace: %w", problem)
+			err = errors.Join(err, fmt.Errorf("network namespace: %w", problem))
 			continue
 		}
 		s.namespace = namespace
@@ -143,7 +143,9 @@ func (s *watched) again(ctx context.Context) (port agent.Port, err error) {
 		if err != nil {
 			return err
 		}
-		s.processes.pin(s.attachment)
+		if err := s.processes.pin(s.attachment); err != nil {
+			return err
+		}
 		if s.policy == nil {
 			return nil
 		}

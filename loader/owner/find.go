@@ -114,7 +114,7 @@ func (f *Finder) tcp(q *Flow) (Process, Found) {
 		if !f.isLocal(ends[0].Addr()) {
 			continue
 		}
-		if o, ok := f.listener(ends[0]); ok && q.during(&o) {
+		if o, ok := f.listener(ends[0], q); ok {
 			if o.Pid == 1 {
 				o = f.handedOn(o, ends[0], q.Ifindex)
 			}
@@ -124,16 +124,30 @@ func (f *Finder) tcp(q *Flow) (Process, Found) {
 	return Process{}, Unknown
 }
 
-// listener returns who listens on an address and port, or on all addresses.
-func (f *Finder) listener(at netip.AddrPort) (o socketsOwner, ok bool) {
-	any4 := netip.AddrFrom16([16]byte{10: 0xff, 11: 0xff})
-	for _, addr := range []netip.Addr{at.Addr(), any4, netip.IPv6Unspecified()} {
+// listener returns who listened on an address and port, or on all addresses, during a flow.
+// The kernel prefers listeners in this order. Those that were closed are still in the map.
+func (f *Finder) listener(at netip.AddrPort, q *Flow) (o socketsOwner, ok bool) {
+	addrs := []netip.Addr{at.Addr()}
+	if at.Addr().Unmap().Is4() {
+		addrs = append(addrs, netip.AddrFrom16([16]byte{10: 0xff, 11: 0xff}))
+	}
+	closed, younger := false, false
+	for _, addr := range append(addrs, netip.IPv6Unspecified()) {
 		key := socketsListener{Addr: wide(addr), Port: at.Port()}
-		if f.maps.Listeners.Lookup(&key, &o) == nil {
+		if f.maps.Listeners.Lookup(&key, &o) != nil {
+			continue
+		}
+		if q.during(&o) {
 			return o, true
 		}
+		closed, younger = closed || o.Until != 0, younger || o.Until == 0
 	}
-	return o, false
+	if !closed || younger {
+		return socketsOwner{}, false
+	}
+	// Of several listeners on one port (SO_REUSEPORT), the map has the last one only.
+	o = f.handedOn(socketsOwner{}, at, q.Ifindex)
+	return o, o.Pid != 0
 }
 
 // handedOn returns who has a listening socket that pid 1 opened: systemd hands sockets to
@@ -167,9 +181,11 @@ func (f *Finder) udp(q *Flow) (Process, Found) {
 		if s, err := f.diag.find(flow.UDP, ends[0], ends[1], q.Ifindex); err == nil {
 			var o socketsOwner
 			if f.maps.UdpSockets.Lookup(&s.cookie, &o) == nil {
-				return o.process(), Known
-			}
-			if o, ok := f.holder(s.inode); ok {
+				if q.during(&o) {
+					return o.process(), Known
+				}
+				// It is younger than the flow, which another socket had.
+			} else if o, ok := f.holder(s.inode); ok {
 				// The next look-up is fast, and finds it after the socket is closed.
 				o.Since = 0
 				_ = f.maps.UdpSockets.Update(&s.cookie, &o, ebpf.UpdateNoExist)

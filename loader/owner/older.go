@@ -59,6 +59,7 @@ func (f *Finder) older() error {
 		case s.proto == flow.UDP:
 			err = f.maps.UdpSockets.Update(&s.cookie, &o, ebpf.UpdateNoExist)
 		case s.state == tcpListen:
+			o.Cookie = s.cookie
 			key := socketsListener{Addr: wide(s.local.Addr()), Port: s.local.Port()}
 			err = f.maps.Listeners.Update(&key, &o, ebpf.UpdateNoExist)
 		default:

@@ -101,7 +101,7 @@ func Start() (w *Watch, problem, err error) {
 		kind    ebpf.AttachType
 		program *ebpf.Program
 	}{
-		{ebpf.AttachCgroupInetSockRelease, w.progs.DpclassUdpClose},
+		{ebpf.AttachCgroupInetSockRelease, w.progs.DpclassClose},
 		{ebpf.AttachCGroupInetSockCreate, w.progs.DpclassUdpOpen},
 		{ebpf.AttachCGroupSockOps, w.progs.DpclassTcp},
 	} {
@@ -186,6 +186,18 @@ func (w *Watch) Unpin(dir string) error {
 		}
 		return true
 	})
+	return errors.Join(errs...)
+}
+
+// RemovePins removes the pins that a process has left in a directory because it was killed.
+// Nobody updates the maps any more.
+func RemovePins(dir string) error {
+	var errs []error
+	for name := range pins(&socketsMaps{}) {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("remove pin: %w", err))
+		}
+	}
 	return errors.Join(errs...)
 }
 

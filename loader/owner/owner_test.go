@@ -173,6 +173,11 @@ func TestFind(t *testing.T) {
 			}
 			q = udp(connected.LocalAddr())
 			wantSelf(t, client, "connected UDP socket", q)
+			before := q
+			before.First, before.Last = q.First.Add(-time.Hour), q.Last.Add(-time.Hour)
+			if p, found := client.Find(&before); found != Unknown {
+				t.Errorf("an earlier flow of the port of an open socket: %v %+v", found, p)
+			}
 			connected.Close()
 			wantSelf(t, client, "closed connected UDP socket", q)
 
@@ -229,6 +234,114 @@ threading.Thread(target=work).start()`
 	if p, found := other.Finder().Find(&q); found != Known || p.PID != os.Getpid() {
 		t.Errorf("the other end: %v %+v, want pid %d", found, p, os.Getpid())
 	}
+}
+
+// A port belongs to who listened on it during the flow, not to who did before, on whatever
+// addresses.
+func TestListenerClosed(t *testing.T) {
+	a, b := ends(t)
+	ctx := t.Context()
+	program, err := lab.FindProgram("python3")
+	if err != nil {
+		t.Skipf("SKIPPED: %v", err)
+	}
+	listen := func(address string) *lab.Process {
+		t.Helper()
+		p, err := a.Start(ctx, program, "-c", `import socket, sys, time
+host, port = sys.argv[1].rsplit(':', 1)
+s = socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+s.bind((host, int(port))); s.listen(); print('ready', flush=True); time.sleep(60)`, address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ready, cancel := context.WithTimeout(ctx, 20*time.Second)
+		defer cancel()
+		if err := p.WaitOutput(ready, "ready"); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	type test struct {
+		before, now string // listeners of Python, and of this process
+		to          []string
+	}
+	tests := []test{
+		{"0.0.0.0:7000", "[::]:7000", []string{"10.0.0.1:7000", "[fd00::1]:7000"}},
+		{"10.0.0.1:7001", "0.0.0.0:7001", []string{"10.0.0.1:7001"}},
+		{"fd00::1:7002", "[::]:7002", []string{"[fd00::1]:7002"}},
+	}
+	var old []*lab.Process
+	for _, test := range tests {
+		old = append(old, listen(test.before)) // older than the watch
+	}
+	w := start(t, a)
+	find := func(to string, began time.Time) (Process, Found) {
+		t.Helper()
+		c, err := b.Dial(ctx, "tcp", "", to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if began.IsZero() {
+			began = time.Now()
+		}
+		return w.Finder().Find(&Flow{Proto: flow.TCP, Src: addrPort(c.LocalAddr()), Dst: addrPort(c.RemoteAddr()), First: began, Last: began})
+	}
+	for round, name := range []string{"older", "younger"} {
+		for n, test := range tests {
+			if round > 0 {
+				old[n] = listen(test.before)
+			}
+			if p, found := find(test.to[0], time.Time{}); found != Known || !strings.HasPrefix(p.Name, "python") {
+				t.Errorf("%s, %s listens: %v %+v", name, test.before, found, p)
+			}
+			during := time.Now()
+			_ = old[n].Stop() // says that a signal ended it
+			time.Sleep(2 * slack)
+			listener, err := a.Listen(ctx, test.now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, to := range test.to {
+				if p, found := find(to, time.Time{}); found != Known || p.PID != os.Getpid() {
+					t.Errorf("%s, %s was closed, %s listens: %v %+v", name, test.before, test.now, found, p)
+				}
+			}
+			if p, found := find(test.to[0], during); found != Known || !strings.HasPrefix(p.Name, "python") {
+				t.Errorf("%s, an earlier flow to %s: %v %+v", name, test.before, found, p)
+			}
+			listener.Close()
+		}
+	}
+
+	// Programs that listen on addresses of one family each, whoever came last.
+	four := listen("0.0.0.0:7003")
+	six, err := a.Start(ctx, program, "-c", `import socket, time
+open('/proc/self/comm', 'w').write('six')
+s = socket.create_server(('::', 7003), family=socket.AF_INET6); print('ready', flush=True); time.sleep(60)`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := six.WaitOutput(ctx, "ready"); err != nil {
+		t.Fatal(err)
+	}
+	if p, found := find("10.0.0.1:7003", time.Time{}); found != Known || !strings.HasPrefix(p.Name, "python") {
+		t.Errorf("IPv4: %v %+v", found, p)
+	}
+	if p, found := find("[fd00::1]:7003", time.Time{}); found != Known || p.Name != "six" {
+		t.Errorf("IPv6: %v %+v", found, p)
+	}
+
+	// Of two on the same port, the last one was closed.
+	_ = six.Stop()
+	_ = listen("0.0.0.0:7003").Stop()
+	time.Sleep(2 * slack)
+	if p, found := find("10.0.0.1:7003", time.Time{}); found != Known || !strings.HasPrefix(p.Name, "python") {
+		t.Errorf("one of two listeners is left: %v %+v", found, p)
+	}
+	_ = four.Stop()
 }
 
 // Another process finds the maps by their pins, which go with the watch.

@@ -33,6 +33,7 @@ type socketsOwner struct {
 	Since   uint64
 	Until   uint64
 	Cgroup  uint64
+	Cookie  uint64
 	Pid     uint32
 	Name    [16]int8
 	Passive uint8
@@ -43,14 +44,14 @@ type socketsOwner struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	socketsMapConnections      = "connections"
-	socketsMapListeners        = "listeners"
-	socketsMapUdpClosed        = "udp_closed"
-	socketsMapUdpSockets       = "udp_sockets"
-	socketsProgDpclassTcp      = "dpclass_tcp"
-	socketsProgDpclassUdpClose = "dpclass_udp_close"
-	socketsProgDpclassUdpOpen  = "dpclass_udp_open"
-	socketsVarNetnsCookie      = "netns_cookie"
+	socketsMapConnections     = "connections"
+	socketsMapListeners       = "listeners"
+	socketsMapUdpClosed       = "udp_closed"
+	socketsMapUdpSockets      = "udp_sockets"
+	socketsProgDpclassClose   = "dpclass_close"
+	socketsProgDpclassTcp     = "dpclass_tcp"
+	socketsProgDpclassUdpOpen = "dpclass_udp_open"
+	socketsVarNetnsCookie     = "netns_cookie"
 )
 
 // loadSockets returns the embedded CollectionSpec for sockets.
@@ -95,9 +96,9 @@ type socketsSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type socketsProgramSpecs struct {
-	DpclassTcp      *ebpf.ProgramSpec `ebpf:"dpclass_tcp"`
-	DpclassUdpClose *ebpf.ProgramSpec `ebpf:"dpclass_udp_close"`
-	DpclassUdpOpen  *ebpf.ProgramSpec `ebpf:"dpclass_udp_open"`
+	DpclassClose   *ebpf.ProgramSpec `ebpf:"dpclass_close"`
+	DpclassTcp     *ebpf.ProgramSpec `ebpf:"dpclass_tcp"`
+	DpclassUdpOpen *ebpf.ProgramSpec `ebpf:"dpclass_udp_open"`
 }
 
 // socketsMapSpecs contains maps before they are loaded into the kernel.
@@ -163,15 +164,15 @@ type socketsVariables struct {
 //
 // It can be passed to loadSocketsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type socketsPrograms struct {
-	DpclassTcp      *ebpf.Program `ebpf:"dpclass_tcp"`
-	DpclassUdpClose *ebpf.Program `ebpf:"dpclass_udp_close"`
-	DpclassUdpOpen  *ebpf.Program `ebpf:"dpclass_udp_open"`
+	DpclassClose   *ebpf.Program `ebpf:"dpclass_close"`
+	DpclassTcp     *ebpf.Program `ebpf:"dpclass_tcp"`
+	DpclassUdpOpen *ebpf.Program `ebpf:"dpclass_udp_open"`
 }
 
 func (p *socketsPrograms) Close() error {
 	return _SocketsClose(
+		p.DpclassClose,
 		p.DpclassTcp,
-		p.DpclassUdpClose,
 		p.DpclassUdpOpen,
 	)
 }

@@ -38,22 +38,30 @@ const (
 // The files of a directory besides captures.
 const (
 	manifestName = "manifest.csv"
+	partName     = manifestName + ".part" // the manifest while it is written
 	reserveName  = ".dpclass-record"
 )
+
+// ownNames are names that no label may have, because its directory would be in the way. Names
+// come from strangers.
+var ownNames = []string{manifestName, partName, reserveName}
 
 // columns are those of a manifest, as dplab traffic writes them, without those that only
 // generated traffic has.
 var columns = []string{"path", "set", "category", "app", "vpn", "capture", "linktype", "packets", "payload_packets", "flows", "source", "label_how",
 	"use", "program"}
 
-// files are the captures of one run and the manifest of the directory.
+// files are the captures of one run and the manifest of the directory. All of them are
+// reached through root, which follows no link out of the directory: that may be a user's, and
+// this process root's.
 type files struct {
 	dir      string
+	root     *os.Root
 	session  string // name of the run
 	header   []byte
 	linkType int
-	earlier  []byte // manifest of earlier runs
-	lock     *os.File
+	earlier  []byte   // manifest of earlier runs, at least its header
+	lock     *os.File // see openFiles
 	labels   map[string]*label
 	order    []*label // by their last use, the newest last; open files only
 	written  int64
@@ -65,6 +73,7 @@ type label struct {
 	name    string
 	path    string // below the directory, with slashes
 	file    *os.File
+	info    os.FileInfo // of the file, to know it again
 	waiting []byte
 	size    int64 // complete blocks in the file
 	cut     bool  // the disk was full: the counts are too high
@@ -84,41 +93,102 @@ var (
 // openFiles prepares a directory: a new one, an empty one, or one of earlier runs.
 func openFiles(dir, session string) (f *files, err error) {
 	f = &files{dir: dir, session: session, labels: map[string]*label{}}
-	if err := f.mkdir(dir); err != nil {
+	if err := makeDir(dir); err != nil {
 		return nil, fmt.Errorf("directory %q: %w", dir, bounded.Bare(err))
 	}
-	entries, err := os.ReadDir(dir)
+	if f.root, err = os.OpenRoot(dir); err != nil {
+		return nil, fmt.Errorf("directory %q: %w", dir, bounded.Bare(err))
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.release())
+			f = nil
+		}
+	}()
+	if err := f.takeLock(); err != nil {
+		return f, err
+	}
+	fresh, err := f.readEarlier() // what an earlier run wrote is complete only once it has no lock
 	if err != nil {
-		return nil, fmt.Errorf("directory %q: %w", dir, bounded.Bare(err))
-	}
-	f.earlier, err = os.ReadFile(filepath.Join(dir, manifestName))
-	others := slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() != reserveName && e.Name() != "lost+found" })
-	switch {
-	case errors.Is(err, os.ErrNotExist) && others:
-		return nil, fault.Advise(fmt.Errorf("directory %q: it is not empty and has no %s of an earlier run", dir, manifestName), "name another directory")
-	case err != nil && !errors.Is(err, os.ErrNotExist):
-		return nil, fmt.Errorf("directory %q: %w", dir, bounded.Bare(err))
-	case err == nil:
-		first, _, _ := bytes.Cut(f.earlier, []byte("\n"))
-		if strings.TrimRight(string(first), "\r") != strings.Join(columns, ",") {
-			return nil, fault.Advise(fmt.Errorf("directory %q: its %s is not one of dpclass record", dir, manifestName), "name another directory")
-		}
-		if !bytes.HasSuffix(f.earlier, []byte("\n")) {
-			f.earlier = append(f.earlier, '\n')
-		}
-	}
-	// The file is also the lock of the directory.
-	if f.lock, err = os.OpenFile(filepath.Join(dir, reserveName), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600); err != nil {
-		return nil, fmt.Errorf("directory %q: %w", dir, bounded.Bare(err))
-	}
-	if err := unix.Flock(int(f.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.lock.Close()
-		return nil, fault.Advise(fmt.Errorf("directory %q: another dpclass record writes to it", dir), "name another directory")
+		return f, err
 	}
 	if err := unix.Fallocate(int(f.lock.Fd()), 0, 0, reserveSize); isFull(err) {
-		return nil, errors.Join(fmt.Errorf("directory %q: %w", dir, errFull), f.release())
+		return f, fmt.Errorf("directory %q: %w", dir, errFull)
 	}
-	return f, nil
+	if fresh {
+		// If this run is killed, the next one knows the directory by it.
+		err = f.writeManifest(f.earlier)
+	}
+	return f, err
+}
+
+// takeLock opens the file that keeps space and locks it: it is the lock of the directory too.
+func (f *files) takeLock() error {
+	busy := fault.Advise(fmt.Errorf("directory %q: another dpclass record writes to it", f.dir), "name another directory")
+	for range 100 {
+		lock, err := f.root.OpenFile(reserveName, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+		if err != nil {
+			return f.problem(err)
+		}
+		if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+			lock.Close()
+			return busy
+		}
+		var stat unix.Stat_t
+		if err := unix.Fstat(int(lock.Fd()), &stat); err != nil {
+			return errors.Join(f.problem(err), lock.Close())
+		}
+		switch {
+		case stat.Nlink == 1 && stat.Mode&unix.S_IFMT == unix.S_IFREG:
+			f.lock = lock
+			return nil
+		case stat.Nlink == 0: // another run has removed it since it was opened
+			lock.Close()
+		default: // it would be cut
+			lock.Close()
+			return fault.Advise(fmt.Errorf("directory %q: %s is not a file of dpclass record", f.dir, reserveName), "name another directory")
+		}
+	}
+	return busy
+}
+
+// readEarlier reads the manifest of earlier runs. fresh is true if there is none, and the
+// directory is empty.
+func (f *files) readEarlier() (fresh bool, err error) {
+	names, err := f.list()
+	if err != nil {
+		return false, f.problem(err)
+	}
+	header := []byte(strings.Join(columns, ",") + "\n")
+	f.earlier, err = f.root.ReadFile(manifestName)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		if slices.ContainsFunc(names, func(name string) bool { return name != reserveName && name != partName && name != "lost+found" }) {
+			return false, fault.Advise(fmt.Errorf("directory %q: it is not empty and has no %s of an earlier run", f.dir, manifestName), "name another directory")
+		}
+		f.earlier = header
+		return true, nil
+	case err != nil:
+		return false, f.problem(err)
+	}
+	first, _, _ := bytes.Cut(f.earlier, []byte("\n"))
+	if strings.TrimRight(string(first), "\r") != strings.TrimSpace(string(header)) {
+		return false, fault.Advise(fmt.Errorf("directory %q: its %s is not one of dpclass record", f.dir, manifestName), "name another directory")
+	}
+	if !bytes.HasSuffix(f.earlier, []byte("\n")) {
+		f.earlier = append(f.earlier, '\n')
+	}
+	return false, nil
+}
+
+// list returns the names in the directory.
+func (f *files) list() ([]string, error) {
+	dir, err := f.root.Open(".")
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	return dir.Readdirnames(-1)
 }
 
 // sudoer returns the user who called sudo, to whom the files are to belong: the next steps
@@ -129,24 +199,46 @@ func sudoer() (uid, gid int, ok bool) {
 	return uid, gid, os.Geteuid() == 0 && err1 == nil && err2 == nil
 }
 
-// mkdir makes a directory that only its owner reads, unless it exists, and those above it.
-func (f *files) mkdir(dir string) error {
+// makeDir makes a directory that only its owner reads, unless it exists, and those above it.
+func makeDir(dir string) error {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return err
 	}
-	err := os.Mkdir(dir, 0o700)
-	if errors.Is(err, os.ErrExist) {
-		return nil
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		if errors.Is(err, os.ErrExist) {
+			return nil
+		}
+		return err
 	}
-	if uid, gid, ok := sudoer(); ok && err == nil {
-		err = os.Lchown(dir, uid, gid)
+	return giveAway(os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0))
+}
+
+// mkdir makes the directory of a label, unless it exists.
+func (f *files) mkdir(name string) error {
+	if err := f.root.Mkdir(name, 0o700); err != nil {
+		if errors.Is(err, os.ErrExist) {
+			return nil
+		}
+		return err
 	}
-	return err
+	return giveAway(f.root.OpenFile(name, os.O_RDONLY|unix.O_DIRECTORY, 0))
+}
+
+// giveAway gives a directory that was just made to who called sudo, and closes it. It takes
+// what opened it, not a path: only directories are opened so, whatever has replaced it.
+func giveAway(dir *os.File, err error) error {
+	if err != nil {
+		return err
+	}
+	if uid, gid, ok := sudoer(); ok {
+		err = dir.Chown(uid, gid)
+	}
+	return errors.Join(err, dir.Close())
 }
 
 // create makes a new file that only its owner reads: captures have everything that was sent.
 func (f *files) create(name string) (*os.File, error) {
-	file, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	file, err := f.root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if uid, gid, ok := sudoer(); ok && err == nil {
 		err = file.Chown(uid, gid)
 	}
@@ -155,14 +247,15 @@ func (f *files) create(name string) (*os.File, error) {
 
 func isFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
-// release removes the file that keeps space, and with it the lock.
+// release removes the file that keeps space, and with it the lock, and lets go of the
+// directory.
 func (f *files) release() error {
-	if f.lock == nil {
-		return nil
+	var err error
+	if f.lock != nil {
+		err = errors.Join(f.root.Remove(reserveName), f.lock.Close()) // while it is locked
+		f.lock = nil
 	}
-	err := errors.Join(os.Remove(f.lock.Name()), f.lock.Close())
-	f.lock = nil
-	return err
+	return errors.Join(err, f.root.Close())
 }
 
 // label returns the capture of a label.
@@ -171,7 +264,7 @@ func (f *files) label(name string) (*label, error) {
 		return l, nil
 	}
 	l := &label{name: name, programs: map[string]bool{}, waiting: slices.Clone(f.header)}
-	if err := f.mkdir(filepath.Join(f.dir, name)); err != nil {
+	if err := f.mkdir(name); err != nil {
 		return nil, f.problem(err)
 	}
 	for n := 1; ; n++ {
@@ -181,7 +274,7 @@ func (f *files) label(name string) (*label, error) {
 		}
 		l.path = path.Join(name, file)
 		var err error
-		l.file, err = f.create(filepath.Join(f.dir, name, file))
+		l.file, err = f.create(l.path)
 		if errors.Is(err, os.ErrExist) {
 			continue
 		}
@@ -190,17 +283,39 @@ func (f *files) label(name string) (*label, error) {
 		}
 		break
 	}
-	f.labels[name] = l
-	f.order = append(f.order, l)
-	if len(f.order) > maxOpen {
-		oldest := f.order[0]
-		f.order = f.order[1:]
-		if err := errors.Join(f.flush(oldest), oldest.file.Close()); err != nil {
-			return nil, f.problem(err)
-		}
-		oldest.file = nil
+	var err error
+	if l.info, err = l.file.Stat(); err != nil {
+		return nil, errors.Join(f.problem(err), l.file.Close())
 	}
-	return l, nil
+	f.labels[name] = l
+	return l, f.opened(l)
+}
+
+// opened notes that the file of a label is open, and closes another one if that are too many.
+func (f *files) opened(l *label) error {
+	f.order = append(f.order, l)
+	if len(f.order) <= maxOpen {
+		return nil
+	}
+	oldest := f.order[0]
+	f.order = f.order[1:]
+	if err := errors.Join(f.flush(oldest), oldest.file.Close()); err != nil {
+		return f.problem(err)
+	}
+	oldest.file = nil
+	return nil
+}
+
+// reopen opens the file of a label again.
+func (f *files) reopen(l *label, flag int) (*os.File, error) {
+	file, err := f.root.OpenFile(l.path, flag|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, f.problem(err)
+	}
+	if info, err := file.Stat(); err != nil || !os.SameFile(info, l.info) {
+		return nil, errors.Join(fmt.Errorf("directory %q: somebody has replaced %s", f.dir, l.path), err, file.Close())
+	}
+	return file, nil
 }
 
 // problem turns an error of a file into one that ends the run.
@@ -236,20 +351,14 @@ func (f *files) flush(l *label) error {
 	}
 	if l.file == nil {
 		var err error
-		if l.file, err = os.OpenFile(filepath.Join(f.dir, filepath.FromSlash(l.path)), os.O_WRONLY, 0o644); err != nil {
-			return f.problem(err)
+		if l.file, err = f.reopen(l, os.O_WRONLY); err != nil {
+			return err
+		}
+		if err := f.opened(l); err != nil {
+			return err
 		}
 		if _, err := l.file.Seek(l.size, io.SeekStart); err != nil {
 			return f.problem(err)
-		}
-		f.order = append(f.order, l)
-		if len(f.order) > maxOpen {
-			oldest := f.order[0]
-			f.order = f.order[1:]
-			if err := errors.Join(f.flush(oldest), oldest.file.Close()); err != nil {
-				return f.problem(err)
-			}
-			oldest.file = nil
 		}
 	}
 	n, err := l.file.Write(l.waiting)
@@ -303,11 +412,6 @@ func (f *files) sorted() []*label {
 func (f *files) manifest(by By, task flow.Task, other bool) error {
 	var text bytes.Buffer
 	out := csv.NewWriter(&text)
-	if len(f.earlier) == 0 {
-		if err := out.Write(columns); err != nil {
-			return err
-		}
-	}
 	how := map[By]string{Process: "program that opened the socket", Cgroup: "cgroup of the program that opened the socket", Name: "server name"}[by]
 	for _, l := range f.sorted() {
 		category, app := l.name, ""
@@ -341,19 +445,21 @@ func (f *files) manifest(by By, task flow.Task, other bool) error {
 		}
 	}
 	out.Flush()
-	name := filepath.Join(f.dir, manifestName)
-	part := name + ".part"
-	_ = os.Remove(part) // of a run that was killed
-	file, err := f.create(part)
+	return f.writeManifest(append(slices.Clone(f.earlier), text.Bytes()...))
+}
+
+func (f *files) writeManifest(text []byte) error {
+	_ = f.root.Remove(partName) // of a run that was killed
+	file, err := f.create(partName)
 	if err == nil {
-		_, err = file.Write(append(slices.Clone(f.earlier), text.Bytes()...))
+		_, err = file.Write(text)
 		err = errors.Join(err, file.Close())
 	}
 	if err == nil {
-		err = os.Rename(part, name)
+		err = f.root.Rename(partName, manifestName)
 	}
 	if err != nil {
-		_ = os.Remove(part)
+		_ = f.root.Remove(partName)
 		return f.problem(err)
 	}
 	return nil
@@ -375,12 +481,16 @@ func (l *label) names() []string {
 // recount counts what is in the file of a capture that was cut. Flows stays: some flows may
 // have lost packets, few all.
 func (f *files) recount(l *label) error {
-	file := filepath.Join(f.dir, filepath.FromSlash(l.path))
-	var err error
-	if l.PayloadFlows, l.Payload, err = dataset.Count(context.Background(), file); err != nil {
+	file, err := f.reopen(l, os.O_RDONLY)
+	if err != nil {
 		return err
 	}
-	reader, err := capture.Open(file)
+	defer file.Close()
+	name := fmt.Sprintf("/proc/self/fd/%d", file.Fd()) // this file, whatever has its name now
+	if l.PayloadFlows, l.Payload, err = dataset.Count(context.Background(), name); err != nil {
+		return err
+	}
+	reader, err := capture.Open(name)
 	if err != nil {
 		return err
 	}
@@ -411,14 +521,14 @@ func (f *files) close(by By, task flow.Task, other bool) error {
 	}
 	for name, l := range f.labels {
 		if l.size <= int64(len(f.header)) { // the disk was full before its first packet
-			err = errors.Join(err, os.Remove(filepath.Join(f.dir, filepath.FromSlash(l.path))))
-			_ = os.Remove(filepath.Join(f.dir, l.name)) // unless it has captures of earlier runs
+			err = errors.Join(err, f.root.Remove(l.path))
+			_ = f.root.Remove(l.name) // unless it has captures of earlier runs
 			delete(f.labels, name)
 		} else if l.cut {
 			err = errors.Join(err, f.recount(l))
 		}
 	}
-	// Make room for the manifest.
-	err = errors.Join(err, f.release())
-	return errors.Join(err, f.manifest(by, task, other))
+	// Make room for the manifest. The lock stays until it is complete.
+	err = errors.Join(err, f.lock.Truncate(0), f.manifest(by, task, other))
+	return errors.Join(err, f.release())
 }

@@ -5,6 +5,7 @@ package recorder
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/dpclass/dpclass/flow"
@@ -186,6 +187,8 @@ func CheckLabel(label string, task flow.Task) error {
 		return fault.Advise(fmt.Errorf("%q cannot be a label: it is the verdict for traffic that fits no label", label), `use "other"`)
 	case !flow.ValidName(label):
 		return fault.Advise(fmt.Errorf("%q cannot be a label, want %s", label, flow.NameRule), "rename it")
+	case slices.Contains(ownNames, label):
+		return fault.Advise(fmt.Errorf("%q cannot be a label: the directory has a file of that name", label), "rename it")
 	case isLabel(label, other) && !isLabel(label, task):
 		return fault.Advise(fmt.Errorf("%q is a label for task %s", label, other), "use --task %s, or another label", other)
 	}
@@ -206,7 +209,7 @@ const maxLabel = 32
 
 // labelOf makes a label of a name: in lower case, with - for what a label cannot have. Of a
 // name that is too long, the end stays if it is a server's, else the beginning. A name that
-// is a label for the other task gets its source in front. The result is "" if nothing is left.
+// CheckLabel refuses, such as a label for the other task, gets its source in front. The result is "" if nothing is left.
 func labelOf(name string, by By, task flow.Task) string {
 	clean := []byte(strings.ToLower(name))
 	for i, c := range clean {

@@ -67,6 +67,7 @@ func TestBadMap(t *testing.T) {
 		"firefox: skype":              `"skype" is a label for task app`,
 		"firefox: web\nfirefox: chat": "line 2: the pattern \"firefox\" is there twice",
 		": web":                       "is not PATTERN: LABEL",
+		"firefox: manifest.csv":       `"manifest.csv" cannot be a label: the directory has a file of that name`,
 		"firefox: # nothing":          "is not PATTERN: LABEL",
 		`"firefox: web`:               "is not PATTERN: LABEL",
 	} {
@@ -107,6 +108,10 @@ func TestLabelOf(t *testing.T) {
 		{"a-very-long-name-of-a-unit-of-systemd.service", Cgroup, "a-very-long-name-of-a-unit-of-sy"},
 		{"www.example.com", Name, "www.example.com"},
 		{"r3---sn-abcdefgh.a.b.googlevideo.com", Name, "a.b.googlevideo.com"},
+		// Names of the directory's own files.
+		{"manifest.csv", Name, "name-manifest.csv"}, {"Manifest.CSV", Process, "process-manifest.csv"},
+		{"manifest.csv.part", Process, "process-manifest.csv.part"}, {".dpclass-record", Process, "dpclass-record"},
+		{"a-name-long-enough-to-be-cut-off-here.manifest.csv", Name, "name-manifest.csv"},
 		{"averylongnamewithoutanydotinitatallxx.com", Name, "namewithoutanydotinitatallxx.com"},
 	} {
 		got := labelOf(test.name, test.by, flow.Category)
