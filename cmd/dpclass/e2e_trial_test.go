@@ -84,7 +84,7 @@ func testTrial(t *testing.T, s *suite) {
 	if quota == nil || quota.Hosts != 1 || quota.Beyond != 1 || quota.Most[0].Host != r.ClientAddr4 {
 		t.Errorf("%+v", quota)
 	}
-	s.attach(t, r.Router, "eth0", "--no-classify", "--persist")
+	agent = s.attach(t, r.Router, "eth0", "--no-classify", "--persist")
 	if passes() {
 		t.Error("the quota begins again with another agent")
 	}
@@ -92,4 +92,9 @@ func testTrial(t *testing.T, s *suite) {
 		t.Errorf("%+v, before %+v", now, quota)
 	}
 	s.run(t, r.Router, "policy", "show", "eth0").want(t, cli.ExitDone, "quota: 1 hosts today, 1 beyond it, most: "+r.ClientAddr4)
+	// Other tests look for what is left.
+	if err := agent.Stop(); err != nil {
+		t.Errorf("%v: %s", err, agent.Output())
+	}
+	s.run(t, r.Router, "detach", "eth0").want(t, cli.ExitDone)
 }
