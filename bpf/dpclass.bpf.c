@@ -101,24 +101,39 @@ struct {
 	__type(value, __u32);
 } general_tc SEC(".maps");
 
+static __always_inline void look_at_xdp(struct packet *p, struct xdp_md *ctx)
+{
+	p->start = (void *)(long)ctx->data;
+	p->end = (void *)(long)ctx->data_end;
+	p->length = p->end - p->start;
+}
+
+/* If the device removed a VLAN tag, the tag is in the skb. */
+static __always_inline void look_at_skb(struct packet *p, struct __sk_buff *skb)
+{
+	if (vlan_in_key && skb->vlan_present)
+		p->vlan = skb->vlan_tci & VLAN_ID;
+	p->start = (void *)(long)skb->data;
+	p->end = (void *)(long)skb->data_end;
+	p->length = skb->len;
+	p->gso_size = skb->gso_size;
+}
+
 SEC("xdp")
 int dpclass_xdp_all(struct xdp_md *ctx)
 {
 	struct packet p = {.ctx = ctx, .direction = direction_in, .xdp = true};
 	int result;
 
-	p.start = (void *)(long)ctx->data;
-	p.end = (void *)(long)ctx->data_end;
-	p.length = p.end - p.start;
+	look_at_xdp(&p, ctx);
 	result = handle(&p);
 	if (result < 0)
 		result = finish(-result, direction_in);
 	return result > 0 ? XDP_DROP : XDP_PASS;
 }
 
-/* The tc hooks. If the device removed a VLAN tag, the tag is in the skb. Headers that lie outside of the linear part
- * are pulled into it, but only then, because that may copy the packet. Then the program begins again: as a loop, the verifier
- * would check all of it twice. */
+/* The tc hooks. Headers that lie outside of the linear part are pulled into it, but only then, because that may copy the
+ * packet. Then the program begins again: as a loop, the verifier would check all of it twice. */
 static __always_inline int handle_skb(struct __sk_buff *skb, const enum direction direction)
 {
 	struct packet p = {.ctx = skb, .direction = direction, .xdp = false};
@@ -131,12 +146,7 @@ static __always_inline int handle_skb(struct __sk_buff *skb, const enum directio
 		return TC_NEXT;
 	again = memory->again;
 	memory->again = false;
-	if (vlan_in_key && skb->vlan_present)
-		p.vlan = skb->vlan_tci & VLAN_ID;
-	p.start = (void *)(long)skb->data;
-	p.end = (void *)(long)skb->data_end;
-	p.length = skb->len;
-	p.gso_size = skb->gso_size;
+	look_at_skb(&p, skb);
 	result = handle(&p);
 	if ((-result & ~MAY_DROP) == reason_truncated && !again &&
 	    !bpf_skb_pull_data(skb, skb->len < PULL_LEN ? skb->len : PULL_LEN)) {
@@ -167,9 +177,7 @@ int dpclass_xdp(struct xdp_md *ctx)
 	struct packet p = {.ctx = ctx, .direction = direction_in, .xdp = true};
 	enum way way;
 
-	p.start = (void *)(long)ctx->data;
-	p.end = (void *)(long)ctx->data_end;
-	p.length = p.end - p.start;
+	look_at_xdp(&p, ctx);
 	way = handle_fast(&p);
 	if (way == way_general)
 		bpf_tail_call(ctx, &general_xdp, 0);
@@ -181,12 +189,7 @@ static __always_inline int handle_skb_fast(struct __sk_buff *skb, const enum dir
 	struct packet p = {.ctx = skb, .direction = direction, .xdp = false};
 	enum way way;
 
-	if (vlan_in_key && skb->vlan_present)
-		p.vlan = skb->vlan_tci & VLAN_ID;
-	p.start = (void *)(long)skb->data;
-	p.end = (void *)(long)skb->data_end;
-	p.length = skb->len;
-	p.gso_size = skb->gso_size;
+	look_at_skb(&p, skb);
 	way = handle_fast(&p);
 	if (way == way_general)
 		bpf_tail_call(skb, &general_tc, direction);

@@ -175,7 +175,7 @@ static __always_inline __u64 *sequence_at(enum sequence_slot slot)
 	return bpf_map_lookup_elem(&sequence, &slot);
 }
 
-/* Gives out a generation. 0 is none: an operation with it means any flow. */
+/* Gives out a generation. It is never 0: an operation with generation 0 means any flow. */
 static __always_inline __u32 next_generation(void)
 {
 	__u64 *generations = sequence_at(sequence_generations);

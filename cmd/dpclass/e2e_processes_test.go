@@ -115,7 +115,7 @@ func testProcesses(t *testing.T, s *suite) {
 		t.Fatalf("%v: %s", err, successor.Output())
 	}
 
-	// Without it, and on the side of a wire where nobody has a socket, there is none.
+	// With --processes=false, and where no local process has the socket, no process is shown.
 	s.attach(t, near, "eth0", "--no-classify", "--processes=false")
 	if _, err := near.Run(ctx, "curl", web.CurlArgs("10.0.1.2", "file")...); err != nil {
 		t.Fatal(err)

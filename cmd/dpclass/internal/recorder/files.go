@@ -152,8 +152,7 @@ func (f *files) takeLock() error {
 	return busy
 }
 
-// readEarlier reads the manifest of earlier runs. fresh is true if there is none, and the
-// directory is empty.
+// readEarlier reads the manifest of earlier runs. fresh is true if the directory is empty.
 func (f *files) readEarlier() (fresh bool, err error) {
 	names, err := f.list()
 	if err != nil {

@@ -44,7 +44,7 @@ const maxMap = 1 << 20
 // MapHelp documents the file for --help.
 const MapHelp = `The file of --map gives names their labels, a line each; the first pattern that fits
 decides, and a name that no pattern fits keeps its own name:
-  # PATTERN: LABEL         * stands for any characters, ? for one
+  # PATTERN: LABEL         * matches any characters, ? matches one
   firefox: web
   "chrom*": web
   *.zoom.us: voip          with --by name, zoom.us means this name and all below it
@@ -155,7 +155,7 @@ func (r *mapRule) fits(name string, domains bool) bool {
 	return domains && !strings.ContainsAny(r.pattern, "*?") && strings.HasSuffix(name, "."+r.pattern)
 }
 
-// glob reports whether a pattern fits a whole name: * stands for any characters, ? for one.
+// glob reports whether a pattern fits a whole name: * matches any characters, ? matches one.
 func glob(pattern, name string) bool {
 	star, from := -1, 0
 	p, n := 0, 0
